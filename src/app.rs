@@ -1,0 +1,289 @@
+//! Puts the parts together: the only place that builds adapters, spawns tasks and orders the stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SystemClock;
+use crate::config::{Config, SourceKind};
+use crate::deliver::{Deliver, Patience};
+use crate::http::{self, Listener};
+use crate::ingest::{self, Bounds, IngestError};
+use crate::mailer::Mailer;
+use crate::metrics;
+use crate::phase::Phase;
+use crate::policy::Policies;
+use crate::render::Renderer;
+use crate::source::file::FileSource;
+use crate::source::http::{HttpSource, Options};
+use crate::source::{Source, SourceError};
+use crate::store::sqlite::{Opening, Sqlite};
+use crate::store::{Gauges, Store, StoreError, Upkeep as _};
+use crate::upkeep::{Rhythm, Upkeep};
+use crate::vitals::Vitals;
+
+mod parts;
+
+pub use parts::{Parts, renderer, try_renderer};
+
+/// Why the worker can't start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// What the configuration asks for can't be built; each line names the key.
+    #[error("{0}")]
+    Config(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<StoreError> for AppError {
+    fn from(e: StoreError) -> AppError {
+        AppError::Failed(e.to_string())
+    }
+}
+
+impl From<SourceError> for AppError {
+    fn from(e: SourceError) -> AppError {
+        AppError::Failed(e.to_string())
+    }
+}
+
+/// Which half of the worker this process runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    Intake,
+    Deliver,
+    #[default]
+    All,
+}
+
+/// A worker that runs in this process.
+pub struct Worker {
+    /// Intake, delivery, and what serves both: ended in this order.
+    groups: [JoinSet<Ended>; 3],
+    store: Arc<Sqlite>,
+    parts: Parts,
+    phase: watch::Sender<Phase>,
+    /// One for each group.
+    stops: [CancellationToken; 3],
+    vitals: Vitals,
+    sources: usize,
+    drain: Duration,
+    address: Option<SocketAddr>,
+    until_idle: bool,
+}
+
+type Ended = (&'static str, Result<(), AppError>);
+
+/// What a group may take beyond the drain time of its loops before it is left behind.
+const GRACE: Duration = Duration::from_secs(5);
+
+const INTAKE: &str = "intake";
+const DELIVERY: &str = "delivery";
+const UPKEEP: &str = "upkeep";
+const LISTENER: &str = "listener";
+const GAUGES: &str = "metrics";
+
+impl Worker {
+    /// Opens everything and starts the loops. When it returns, events are taken.
+    ///
+    /// # Errors
+    /// Anything that the configuration asks for can't be opened.
+    pub async fn start(config: &Config, role: Role, until_idle: bool) -> Result<Worker, AppError> {
+        let recorder = metrics::install();
+        let names: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
+        let mailer = parts::mailer(config)?;
+        metrics::touch(&names, mailer.kind());
+        let parts = Parts::new(config, Arc::new(SystemClock::new()), until_idle)?;
+        let renderer = Arc::new(renderer(config)?);
+        let store = Arc::new(parts.open_store(config, Opening::Worker)?);
+        let vitals = Vitals::new();
+        vitals.set_store(Ok(()));
+        let (phase, phases) = watch::channel(if until_idle { Phase::Holding } else { Phase::Normal });
+        let mut worker = Worker {
+            groups: std::array::from_fn(|_| JoinSet::new()),
+            store,
+            parts,
+            phase,
+            stops: std::array::from_fn(|_| CancellationToken::new()),
+            vitals,
+            sources: 0,
+            drain: config.delivery.drain.0,
+            address: None,
+            until_idle,
+        };
+        let wake = Arc::new(Notify::new());
+        let mut events = axum::Router::new();
+        if role != Role::Deliver {
+            events = worker.start_sources(config, &wake)?;
+        }
+        if role != Role::Intake {
+            worker.start_delivery(config, mailer, renderer, &wake, phases);
+        }
+        let listener = Listener::bind(&config.http.listen).await.map_err(|e| AppError::Failed(e.to_string()))?;
+        worker.address = Some(listener.address());
+        let (app, stop) = (http::router(worker.vitals.clone(), recorder.clone(), events), worker.stops[2].clone());
+        let drain = worker.drain;
+        worker.groups[2].spawn(async move {
+            listener.serve(app, stop, drain.min(Duration::from_secs(5))).await;
+            (LISTENER, Ok(()))
+        });
+        let stop = worker.stops[2].clone();
+        worker.groups[2].spawn(async move {
+            while tokio::time::timeout(Duration::from_secs(5), stop.cancelled()).await.is_err() {
+                recorder.upkeep();
+            }
+            (GAUGES, Ok(()))
+        });
+        Ok(worker)
+    }
+
+    fn start_sources(&mut self, config: &Config, wake: &Arc<Notify>) -> Result<axum::Router, AppError> {
+        let mut events = axum::Router::new();
+        for section in &config.sources {
+            let source: Box<dyn Source> = match section.kind {
+                SourceKind::Http => {
+                    let token = config.http.token.as_ref().map(|t| t.0.clone());
+                    let made = HttpSource::new(&section.name, Options::new(token, config.http.body_max_bytes as usize));
+                    events = events.merge(made.router());
+                    Box::new(made)
+                }
+                SourceKind::File => {
+                    let path = section.path.clone().unwrap_or_default();
+                    Box::new(FileSource::open(&section.name, &path, config.limits.event_bytes as usize)?)
+                }
+                SourceKind::Kafka | SourceKind::Sqs | SourceKind::Zms => {
+                    let why = format!("source {}: this kind comes with a later version", section.name);
+                    return Err(AppError::Config(why));
+                }
+            };
+            let pipeline = Arc::new(self.parts.pipeline(config, &section.name, section.origin()));
+            let bounds =
+                Bounds { messages: config.limits.batch_events as usize, drain: self.drain, ..Bounds::default() };
+            let (store, vitals, wake, stop) =
+                (self.store.clone(), self.vitals.clone(), wake.clone(), self.stops[0].clone());
+            self.sources += 1;
+            self.groups[0].spawn(async move {
+                let ended = ingest::run(source, pipeline, store, bounds, vitals, wake, stop).await;
+                (INTAKE, ended.map_err(|e: IngestError| AppError::Failed(e.to_string())))
+            });
+        }
+        Ok(events)
+    }
+
+    fn start_delivery(
+        &mut self,
+        config: &Config,
+        mailer: Arc<dyn Mailer>,
+        renderer: Arc<Renderer>,
+        wake: &Arc<Notify>,
+        phases: watch::Receiver<Phase>,
+    ) {
+        let d = &config.delivery;
+        let store: Arc<dyn Store> = self.store.clone();
+        let deliver = Arc::new(Deliver {
+            store: store.clone(),
+            mailer,
+            directory: self.parts.directory.clone(),
+            renderer,
+            policies: self.parts.policies.clone(),
+            clock: self.parts.clock.clone(),
+            allowed_domains: config.recipients.allowed_domains.iter().map(|d| d.to_ascii_lowercase()).collect(),
+            patience: Patience {
+                in_flight: d.in_flight as usize,
+                lease: d.lease.0,
+                send_within: d.send_within.0,
+                call_timeout: d.call_timeout.0,
+                drain: d.drain.0,
+                look_every: Duration::from_secs(1),
+                directory_age: Duration::from_secs(10),
+                throttle_max: Duration::from_secs(if self.until_idle { 1 } else { 3_600 }),
+            },
+        });
+        let (vitals, w, p, stop) = (self.vitals.clone(), wake.clone(), phases.clone(), self.stops[1].clone());
+        self.groups[1].spawn(async move { (DELIVERY, deliver.run(vitals, w, p, stop).await.map_err(AppError::from)) });
+        let upkeep = Upkeep { store, clock: self.parts.clock.clone(), rhythm: Rhythm::default() };
+        let (vitals, w, stop) = (self.vitals.clone(), wake.clone(), self.stops[2].clone());
+        self.groups[2]
+            .spawn(async move { (UPKEEP, upkeep.run(vitals, w, phases, stop).await.map_err(AppError::from)) });
+    }
+
+    /// Where the listener answers.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    pub fn store(&self) -> Arc<Sqlite> {
+        self.store.clone()
+    }
+
+    pub fn policies(&self) -> Arc<Policies> {
+        self.parts.policies.clone()
+    }
+
+    /// From now on everything is due; the worker ends when nothing is left that could leave.
+    pub fn flush(&self) {
+        self.phase.send_replace(Phase::Flushing);
+    }
+
+    /// Runs until `stop`, or (`until_idle`) until nothing is left, then ends everything in order: intake, sends, upkeep,
+    /// listener. Gives what is left.
+    ///
+    /// # Errors
+    /// A loop ended that should not have: why.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<Gauges, AppError> {
+        let mut ended = None;
+        let mut sources = self.sources;
+        if self.until_idle && sources == 0 {
+            self.flush();
+        }
+        let [intake, delivery, service] = &mut self.groups;
+        while ended.is_none() {
+            let task = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(task) = intake.join_next() => task,
+                Some(task) = delivery.join_next() => task,
+                Some(task) = service.join_next() => task,
+            };
+            match task {
+                Ok((INTAKE, Ok(()))) => {
+                    sources -= 1;
+                    if self.until_idle && sources == 0 {
+                        self.phase.send_replace(Phase::Flushing);
+                    }
+                }
+                Ok((DELIVERY, Ok(()))) if *self.phase.borrow() == Phase::Flushing => break,
+                Ok((loop_, Ok(()))) => ended = Some(AppError::Failed(format!("the {loop_} loop ended"))),
+                Ok((_, Err(why))) => ended = Some(why),
+                Err(broken) => ended = Some(AppError::Failed(format!("a loop broke off: {broken}"))),
+            }
+        }
+        self.vitals.set_stopping();
+        // Each group has its drain time and a little to spare; what hangs is left behind, and the store knows the rest.
+        for (group, stop) in self.groups.iter_mut().zip(&self.stops) {
+            stop.cancel();
+            let by = Instant::now() + self.drain + GRACE;
+            while let Ok(Some(task)) = tokio::time::timeout_at(by, group.join_next()).await {
+                match task {
+                    Ok((_, Err(why))) if ended.is_none() => ended = Some(why),
+                    Err(broken) if ended.is_none() => {
+                        ended = Some(AppError::Failed(format!("a loop broke off: {broken}")));
+                    }
+                    _ => {}
+                }
+            }
+            group.abort_all();
+        }
+        let gauges = self.store.gauges(self.parts.clock.now()).await?;
+        match ended {
+            Some(why) => Err(why),
+            None => Ok(gauges),
+        }
+    }
+}

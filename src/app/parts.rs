@@ -1,0 +1,200 @@
+//! What the configuration describes, made once: what commands share with the worker.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::AppError;
+use crate::clock::Clock;
+use crate::config::{AddressRule, Config, DirectoryKind, MailerKind};
+use crate::decode::{self, Decoder};
+use crate::directory::{ChainDirectory, Directory, FileDirectory, Rule, RulesDirectory};
+use crate::ingest::Pipeline;
+use crate::mailer::Mailer;
+use crate::mailer::discard::DiscardMailer;
+use crate::mailer::outbox::OutboxMailer;
+use crate::policy::{HANDLED, Policies, RoutePolicy};
+use crate::render::{self, Renderer};
+use crate::route::{OnInDoubt, RouteConfig, Router};
+use crate::schedule::{Backoff, Cadence, Calendar, Problems};
+use crate::span::Span;
+use crate::store::sqlite::{Opening, Settings, Sqlite};
+use crate::store::{Limits, Rules};
+
+/// The pure and the read-only parts, made from the configuration alone: what commands share with the worker.
+pub struct Parts {
+    pub router: Arc<Router>,
+    pub policies: Arc<Policies>,
+    pub directory: Arc<dyn Directory>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Parts {
+    /// # Errors
+    /// A route, rule, zone or directory file can't be used.
+    pub fn new(config: &Config, clock: Arc<dyn Clock>, until_idle: bool) -> Result<Parts, AppError> {
+        let router = Router::new(&config.routes, &config.realm).map_err(|faults| {
+            let lines = faults.iter().map(|(n, f)| format!("route {n}: {}: {}", f.path.join("."), f.message));
+            AppError::Config(lines.collect::<Vec<_>>().join("\n"))
+        })?;
+        Ok(Parts {
+            router: Arc::new(router),
+            policies: Arc::new(policies(config, until_idle)?),
+            directory: directory(config)?,
+            clock,
+        })
+    }
+
+    /// The front door of a source.
+    pub fn pipeline(&self, config: &Config, name: &str, origin: &str) -> Pipeline {
+        let limits = decode::Limits {
+            event_bytes: config.limits.event_bytes as usize,
+            batch_events: config.limits.batch_events as usize,
+            recipients_per_event: config.limits.recipients_per_event as usize,
+            ..decode::Limits::default()
+        };
+        Pipeline {
+            source: name.to_owned(),
+            decoder: Decoder::new(decode::Settings {
+                source: name.to_owned(),
+                origin: origin.to_owned(),
+                realm: config.realm.clone(),
+                limits,
+            }),
+            router: self.router.clone(),
+            directory: self.directory.clone(),
+            clock: self.clock.clone(),
+            retention: config.store.retention.0,
+            recipients_max: limits.recipients_per_event,
+        }
+    }
+
+    /// # Errors
+    /// The store can't be opened: see [`StoreError`].
+    pub fn open_store(&self, config: &Config, opening: Opening) -> Result<Sqlite, AppError> {
+        let path = config
+            .store
+            .sqlite_path()
+            .ok_or_else(|| AppError::Config(format!("store.url: {} is no sqlite: URL", config.store.url)))?;
+        let settings = Settings {
+            path,
+            opening,
+            migrate: config.store.migrate,
+            limits: Limits {
+                open_items_per_recipient: config.limits.open_items_per_recipient,
+                retention: config.store.retention.0,
+            },
+            policy: self.policies.clone(),
+        };
+        Ok(Sqlite::open(settings, self.clock.now())?)
+    }
+}
+
+fn policies(config: &Config, until_idle: bool) -> Result<Policies, AppError> {
+    let s = &config.schedule;
+    let problem = |p: Problems| AppError::Config(format!("schedule: {}", p.0.join("; ")));
+    let calendar = Calendar::new(&s.zone, &s.workdays, &s.holidays).map_err(problem)?;
+    let d = &config.delivery;
+    // `--until-idle` cuts backoff to a second and ends doubts at once.
+    let second = |span: Duration| if until_idle { span.min(Duration::from_secs(1)) } else { span };
+    let backoff = Backoff { first: second(d.backoff_first.0), max: second(d.backoff_max.0) };
+    let rules = |route: &RouteConfig| Rules {
+        priority: route.priority,
+        hold: route.hold,
+        max_listed: config.limits.max_listed,
+        attempts_max: route.attempts_max.unwrap_or(d.attempts_max),
+        give_up_after: route.give_up_after.unwrap_or(d.give_up_after).0,
+        resend_in_doubt: route.on_in_doubt == OnInDoubt::Resend,
+        doubt_grace: if until_idle { Duration::ZERO } else { d.doubt_grace.0 },
+    };
+    let handled = RouteConfig {
+        template: "decisions".into(),
+        cadence: Cadence { first_after: Some(Span(Duration::from_secs(15 * 60))), ..Default::default() },
+        ..RouteConfig::named(HANDLED)
+    };
+    let mut routes = HashMap::new();
+    for route in std::iter::once(&handled).chain(&config.routes) {
+        let plan = route
+            .cadence
+            .compile(&calendar)
+            .map_err(|p| AppError::Config(format!("route {}: cadence: {}", route.name, p.0.join("; "))))?;
+        routes.insert(route.name.clone(), RoutePolicy { rules: rules(route), plan, template: route.template.clone() });
+    }
+    Policies::new(routes, rules(&RouteConfig::named("")), backoff, &calendar).map_err(problem)
+}
+
+fn directory(config: &Config) -> Result<Arc<dyn Directory>, AppError> {
+    let mut parts: Vec<Arc<dyn Directory>> = Vec::new();
+    for (n, section) in config.directories.iter().enumerate() {
+        match section.kind {
+            DirectoryKind::Rules => {
+                let rule = |r: &AddressRule| Rule { principal: r.principal.clone(), address: r.address.clone() };
+                let rules: Vec<Rule> = section.rules.iter().map(rule).collect();
+                let made = RulesDirectory::new(&rules)
+                    .map_err(|p| AppError::Config(format!("directory {n}: {}", p.join("\n"))))?;
+                parts.push(Arc::new(made));
+            }
+            DirectoryKind::File => {
+                let path = section.path.clone().unwrap_or_default();
+                let made = FileDirectory::open(path).map_err(|e| AppError::Config(format!("directory {n}: {e}")))?;
+                for problem in made.problems() {
+                    tracing::warn!(directory = n, problem, "a value of the directory's file was left out");
+                }
+                parts.push(Arc::new(made));
+            }
+            DirectoryKind::Zms => {
+                return Err(AppError::Config("directory: kind zms comes with a later version".into()));
+            }
+        }
+    }
+    Ok(Arc::new(ChainDirectory::new(parts)))
+}
+
+/// What the configuration says about rendering.
+fn render_settings(config: &Config) -> render::Settings {
+    render::Settings {
+        overrides: config.templates.dir.clone(),
+        ui_url: config.templates.ui_url.clone(),
+        from: config.mailer.from.clone(),
+        reply_to: config.mailer.reply_to.clone(),
+        zone: config.schedule.zone.clone(),
+        mail_bytes: config.limits.mail_bytes as usize,
+        ..render::Settings::default()
+    }
+}
+
+/// The renderer that the configuration describes.
+///
+/// # Errors
+/// A template override or the sender is broken, or a route names a template that is not there: all problems.
+pub fn try_renderer(config: &Config) -> Result<Renderer, Vec<render::Problem>> {
+    let renderer = Renderer::new(render_settings(config))?;
+    let there = renderer.templates();
+    let missing = config.routes.iter().filter(|route| !there.contains(&route.template)).map(|route| {
+        let (name, wanted, known) = (&route.name, &route.template, there.join(", "));
+        render::Problem::new(format!("route {name}: there is no template {wanted:?}; there are {known}"))
+    });
+    let missing: Vec<render::Problem> = missing.collect();
+    if missing.is_empty() { Ok(renderer) } else { Err(missing) }
+}
+
+/// As [`try_renderer`], for those who only say what is wrong.
+///
+/// # Errors
+/// All problems, a line each.
+pub fn renderer(config: &Config) -> Result<Renderer, AppError> {
+    try_renderer(config)
+        .map_err(|problems| AppError::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+}
+
+/// # Errors
+/// The kind is one that this version does not have.
+pub(super) fn mailer(config: &Config) -> Result<Arc<dyn Mailer>, AppError> {
+    match config.mailer.kind {
+        MailerKind::Outbox => Ok(Arc::new(OutboxMailer::new(&config.mailer.dir))),
+        MailerKind::Discard => Ok(Arc::new(DiscardMailer::new())),
+        MailerKind::Ses | MailerKind::Smtp => {
+            Err(AppError::Config("mailer.kind: ses and smtp come with the next version".into()))
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The store, as the operator's commands open it: beside a running worker, and without changing anything by that.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Failure;
+use crate::app::Parts;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::ingest;
+use crate::model::{Receipt, Time};
+use crate::source::Message;
+use crate::store::sqlite::Opening;
+use crate::store::{Command, Page, Query, Report, Rows, Store, StoreError};
+
+/// A store and what the configuration makes of it, for commands that do one thing after the other.
+pub struct Office {
+    config: Config,
+    parts: Parts,
+    store: Box<dyn Store>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Office {
+    /// Opens the configured store for reading and for operator's changes. Never creates or migrates it.
+    ///
+    /// # Errors
+    /// The configuration or the store can't be used.
+    pub fn open(files: &[PathBuf]) -> Result<Office, Failure> {
+        let mut config = super::load(files)?;
+        config.store.migrate = false;
+        Office::open_as(config, Opening::Operator)
+    }
+
+    /// Brings the schema up to date, and creates the store if there is none.
+    ///
+    /// # Errors
+    /// As `open`, or a worker runs on a store with an older schema.
+    pub fn migrate(files: &[PathBuf]) -> Result<Office, Failure> {
+        // Up to date already, which a running worker does not mind; else nobody else may be there.
+        Office::open(files).or_else(|_| {
+            let mut config = super::load(files)?;
+            config.store.migrate = true;
+            Office::open_as(config, Opening::Worker)
+        })
+    }
+
+    fn open_as(config: Config, opening: Opening) -> Result<Office, Failure> {
+        let parts = Parts::new(&config, Arc::new(SystemClock::new()), false)?;
+        let store = parts.open_store(&config, opening)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Failure::failed(format!("cannot start: {e}")))?;
+        Ok(Office { config, parts, store: Box::new(store), runtime })
+    }
+
+    pub fn now(&self) -> Time {
+        self.parts.clock.now()
+    }
+
+    /// # Errors
+    /// The store can't be read.
+    pub fn read(&self, query: &Query, page: Page) -> Result<Rows, Failure> {
+        Ok(self.runtime.block_on(self.store.read(query, page))?)
+    }
+
+    /// # Errors
+    /// The store can't be written; nothing was changed.
+    pub fn act(&self, command: &Command) -> Result<Report, Failure> {
+        Ok(self.runtime.block_on(self.store.act(self.now(), command))?)
+    }
+
+    /// The front door for one input, as its source would bring it.
+    ///
+    /// # Errors
+    /// The source is in the configuration no more, or the store or the directory is away.
+    pub fn enter(&self, source: &str, message: Message) -> Result<Vec<Receipt>, Failure> {
+        let origin = self.config.sources.iter().find(|s| s.name == source).map(|s| s.origin().to_owned());
+        let Some(origin) = origin else {
+            return Err(Failure::failed(format!(
+                "source {source}: not in the configuration; name it there again to replay what it brought"
+            )));
+        };
+        let pipeline = Arc::new(self.parts.pipeline(&self.config, source, &origin));
+        self.runtime
+            .block_on(ingest::replay_input(&pipeline, &*self.store, message))
+            .map_err(|e| Failure::failed(e.to_string()))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(e: StoreError) -> Failure {
+        Failure::failed(e.to_string())
+    }
+}

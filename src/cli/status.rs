@@ -1,0 +1,118 @@
+//! The ledger, digests by state, lateness.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::open::Office;
+use super::output::{self, Out, Written, clean, seconds, written};
+use super::{Failure, Outcome};
+use crate::model::Time;
+use crate::store::desk::{Status, Verified};
+use crate::store::{Page, Query, Rows};
+
+/// The ledger, digests by state, lateness
+#[derive(clap::Args)]
+pub struct Args {
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Count the ledger again and check the rows against each other; exit 1 on a difference.
+    #[arg(long)]
+    verify: bool,
+}
+
+/// `status --json`: the contract's fields at the top.
+#[derive(Serialize)]
+struct Told<'s> {
+    #[serde(flatten)]
+    status: &'s Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<&'s Verified>,
+}
+
+pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
+    let office = Office::open(config)?;
+    let now = office.now();
+    let Rows::Status(status) = office.read(&Query::Status { now }, Page::FIRST)? else {
+        return Err(Failure::unexpected());
+    };
+    let verified = match args.verify {
+        true => match office.read(&Query::Verify, Page::FIRST)? {
+            Rows::Verified(verified) => Some(verified),
+            _ => return Err(Failure::unexpected()),
+        },
+        false => None,
+    };
+    let differs = verified.as_ref().is_some_and(|v| !v.differences.is_empty());
+    written(|out| {
+        if args.json {
+            out.json(&Told { status: &status, verified: verified.as_deref() })?;
+        } else {
+            tell(out, &status, now)?;
+            if let Some(verified) = &verified {
+                verdict(out, verified)?;
+            }
+        }
+        Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    })
+}
+
+/// Names of figures and facts fill so many columns.
+const NAME: usize = 16;
+
+fn tell(out: &mut Out, status: &Status, now: Time) -> Written {
+    let (l, d) = (&status.ledger, &status.digests);
+    let ledger = [
+        ("items", l.items),
+        ("pending", l.pending),
+        ("in doubt", l.in_doubt),
+        ("delivered", l.delivered),
+        ("withdrawn", l.withdrawn),
+        ("suppressed", l.suppressed),
+        ("dead", l.dead),
+    ];
+    let digests = [
+        ("gathering", d.gathering),
+        ("held", d.held),
+        ("leased", d.leased),
+        ("sending", d.sending),
+        ("waiting", d.waiting),
+        ("in doubt", d.in_doubt),
+        ("due now", d.due),
+    ];
+    let mails = [("sent", status.mails.sent), ("in 24 hours", status.quota.used_24h)];
+    let inputs = [("dead letters", status.dead_letters)];
+    let sections: [(&str, &[(&str, u64)]); 4] =
+        [("Ledger", &ledger), ("Digests", &digests), ("Mails", &mails), ("Refused inputs", &inputs)];
+    let figures = sections.iter().flat_map(|(_, figures)| figures.iter());
+    let width = figures.map(|(_, n)| n.to_string().len()).max().unwrap_or(0);
+    for (name, figures) in sections {
+        out.heading(name)?;
+        for (what, n) in figures {
+            out.line(&format!("  {what:<NAME$}{n:>width$}"))?;
+        }
+    }
+    out.heading("Store")?;
+    let mib = status.size_bytes as f64 / 1_048_576.0;
+    out.line(&format!("  {:<NAME$}{}, schema {}, {mib:.1} MiB", "id", status.store_id, status.schema_version))?;
+    if let Some(oldest) = status.oldest_due_at.as_deref() {
+        let late_s = Time::parse(oldest).map_or(0, |at| now.since(at).as_secs());
+        out.line(&format!("  {:<NAME$}{} ({late_s} s ago)", "oldest due", seconds(oldest)))?;
+    }
+    for route in &status.paused {
+        let what = if route == "*" { "everything".into() } else { format!("route {}", clean(route)) };
+        out.line(&format!("  {:<NAME$}{what}", "paused"))?;
+    }
+    Ok(())
+}
+
+fn verdict(out: &mut Out, verified: &Verified) -> Written {
+    if verified.differences.is_empty() {
+        let n = output::counted(verified.recounted.items, "item");
+        return out.line(&format!("  {:<NAME$}{n} counted again, no difference", "verified"));
+    }
+    out.heading(&output::counted(verified.differences.len() as u64, "difference"))?;
+    verified.differences.iter().try_for_each(|difference| out.line(&format!("  {difference}")))
+}

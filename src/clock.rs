@@ -1,0 +1,67 @@
+//! Time as the store tells it. Loops and pure code are handed a [`Time`]; nothing else reads a clock.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::model::Time;
+
+/// The store's clock: SQLite's is this machine's, PostgreSQL's is its server's.
+pub trait Clock: Send + Sync {
+    fn now(&self) -> Time;
+}
+
+/// The machine's wall clock. A jump of more than [`JUMP_MS`] against the monotonic clock is logged once: due times
+/// follow the wall clock, and an operator wants to know why everything came at once, or late.
+pub struct SystemClock {
+    last: Mutex<(Time, Instant)>,
+}
+
+const JUMP_MS: i64 = 5_000;
+
+impl SystemClock {
+    pub fn new() -> SystemClock {
+        SystemClock { last: Mutex::new((wall(), Instant::now())) }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> SystemClock {
+        SystemClock::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Time {
+        let (now, mono) = (wall(), Instant::now());
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let expected = last.0.plus(mono.duration_since(last.1));
+        let off_ms = (now.0 - expected.0) / 1_000;
+        if off_ms.abs() > JUMP_MS {
+            tracing::warn!(jump_ms = off_ms, "the system clock jumped; due times follow it");
+        }
+        *last = (now, mono);
+        now
+    }
+}
+
+fn wall() -> Time {
+    Time::from(jiff::Timestamp::now())
+}
+
+/// Tokio's clock, which tests can pause and move, on top of a given start.
+pub struct VirtualClock {
+    start: Time,
+    began: tokio::time::Instant,
+}
+
+impl VirtualClock {
+    pub fn starting_at(start: Time) -> VirtualClock {
+        VirtualClock { start, began: tokio::time::Instant::now() }
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Time {
+        self.start.plus(self.began.elapsed())
+    }
+}

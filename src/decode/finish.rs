@@ -1,0 +1,91 @@
+//! What every event has to keep, whatever it came in.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::decode::problem::Problem;
+use crate::decode::{Settings, kinds};
+use crate::model::{Event, RefusedReason, Time};
+use crate::source::Message;
+
+/// How far ahead of the store's clock an event's `time` may be: clocks differ, but an event of next year would close its
+/// subject until then (`lifecycle.md`, rule `no_future`).
+const AHEAD: Duration = Duration::from_secs(86_400);
+
+/// Most bytes of `id`, `source` and `type`: they are keys of the store. Athenz's are under 200.
+const KEY_BYTES: usize = 2_048;
+
+/// An event whose envelope or dialect is read, and whose content is still to be checked.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub id: String,
+    pub source: String,
+    pub kind: String,
+    pub time: Option<Time>,
+    pub expiry: Option<Time>,
+    pub data: Map<String, Value>,
+    pub id_counts_for: Option<Duration>,
+}
+
+impl Draft {
+    pub fn finish(mut self, settings: &Settings, message: &Message, now: Time) -> Result<Event, Problem> {
+        for (name, text) in [("id", &self.id), ("source", &self.source), ("type", &self.kind)] {
+            check_key(name, text)?;
+        }
+        if self.time.is_some_and(|time| time > now.plus(AHEAD)) {
+            let what = "more than a day in the future by this machine's clock";
+            return Err(Problem::new(RefusedReason::InTheFuture, what).on(&["time"]));
+        }
+        let recipients = recipients(&self.data, settings.limits.recipients_per_event)?;
+        let meaning = kinds::read(&self.kind, &mut self.data, &settings.realm)?;
+        Ok(Event {
+            source: self.source,
+            id: self.id,
+            id_counts_for: self.id_counts_for,
+            kind: self.kind,
+            time: self.time.or(message.time),
+            expiry: self.expiry,
+            deadline: meaning.deadline,
+            recipients,
+            effect: meaning.effect,
+            subject_key: meaning.subject_key,
+            data: self.data,
+        })
+    }
+}
+
+/// CloudEvents 1.0, "Type system", String: no control characters and no noncharacters of Unicode.
+fn check_key(name: &'static str, text: &str) -> Result<(), Problem> {
+    if text.is_empty() {
+        return Err(Problem::new(RefusedReason::MissingAttribute, "is empty").on(&[name]));
+    }
+    if text.len() > KEY_BYTES {
+        return Err(Problem::new(RefusedReason::TooLarge, format!("longer than {KEY_BYTES} bytes")).on(&[name]));
+    }
+    let forbidden = |c: char| c.is_control() || matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe;
+    let plain = text.bytes().all(|b| (0x20..0x7f).contains(&b));
+    match plain || !text.chars().any(forbidden) {
+        true => Ok(()),
+        false => Err(Problem::wrong_value(&[name], "has a control character, or one that is none in Unicode")),
+    }
+}
+
+/// `data.recipients`. An empty list names nobody, which is not the same as no list.
+fn recipients(data: &Map<String, Value>, most: usize) -> Result<Option<Vec<String>>, Problem> {
+    let list = match data.get("recipients") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(Problem::wrong_type(&["data", "recipients"], "an array of strings", other)),
+    };
+    if list.len() > most {
+        let what = format!("{} recipients; an event may name {most}, a role or group counts as one", list.len());
+        return Err(Problem::new(RefusedReason::TooManyRecipients, what).on(&["data", "recipients"]));
+    }
+    let name = |(index, value): (usize, &Value)| match value {
+        Value::String(name) if !name.is_empty() => Ok(name.clone()),
+        Value::String(_) => Err(Problem::wrong_value(&["data", "recipients", &index.to_string()], "is empty")),
+        other => Err(Problem::wrong_type(&["data", "recipients", &index.to_string()], "a string", other)),
+    };
+    list.iter().enumerate().map(name).collect::<Result<_, _>>().map(Some)
+}

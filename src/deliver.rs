@@ -1,0 +1,379 @@
+//! The delivery loop: claim -> look up -> begin -> render -> send -> learn.
+//!
+//! As many sends are in flight as configured, each with its own deadline; what they answer is settled in batches. While
+//! the store is away nothing begins, and answers wait until it is back.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::directory::{Directory, audience};
+use crate::mailer::{Mailer, SendError};
+use crate::metrics::{self, Breaker, MailOutcome};
+use crate::model::{AttemptId, Contents, Lease, Person, Time};
+pub use crate::phase::Phase;
+use crate::policy::Policies;
+use crate::render::Renderer;
+use crate::store::{Answer, Ask, Begun, Evidence, Intent, Leased, Store, StoreError};
+use crate::vitals::Vitals;
+
+/// How patiently mails are sent (`[delivery]`).
+#[derive(Clone, Debug)]
+pub struct Patience {
+    pub in_flight: usize,
+    pub lease: Duration,
+    pub send_within: Duration,
+    pub call_timeout: Duration,
+    pub drain: Duration,
+    /// The longest wait without a look at the store: an operator's command may have made something due.
+    pub look_every: Duration,
+    /// How old an answer of the directory may be: approvers are looked up at the flush.
+    pub directory_age: Duration,
+    /// Bound on the wait that a throttled or halted answer asks for.
+    pub throttle_max: Duration,
+}
+
+pub struct Deliver {
+    pub store: Arc<dyn Store>,
+    pub mailer: Arc<dyn Mailer>,
+    pub directory: Arc<dyn Directory>,
+    pub renderer: Arc<Renderer>,
+    pub policies: Arc<Policies>,
+    pub clock: Arc<dyn Clock>,
+    /// Lower case; empty: every domain (only mailers that reach nobody allow that).
+    pub allowed_domains: Vec<String>,
+    pub patience: Patience,
+}
+
+/// What is in the air, and what is known but not settled yet.
+#[derive(Default)]
+struct Air {
+    sends: JoinSet<Answer>,
+    /// Which attempt a task sends, and when its digest was due: a panic says neither.
+    tasks: HashMap<Id, (AttemptId, Time)>,
+    /// Bounded by the sends in flight: nothing new begins while answers wait.
+    answers: Vec<Evidence>,
+}
+
+/// How many digests one claim takes at most: its transaction stays short.
+const CLAIM_MAX: usize = 256;
+
+/// How long no mail is tried after the mailer said that none can leave.
+const HALT: Duration = Duration::from_secs(60);
+
+/// How often a loop that waits shows that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Waits between tries while the store is away.
+const STORE_AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+impl Deliver {
+    /// Runs until `stop`, or until nothing is left (`Flushing`).
+    ///
+    /// # Errors
+    /// The store can't be used any more.
+    pub async fn run(
+        self: Arc<Deliver>,
+        vitals: Vitals,
+        wake: Arc<Notify>,
+        mut phase: watch::Receiver<Phase>,
+        stop: CancellationToken,
+    ) -> Result<(), StoreError> {
+        let pulse = vitals.pulse("delivery");
+        let mut air = Air::default();
+        let mut halted_until: Option<Instant> = None;
+        let mut wait = STORE_AWAY.0;
+        metrics::breaker(self.mailer.kind(), Breaker::Closed);
+        while !stop.is_cancelled() {
+            pulse.beat();
+            if halted_until.is_some_and(|until| until <= Instant::now()) {
+                halted_until = None;
+                metrics::breaker(self.mailer.kind(), Breaker::Probing);
+            }
+            let now_phase = *phase.borrow_and_update();
+            let turned = match self.turn(&mut air, now_phase, halted_until).await {
+                Ok(turned) => {
+                    wait = STORE_AWAY.0;
+                    vitals.set_store(Ok(()));
+                    turned
+                }
+                Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
+                Err(why) => {
+                    metrics::store_error();
+                    vitals.set_store(Err(why.to_string()));
+                    tracing::warn!(error = %why, retry_ms = wait.as_millis() as u64, "the store is away; nothing is sent");
+                    let turned = Turned { next: Some(Instant::now() + wait), done: false };
+                    wait = (wait * 2).min(STORE_AWAY.1);
+                    turned
+                }
+            };
+            if turned.done {
+                break;
+            }
+            let next = turned.next.unwrap_or_else(|| Instant::now() + self.patience.look_every);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = air.sends.join_next_with_id(), if !air.sends.is_empty() => {
+                    if self.take(&mut air, ended) {
+                        halted_until = Some(Instant::now() + HALT);
+                        metrics::breaker(self.mailer.kind(), Breaker::Open);
+                    } else if halted_until.is_none() {
+                        metrics::breaker(self.mailer.kind(), Breaker::Closed);
+                    }
+                }
+                () = wake.notified() => {}
+                _ = phase.changed() => {}
+                () = tokio::time::sleep_until(next.min(Instant::now() + HEARTBEAT.max(self.patience.look_every))) => {}
+            }
+        }
+        self.land(&mut air).await;
+        pulse.finish();
+        Ok(())
+    }
+
+    /// One turn: settle what was answered, claim what is due, begin and send it.
+    async fn turn(
+        self: &Arc<Self>,
+        air: &mut Air,
+        phase: Phase,
+        halted: Option<Instant>,
+    ) -> Result<Turned, StoreError> {
+        while let Some(ended) = air.sends.try_join_next_with_id() {
+            self.take(air, ended);
+        }
+        self.settle(air).await?;
+        if phase == Phase::Holding {
+            return Ok(Turned::default());
+        }
+        if let Some(until) = halted {
+            return Ok(Turned { next: Some(until), done: false });
+        }
+        let free = self.patience.in_flight.saturating_sub(air.sends.len()).min(CLAIM_MAX);
+        let ask = Ask { limit: free as u32, lease: self.patience.lease, everything: phase == Phase::Flushing };
+        if free == 0 {
+            return Ok(Turned::default());
+        }
+        let claimed = self.store.claim(self.clock.now(), &ask).await?;
+        let full = claimed.len() == free;
+        if claimed.is_empty() {
+            let done = phase == Phase::Flushing && air.sends.is_empty() && self.nothing_can_leave().await?;
+            return Ok(Turned { next: self.next_due(&ask).await?, done });
+        }
+        let sent = self.launch(air, claimed).await?;
+        // More may be due already; if none of these was sent, the next turn would be the same one.
+        let now = Instant::now();
+        let next = if full || sent > 0 { Some(now) } else { Some(now + Duration::from_millis(50)) };
+        Ok(Turned { next: if air.sends.len() >= self.patience.in_flight { None } else { next }, done: false })
+    }
+
+    async fn next_due(&self, ask: &Ask) -> Result<Option<Instant>, StoreError> {
+        let now = self.clock.now();
+        let least = Duration::from_millis(1);
+        let until = |at: Time| at.since(now).max(least).min(self.patience.look_every);
+        // Due, and yet nothing was claimed: paused. A look every so often is enough.
+        Ok(self.store.next_due(ask).await?.map(|at| {
+            Instant::now() + if at <= now { self.patience.look_every.min(Duration::from_secs(1)) } else { until(at) }
+        }))
+    }
+
+    /// With nothing claimed and nothing in flight: what is still open is held or paused.
+    async fn nothing_can_leave(&self) -> Result<bool, StoreError> {
+        use crate::model::DigestState::{InDoubt, Leased, Sending, Waiting};
+        let now = self.clock.now();
+        let gauges = self.store.gauges(now).await?;
+        let busy = gauges.digest(Leased) + gauges.digest(Sending) + gauges.digest(InDoubt);
+        let retry = Ask { limit: 0, lease: self.patience.lease, everything: true };
+        let waits = gauges.digest(Waiting) > 0 && self.store.next_due(&retry).await?.is_some_and(|at| at > now);
+        Ok(busy == 0 && !waits)
+    }
+
+    /// Looks up, begins and starts the sends of what was claimed. Gives how many were started.
+    async fn launch(self: &Arc<Self>, air: &mut Air, claimed: Vec<Leased>) -> Result<usize, StoreError> {
+        let intents = match self.intents(&claimed).await {
+            Ok(intents) => intents,
+            Err(why) => {
+                tracing::warn!(
+                    error = why,
+                    digests = claimed.len(),
+                    "the directory gave no answer; the digests go back"
+                );
+                self.give_back(&claimed).await?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                return Ok(0);
+            }
+        };
+        // The deadline counts from before the begin, on this machine's monotonic clock.
+        let by = Instant::now() + self.patience.send_within;
+        let begun = self.store.begin(self.clock.now(), Arc::new(intents)).await?;
+        let mut sent = 0;
+        for (leased, begun) in claimed.iter().zip(begun) {
+            if let Begun::Send(contents) = begun {
+                let attempt = contents.attempt;
+                if contents.attempt.number == 1 {
+                    metrics::lateness(contents.at.since(leased.due_at));
+                }
+                let me = self.clone();
+                let handle = air.sends.spawn(async move { me.send(*contents, by).await });
+                air.tasks.insert(handle.id(), (attempt, leased.due_at));
+                sent += 1;
+            }
+        }
+        Ok(sent)
+    }
+
+    async fn give_back(&self, claimed: &[Leased]) -> Result<(), StoreError> {
+        let leases: Vec<Lease> = claimed.iter().map(|l| l.lease).collect();
+        self.store.release(self.clock.now(), Arc::new(leases)).await
+    }
+
+    /// What the directory says now: addresses, and who is in each audience.
+    async fn intents(&self, claimed: &[Leased]) -> Result<Vec<Intent>, String> {
+        let mut names: BTreeSet<&str> = claimed.iter().map(|l| l.recipient.as_str()).collect();
+        names.extend(claimed.iter().flat_map(|l| &l.audiences).flat_map(|n| n.references.iter().map(String::as_str)));
+        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        let found = self.directory.resolve(&names, self.patience.directory_age).await.map_err(|e| e.to_string())?;
+        let people: HashMap<&str, &[Person]> =
+            found.iter().map(|audience| (audience.reference.as_str(), audience.people.as_slice())).collect();
+        let intent = |leased: &Leased| {
+            let unknown = || Person { principal: leased.recipient.clone(), address: None, zone: None, language: None };
+            let itself =
+                people.get(leased.recipient.as_str()).and_then(|p| p.iter().find(|p| p.principal == leased.recipient));
+            let recipient = itself.cloned().unwrap_or_else(unknown);
+            let audiences = leased.audiences.iter().map(|named| {
+                let all = named.references.iter().filter_map(|r| people.get(r.as_str())).flat_map(|p| p.iter());
+                (named.event_number, audience(all, named.except.as_deref()))
+            });
+            Intent {
+                lease: leased.lease,
+                domain_allowed: self.is_allowed(recipient.address.as_deref()),
+                audiences: audiences.collect(),
+                recipient,
+                send_within: self.patience.send_within,
+            }
+        };
+        Ok(claimed.iter().map(intent).collect())
+    }
+
+    fn is_allowed(&self, address: Option<&str>) -> bool {
+        let domain = address.and_then(|a| a.rsplit_once('@')).map(|(_, domain)| domain.to_ascii_lowercase());
+        self.allowed_domains.is_empty() || domain.is_some_and(|d| self.allowed_domains.contains(&d))
+    }
+
+    /// One attempt, one call. Whatever happens, it comes to an answer.
+    async fn send(&self, contents: Contents, by: Instant) -> Answer {
+        let template = &self.policies.of(&contents.route).template;
+        let email = match self.renderer.render(&contents, template) {
+            Ok(email) => email,
+            Err(e) => return Answer::NotCalled { unrenderable: e.event_numbers.clone(), detail: e.detail },
+        };
+        if Instant::now() > by {
+            let detail = "the call would have started too late".to_owned();
+            return Answer::NotCalled { unrenderable: vec![], detail };
+        }
+        let began = Instant::now();
+        let call =
+            tokio::time::timeout(self.patience.call_timeout, self.mailer.send(&email, contents.attempt, by)).await;
+        let (outcome, answer) = match call {
+            Err(_) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail: "no answer in time".into() }),
+            Ok(Ok(id)) => (MailOutcome::Delivered, Answer::Accepted { message_id: Some(id) }),
+            Ok(Err(SendError::Retryable(detail))) => (MailOutcome::Retryable, Answer::Retryable { detail }),
+            Ok(Err(SendError::Permanent(detail))) => (MailOutcome::Permanent, Answer::Permanent { detail }),
+            Ok(Err(SendError::Ambiguous(detail))) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail }),
+            Ok(Err(SendError::Throttled { reason, retry_in })) => {
+                let retry_in = retry_in.unwrap_or(Duration::from_secs(1)).min(self.patience.throttle_max);
+                (MailOutcome::Throttled, Answer::Throttled { retry_in, detail: reason })
+            }
+            Ok(Err(SendError::Halted(detail))) => {
+                let retry_in = HALT.min(self.patience.throttle_max);
+                (MailOutcome::Halted, Answer::Throttled { retry_in, detail: format!("halted: {detail}") })
+            }
+        };
+        metrics::mail(self.mailer.kind(), outcome, Some(began.elapsed()));
+        answer
+    }
+
+    /// Takes an ended send's answer. `true`: the mailer said that no mail can leave.
+    fn take(&self, air: &mut Air, ended: Result<(Id, Answer), tokio::task::JoinError>) -> bool {
+        let (id, answer) = match ended {
+            Ok((id, answer)) => (id, answer),
+            Err(e) => (e.id(), Answer::Ambiguous { detail: "the send broke off".into() }),
+        };
+        let Some((attempt, _)) = air.tasks.remove(&id) else { return false };
+        self.tell(attempt, &answer);
+        let halted = matches!(&answer, Answer::Throttled { detail, .. } if detail.starts_with("halted: "));
+        air.answers.push(Evidence { attempt, answer });
+        halted
+    }
+
+    /// Each failure once, here where it is handled.
+    fn tell(&self, attempt: AttemptId, answer: &Answer) {
+        let digest = attempt.digest.to_string();
+        let attempt = attempt.number;
+        match answer {
+            Answer::Accepted { .. } => tracing::debug!(digest, attempt, "mail handed over"),
+            Answer::Retryable { detail } => tracing::warn!(digest, attempt, detail, "mail not sent; tried again"),
+            Answer::Throttled { detail, .. } => tracing::info!(digest, attempt, detail, "mail not sent yet; later"),
+            Answer::Permanent { detail } => {
+                tracing::error!(digest, attempt, detail, "mail refused for good; its items are dead")
+            }
+            Answer::Ambiguous { detail } => {
+                tracing::warn!(digest, attempt, detail, "nobody knows whether the mail was sent")
+            }
+            Answer::NotCalled { unrenderable, detail } if !unrenderable.is_empty() => {
+                metrics::mail(self.mailer.kind(), MailOutcome::NotCalled, None);
+                tracing::error!(
+                    digest,
+                    attempt,
+                    items = unrenderable.len(),
+                    detail,
+                    "items can't be rendered; they are dead, the others go again"
+                );
+            }
+            Answer::NotCalled { detail, .. } => {
+                metrics::mail(self.mailer.kind(), MailOutcome::NotCalled, None);
+                tracing::info!(digest, attempt, detail, "mail not called; tried again");
+            }
+            Answer::Failed { detail } => tracing::warn!(digest, attempt, detail, "mail bounced"),
+        }
+    }
+
+    async fn settle(&self, air: &mut Air) -> Result<(), StoreError> {
+        if air.answers.is_empty() {
+            return Ok(());
+        }
+        let evidence = Arc::new(air.answers.clone());
+        self.store.learn(self.clock.now(), evidence).await?;
+        air.answers.clear();
+        Ok(())
+    }
+
+    /// At the stop: sends in flight may finish for a while; what they answer is settled. What is left is in doubt, and
+    /// the next start says so.
+    async fn land(&self, air: &mut Air) {
+        let by = Instant::now() + self.patience.drain;
+        while let Ok(Some(ended)) = tokio::time::timeout_at(by, air.sends.join_next_with_id()).await {
+            self.take(air, ended);
+        }
+        let left = air.sends.len();
+        if left > 0 {
+            tracing::warn!(mails = left, "sends were still under way at the end of the drain time; they are in doubt");
+        }
+        if let Err(why) = self.settle(air).await {
+            tracing::error!(error = %why, mails = air.answers.len(), "answers could not be stored; those mails are in doubt");
+        }
+    }
+}
+
+#[derive(Default)]
+struct Turned {
+    /// When the next turn has something to do; `None`: when a send ends, or at the next look.
+    next: Option<Instant>,
+    done: bool,
+}

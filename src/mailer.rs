@@ -1,0 +1,63 @@
+//! Mailers: how a mail leaves. One call, one attempt: a mailer never retries, it says what the caller must do next.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::model::{AttemptId, Email};
+
+pub mod capture;
+pub mod discard;
+pub mod mime;
+pub mod outbox;
+
+/// The server's id of an accepted mail.
+pub type MessageId = String;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// Certainly not sent; try again with backoff.
+    #[error("{0}")]
+    Retryable(String),
+    /// Certainly not sent; this one mail again after a while. Burns no attempt.
+    #[error("{reason}")]
+    Throttled { reason: String, retry_in: Option<Duration> },
+    /// Certainly not sent; no mail will be until somebody acts (suspended, not verified, no credentials). Burns no attempt.
+    #[error("{0}")]
+    Halted(String),
+    /// Certainly not sent, and never will be.
+    #[error("{0}")]
+    Permanent(String),
+    /// Nobody knows whether it was sent.
+    #[error("{0}")]
+    Ambiguous(String),
+}
+
+/// What the sending account may do (SES `GetAccount`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Account {
+    pub per_second: f64,
+    pub per_day: f64,
+    pub sent_24h: f64,
+}
+
+/// Something `check --live` found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub ok: bool,
+    pub what: String,
+}
+
+#[async_trait]
+pub trait Mailer: Send + Sync {
+    /// `outbox`, `ses`, `smtp`: a metric label.
+    fn kind(&self) -> &'static str;
+    /// The call must not start after `by`. Sending the same attempt twice is the caller's mistake; where the wire allows,
+    /// the mailer makes one of them.
+    async fn send(&self, mail: &Email, tag: AttemptId, by: tokio::time::Instant) -> Result<MessageId, SendError>;
+    /// `None`: this mailer has no account with a quota.
+    async fn account(&self) -> Result<Option<Account>, SendError>;
+    async fn probe(&self) -> Vec<Finding>;
+    /// Whether somebody will tell later what became of a mail (SES events).
+    fn gives_evidence(&self) -> bool;
+}

@@ -1,0 +1,58 @@
+//! Moments.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A moment: microseconds since 1970-01-01T00:00:00Z. The store tells the time; everybody else is handed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Time(pub i64);
+
+impl Time {
+    /// Year -9999 and 9999, the ends of what RFC 3339 and `jiff` can say.
+    pub const MIN: Time = Time(-377_705_023_201_000_000);
+    pub const MAX: Time = Time(253_402_207_200_999_999);
+
+    /// From milliseconds since the epoch (Athenz's `published`); `None` outside of what a calendar can say.
+    pub fn from_ms(ms: i64) -> Option<Time> {
+        ms.checked_mul(1_000).map(Time).filter(|t| (Time::MIN..=Time::MAX).contains(t))
+    }
+
+    /// From RFC 3339 text with an offset, as CloudEvents and ZMS write it; digits below a microsecond are cut.
+    pub fn parse(text: &str) -> Option<Time> {
+        text.parse::<jiff::Timestamp>().ok().map(Time::from)
+    }
+
+    pub fn plus(self, by: Duration) -> Time {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        Time(self.0.saturating_add(micros).min(Time::MAX.0))
+    }
+
+    pub fn minus(self, by: Duration) -> Time {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        Time(self.0.saturating_sub(micros).max(Time::MIN.0))
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    pub fn timestamp(self) -> jiff::Timestamp {
+        let inside = self.clamp(Time::MIN, Time::MAX);
+        jiff::Timestamp::from_microsecond(inside.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+}
+
+impl From<jiff::Timestamp> for Time {
+    fn from(t: jiff::Timestamp) -> Time {
+        Time(t.as_microsecond())
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.timestamp())
+    }
+}

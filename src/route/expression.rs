@@ -1,0 +1,151 @@
+//! What routes say about an event: the field that a dotted path names, and texts with `{{path}}` in them.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::model::Event;
+
+/// A value longer than this names nobody and nothing.
+pub const VALUE_MAX_BYTES: usize = 256;
+
+/// A field of an event: `type`, `source`, `id`, `subject_key`, or `data.` and a dotted path into objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    Type,
+    Source,
+    Id,
+    SubjectKey,
+    Data(Box<[Box<str>]>),
+}
+
+impl Field {
+    /// # Errors
+    /// In words, if the path names no field.
+    pub fn parse(path: &str) -> Result<Field, String> {
+        match path {
+            "type" => return Ok(Field::Type),
+            "source" => return Ok(Field::Source),
+            "id" => return Ok(Field::Id),
+            "subject_key" => return Ok(Field::SubjectKey),
+            _ => {}
+        }
+        let steps: Box<[Box<str>]> = match path.strip_prefix("data.") {
+            Some(rest) => rest.split('.').map(Box::from).collect(),
+            None => {
+                return Err(format!(
+                    "{path:?} is no field of an event: expected data.NAME (as in data.domain), type, source, id or subject_key"
+                ));
+            }
+        };
+        if steps.iter().any(|step| step.is_empty() || step.chars().any(|c| c.is_whitespace() || c.is_control())) {
+            return Err(format!(
+                "{path:?} is no path: expected names with single dots between them, as in data.collection.kind"
+            ));
+        }
+        Ok(Field::Data(steps))
+    }
+
+    /// The text of what stands there; numbers and booleans as JSON writes them. `None`: nothing, `null`, a list or an
+    /// object.
+    pub fn text<'e>(&self, event: &'e Event) -> Option<Cow<'e, str>> {
+        match self {
+            Field::Type => Some(Cow::Borrowed(&event.kind)),
+            Field::Source => Some(Cow::Borrowed(&event.source)),
+            Field::Id => Some(Cow::Borrowed(&event.id)),
+            Field::SubjectKey => event.subject_key.as_deref().map(Cow::Borrowed),
+            Field::Data(steps) => text(find(steps, event)?),
+        }
+    }
+
+    /// Whether any text there passes; of a list, each of its values is tried.
+    pub fn any(&self, event: &Event, passes: impl Fn(&str) -> bool) -> bool {
+        match self {
+            Field::Data(steps) => match find(steps, event) {
+                Some(Value::Array(values)) => values.iter().filter_map(text).any(|t| passes(&t)),
+                Some(value) => text(value).is_some_and(|t| passes(&t)),
+                None => false,
+            },
+            _ => self.text(event).is_some_and(|t| passes(&t)),
+        }
+    }
+}
+
+fn find<'e>(steps: &[Box<str>], event: &'e Event) -> Option<&'e Value> {
+    let (first, rest) = steps.split_first()?;
+    rest.iter().try_fold(event.data.get(&**first)?, |value, step| value.get(&**step))
+}
+
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(yes) => Some(Cow::Borrowed(if *yes { "true" } else { "false" })),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// A text such as `{{data.domain}}:role.admin`. Everything outside of the braces stands for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expression(Box<[Piece]>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Literal(Box<str>),
+    Field(Field),
+}
+
+impl Expression {
+    /// # Errors
+    /// In words, if braces are open or hold no field.
+    pub fn parse(text: &str) -> Result<Expression, String> {
+        let (mut pieces, mut rest) = (Vec::new(), text);
+        while let Some((literal, after)) = rest.split_once("{{") {
+            let (path, after) =
+                after.split_once("}}").ok_or_else(|| "a {{ without its }}: expected {{data.NAME}}".to_owned())?;
+            if !literal.is_empty() {
+                pieces.push(Piece::Literal(literal.into()));
+            }
+            pieces.push(Piece::Field(Field::parse(path.trim())?));
+            rest = after;
+        }
+        if rest.contains("}}") {
+            return Err("a }} without its {{: expected {{data.NAME}}".to_owned());
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Literal(rest.into()));
+        }
+        if pieces.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        Ok(Expression(pieces.into()))
+    }
+
+    /// Whether every character outside of the braces is `fit`.
+    pub fn literals_are(&self, fit: impl Fn(char) -> bool) -> bool {
+        self.0.iter().all(|piece| match piece {
+            Piece::Literal(literal) => literal.chars().all(&fit),
+            Piece::Field(_) => true,
+        })
+    }
+
+    /// The text with its values put in as they are. `None` if one of them is missing, empty, longer than
+    /// [`VALUE_MAX_BYTES`], has control characters, or is not `fit`.
+    pub fn expand(&self, event: &Event, fit: impl Fn(char) -> bool) -> Option<String> {
+        let mut out = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Literal(literal) => out.push_str(literal),
+                Piece::Field(field) => {
+                    let value = field.text(event)?;
+                    let usable = !value.is_empty() && value.len() <= VALUE_MAX_BYTES;
+                    if !usable || !value.chars().all(|c| !c.is_control() && fit(c)) {
+                        return None;
+                    }
+                    out.push_str(&value);
+                }
+            }
+        }
+        Some(out)
+    }
+}

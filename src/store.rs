@@ -1,0 +1,234 @@
+//! The store: what it promises to the loops. `lifecycle` rules are kept inside its transactions, by every database.
+//!
+//! Four small traits, one for each user: [`Intake`] (ingest loop), [`Delivery`] (deliver loop), [`Upkeep`] (upkeep loop)
+//! and [`Desk`] (the operator's commands). All times are the store's and are passed as an argument; no statement reads a
+//! clock. Every call is one transaction, and repeating a call whose answer was lost changes nothing that matters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::model::{AttemptId, Contents, DigestState, Entry, ItemState, Lease, Person, Priority, Receipt, Time};
+
+pub mod desk;
+pub mod sqlite;
+
+pub use crate::model::Window;
+pub use desk::{Command, Desk, Page, Query, Report, Rows};
+
+/// Everything a worker needs of one store.
+pub trait Store: Intake + Delivery + Upkeep + Desk {}
+impl<T: Intake + Delivery + Upkeep + Desk> Store for T {}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Worth trying again: busy, connection lost, disk full. Nothing of the call was kept.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Trying again will not help: a corrupt file, a newer schema, a second worker.
+    #[error("{0}")]
+    Unusable(String),
+    /// The operator asked for something that is not there or not allowed now.
+    #[error("{0}")]
+    Refused(String),
+}
+
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// What the routes say about time and patience. Pure: it is asked inside transactions.
+pub trait Policy: Send + Sync {
+    fn rules(&self, route: &str) -> Rules;
+    /// When a digest with this window is due, in the recipient's zone (`None`: the configured default).
+    fn due(&self, route: &str, zone: Option<&str>, window: &Window) -> Time;
+    /// How long to wait after `burned` counted attempts (1 or more); full jitter that depends on `attempt` alone.
+    fn backoff(&self, route: &str, attempt: AttemptId, burned: u32) -> Duration;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    pub priority: Priority,
+    /// Digests of this route gather until an operator releases them.
+    pub hold: bool,
+    /// A mail lists at most so many; the others move to the next digest.
+    pub max_listed: u32,
+    /// Counted attempts after which the items are dead (`attempts`).
+    pub attempts_max: u32,
+    /// Bound on the sum of waits after counted failures, after which the items are dead (`gave_up`).
+    pub give_up_after: Duration,
+    /// Send again after a doubt that nobody can settle (`true`), or bury it (`false`).
+    pub resend_in_doubt: bool,
+    /// How long a doubt waits for evidence.
+    pub doubt_grace: Duration,
+}
+
+/// Bounds that the store enforces while it accepts.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open items a recipient; those above are born `dead(too_many_open)`.
+    pub open_items_per_recipient: u32,
+    /// How long proof, dedupe keys and dead letters are kept.
+    pub retention: Duration,
+}
+
+#[async_trait]
+pub trait Intake: Send + Sync {
+    /// One transaction for all entries: dedupe keys, events, items, closures, due times, dead letters. Receipts come in
+    /// the order of the entries, and only after the commit.
+    async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>>;
+}
+
+/// What a claim may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    pub limit: u32,
+    pub lease: Duration,
+    /// `run --until-idle`: every window counts as due; hold, pause and retry times still hold.
+    pub everything: bool,
+}
+
+/// A digest that was claimed, with what must be looked up before it begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leased {
+    pub lease: Lease,
+    pub route: String,
+    pub recipient: String,
+    pub due_at: Time,
+    pub priority: Priority,
+    /// For each item whose audience may have changed: whom it asked.
+    pub audiences: Vec<Named>,
+}
+
+/// Whom an event asked by this digest's route, as named then.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named {
+    pub event_number: i64,
+    pub references: Vec<String>,
+    pub except: Option<String>,
+}
+
+/// The last gate's ticket: a lease, and what was looked up for it just now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intent {
+    pub lease: Lease,
+    /// The recipient, as the directory knows them now.
+    pub recipient: Person,
+    /// The recipient's domain may be mailed.
+    pub domain_allowed: bool,
+    /// Whom each of [`Leased::audiences`] names now, without its `except`.
+    pub audiences: Vec<(i64, Vec<Person>)>,
+    /// No call may start later than this after the begin.
+    pub send_within: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Begun {
+    /// The attempt is written: call within `send_within`, then `learn` the answer.
+    Send(Box<Contents>),
+    /// Nothing was left to send; the digest is closed.
+    Empty,
+    /// The lease is over, or somebody else's.
+    Lost,
+    /// The kill switch is on; the digest waits, nothing is burned.
+    Paused,
+    /// No rate slot is free before this time; try again under the same lease.
+    NoRate(Time),
+}
+
+/// What is known of an attempt. `unknown < refused`; `unknown < accepted < failed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The server took it, under this id; or an SES event says so.
+    Accepted { message_id: Option<String> },
+    /// Certainly not sent; worth trying again. Burns an attempt.
+    Retryable { detail: String },
+    /// Certainly not sent; come back later. Burns nothing.
+    Throttled { retry_in: Duration, detail: String },
+    /// Certainly not sent and will never be. Burns all attempts.
+    Permanent { detail: String },
+    /// The call never started: too late, or these items can't be rendered (they are dead, the others go again).
+    NotCalled { unrenderable: Vec<i64>, detail: String },
+    /// Nobody knows.
+    Ambiguous { detail: String },
+    /// It was accepted and then bounced or rejected (SES events).
+    Failed { detail: String },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    pub attempt: AttemptId,
+    pub answer: Answer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// It settled the attempt.
+    Settled,
+    /// It was known, or something that outranks it was.
+    Known,
+    /// No such attempt: purged, or another deployment's.
+    Unknown,
+}
+
+#[async_trait]
+pub trait Delivery: Send + Sync {
+    /// Leases what is due, urgent first, then by due time. Freezes the list; what is above `max_listed` moves on.
+    async fn claim(&self, now: Time, ask: &Ask) -> Result<Vec<Leased>>;
+    /// The last gate before the calls, one savepoint a mail. Answers come in the order of the intents.
+    async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>>;
+    /// Answers and evidence alike, in the order given.
+    async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>>;
+    /// Gives unused leases back. Those that are lost already are passed over.
+    async fn release(&self, now: Time, leases: Arc<Vec<Lease>>) -> Result<()>;
+    /// The next moment at which a claim could find something, now or later.
+    async fn next_due(&self, ask: &Ask) -> Result<Option<Time>>;
+}
+
+/// What one turn of upkeep found to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tidied {
+    pub leases_ended: u64,
+    pub doubts_ended: u64,
+    pub purged_items: u64,
+    /// There is more; come again soon.
+    pub more: bool,
+}
+
+#[async_trait]
+pub trait Upkeep: Send + Sync {
+    /// Ends leases and doubts whose time is over (`doubts_now`: all doubts), in a bounded number.
+    async fn expire(&self, now: Time, doubts_now: bool) -> Result<Tidied>;
+    /// Computes due times anew, e.g. after a changed cadence: at most `limit` digests after `cursor`. `None`: done.
+    async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>>;
+    /// Deletes whole subjects that are final and older than the retention, a bounded number of rows a call.
+    async fn purge(&self, now: Time) -> Result<Tidied>;
+    /// Rolls up the ledger's delta rows, gives free pages back, moves the log into the file.
+    async fn compact(&self, now: Time) -> Result<()>;
+    /// The earliest moment at which upkeep has something to do.
+    async fn next_upkeep(&self) -> Result<Option<Time>>;
+    /// The figures that the gauges show; cheap at any size.
+    async fn gauges(&self, now: Time) -> Result<Gauges>;
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gauges {
+    pub items: [u64; 6],
+    /// Capped at [`Gauges::CAP`] a state, so that a million open digests cost nothing.
+    pub digests: [u64; 7],
+    pub due: u64,
+    pub oldest_due_at: Option<Time>,
+    pub dead_letters: u64,
+    pub size_bytes: u64,
+}
+
+impl Gauges {
+    pub const CAP: u64 = 10_000;
+
+    pub fn item(&self, state: ItemState) -> u64 {
+        self.items[state as usize]
+    }
+
+    pub fn digest(&self, state: DigestState) -> u64 {
+        self.digests[state as usize]
+    }
+}

@@ -1,0 +1,332 @@
+//! Intake: one transaction for a batch. Dedupe keys, events, marks, items, closures, due times, dead letters.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use rusqlite::{OptionalExtension, params};
+
+use super::books::{Books, urgency};
+use super::sql;
+use super::subject::{Mark, Subject};
+use crate::model::{
+    Arrival, Asked, Effect, Entry, ItemState, Reason, Receipt, Refused, Time, Topic, hash16, is_collection,
+};
+use crate::store::Result;
+
+pub(super) const INFORMS: i64 = 0;
+pub(super) const OPENS: i64 = 1;
+pub(super) const CLOSES: i64 = 2;
+pub(super) const DROPPED: i64 = 3;
+
+/// 8 bytes of a hash of the id, so that `why` finds it in every source; then 16 of (source, id).
+pub(super) type Key = [u8; 24];
+
+pub(super) fn dedupe_key(source: &str, id: &str) -> Key {
+    let mut key = [0; 24];
+    key[..8].copy_from_slice(&hash16(b"id", &[id])[..8]);
+    key[8..].copy_from_slice(&hash16(b"event", &[source, id]));
+    key
+}
+
+/// An event that was not here before.
+struct Fresh<'e> {
+    arrival: &'e Arrival,
+    mark: Mark,
+    topics: Vec<Topic>,
+    opens: bool,
+}
+
+pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Receipt>> {
+    let mut receipts = vec![Receipt::Duplicate; entries.len()];
+    let mut keyed: Vec<(Key, usize, &Arrival)> = Vec::with_capacity(entries.len());
+    for (i, entry) in entries.iter().enumerate() {
+        match entry {
+            Entry::Event(arrival) => keyed.push((dedupe_key(&arrival.event.source, &arrival.event.id), i, arrival)),
+            Entry::Refused(refused) => receipts[i] = refuse(books, refused)?,
+        }
+    }
+    // In the order of the key, so that the unique index is filled page by page; of copies the first one counts.
+    keyed.sort_unstable_by_key(|(key, i, _)| (*key, *i));
+    let first_no = books.peek_event();
+    let mut fresh = Vec::with_capacity(keyed.len());
+    let mut last = None;
+    for (key, i, arrival) in keyed {
+        if last == Some(key) {
+            continue;
+        }
+        receipts[i] = enter(books, &key, arrival, &mut fresh)?;
+        // A refused one takes no key: a corrected event behind it may reuse the id.
+        if !matches!(receipts[i], Receipt::Refused { .. }) {
+            last = Some(key);
+        }
+    }
+    let (subjects, stirred) = mark(books, &fresh)?;
+    let mut made = Made { items: Vec::with_capacity(fresh.len()), replaced: Vec::new() };
+    for i in in_topic_order(&fresh) {
+        for asked in &fresh[i].arrival.asked {
+            ask(books, &fresh[i], asked, &subjects, &mut made)?;
+        }
+    }
+    // By mailbox, so that the index of a digest's items is filled page by page. (The rows' own order is the events', all
+    // of which are new: they fill the last pages of the table in any order.)
+    made.items.sort_unstable_by_key(|item| (item.mailbox, item.event_no));
+    let limit = i64::from(books.shared.limits.open_items_per_recipient);
+    for item in made.items {
+        let born = match item.born {
+            None if books.open_items(item.mailbox)? >= limit => Some((ItemState::Dead, Reason::TooManyOpen)),
+            born => born,
+        };
+        books.add_item(item.event_no, item.mailbox, item.urgency, born)?;
+    }
+    for (topic, recipient, older) in made.replaced {
+        if let Some(known) = subjects.get(&topic) {
+            books.replace_own(&topic, &known.subject, older, recipient)?;
+        }
+    }
+    for topic in &stirred {
+        if let Some(Known { subject, .. }) = subjects.get(topic) {
+            books.sweep(topic, *subject)?;
+            if subject.closer.is_some_and(|(_, no)| no >= first_no) {
+                books.notify_told(topic, subject)?;
+            }
+        }
+    }
+    Ok(receipts)
+}
+
+pub(super) fn refuse(books: &mut Books<'_>, refused: &Refused) -> Result<Receipt> {
+    let no = books.next_letter();
+    let mut parts = blake3::Hasher::new();
+    parts
+        .update(&(refused.source.len() as u64).to_le_bytes())
+        .update(refused.source.as_bytes())
+        .update(&refused.sha256);
+    let headers = serde_json::to_string(&refused.headers).unwrap_or_default();
+    books.tx.prepare_cached(sql::ADD_LETTER)?.execute(params![
+        no,
+        &parts.finalize().as_bytes()[..16],
+        refused.source,
+        refused.position,
+        refused.reason.as_str(),
+        refused.detail,
+        books.now.0,
+        i64::try_from(refused.bytes).unwrap_or(i64::MAX),
+        &refused.sha256[..],
+        headers,
+        refused.body,
+    ])?;
+    Ok(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone() })
+}
+
+/// Looks the key up by writing it (`dedupe`): "seen" and "stored" cannot disagree.
+fn enter<'e>(books: &mut Books<'_>, key: &Key, arrival: &'e Arrival, fresh: &mut Vec<Fresh<'e>>) -> Result<Receipt> {
+    let event = &arrival.event;
+    if arrival.stale.is_some() || event.id_counts_for.is_some() {
+        let known: Option<(i64, i64)> = books
+            .tx
+            .prepare_cached(sql::EVENT_BY_KEY)?
+            .query_row([&key[..]], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        match (known, &arrival.stale, event.id_counts_for) {
+            (None, Some(refused), _) => return refuse(books, refused),
+            (Some((no, received_at)), None, Some(counts_for)) if Time(received_at).plus(counts_for) <= books.now => {
+                let id = format!("{}@{}", event.id, Time(received_at));
+                let aside = dedupe_key(&event.source, &id);
+                books.tx.prepare_cached(sql::RENAME_EVENT)?.execute(params![no, &aside[..], id])?;
+            }
+            _ => {}
+        }
+    }
+    let dropped = event.expiry.is_some_and(|expiry| expiry <= books.now);
+    let (effect, topics, date) = match &event.effect {
+        _ if dropped => (DROPPED, vec![], None),
+        Effect::Informs => (INFORMS, vec![], None),
+        Effect::Opens { topic, date } => (OPENS, vec![*topic], *date),
+        Effect::Closes { topics } => {
+            // Each once, or the topic's chain would bite its own tail.
+            let mut topics = topics.clone();
+            topics.dedup();
+            (CLOSES, topics, None)
+        }
+    };
+    let no = books.next_event();
+    let mark =
+        Mark { ver: arrival.time.0.saturating_mul(2) + i64::from(effect == CLOSES), no, date: date.map(|d| d.0) };
+    let added = books.tx.prepare_cached(sql::ADD_EVENT)?.execute(params![
+        no,
+        &key[..],
+        event.source,
+        event.id,
+        event.kind,
+        mark.ver,
+        effect,
+        topics.first().map(|t| &t.0[..]),
+        topics.get(1).map(|t| &t.0[..]),
+        mark.date,
+        event.deadline.map(|t| t.0),
+        event.expiry.map(|t| t.0),
+        books.now.0,
+        event.subject_key,
+        arrival.data,
+    ])?;
+    if added == 0 {
+        books.untake_event();
+        return Ok(Receipt::Duplicate);
+    }
+    if dropped {
+        return Ok(Receipt::Dropped);
+    }
+    fresh.push(Fresh { arrival, mark, topics, opens: effect == OPENS });
+    Ok(Receipt::Accepted)
+}
+
+/// A topic of the batch, with all of the batch's marks in it.
+struct Known {
+    subject: Subject,
+    /// Nobody has spoken of it before this one event.
+    alone: bool,
+}
+
+/// A topic is a hash already; its first bytes are as good as another hash of it.
+#[derive(Default)]
+struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_ne_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Topics = HashMap<Topic, Known, BuildHasherDefault<FirstBytes>>;
+
+/// Enters all marks before any item is made, so that what is over in the batch already is born withdrawn. Gives the
+/// subjects as they are now, and the topics in which somebody else's items may have to leave.
+fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic>)> {
+    // Sorted by topic: the lock order of every database, and the page order of this one.
+    let mut by_topic: Vec<(Topic, usize)> =
+        fresh.iter().enumerate().flat_map(|(i, event)| event.topics.iter().map(move |topic| (*topic, i))).collect();
+    by_topic.sort_unstable();
+    let mut links: BTreeMap<i64, [Option<i64>; 2]> = BTreeMap::new();
+    let mut subjects = Topics::with_capacity_and_hasher(by_topic.len(), BuildHasherDefault::default());
+    let mut stirred = Vec::new();
+    for of_topic in by_topic.chunk_by(|a, b| a.0 == b.0) {
+        let Some((topic, first)) = of_topic.first().copied() else { continue };
+        if of_topic.len() == 1
+            && let Some(subject) = books.new_subject(&topic, fresh[first].mark)?
+        {
+            subjects.insert(topic, Known { subject, alone: true });
+            continue;
+        }
+        let mut subject = books.subject(&topic)?;
+        // Twins of the latest end nothing but what their own people have (`replace_own`): no walk.
+        let quiet = match &subject {
+            Some(before) => of_topic.iter().all(|(_, i)| fresh[*i].mark.same_wave(&before.latest)),
+            None => of_topic.len() == 1,
+        };
+        if !quiet {
+            stirred.push(topic);
+        }
+        for (_, i) in of_topic {
+            let event = &fresh[*i];
+            if let Some(before) = &subject {
+                let place = usize::from(event.topics.first() != Some(&topic));
+                links.entry(event.mark.no).or_default()[place] = Some(before.head);
+            }
+            subject = Some(books.mark(subject, event.mark)?);
+        }
+        if let Some(subject) = subject {
+            books.save_subject(&topic, &subject)?;
+            subjects.insert(topic, Known { subject, alone: false });
+        }
+    }
+    for (no, [prev, prev2]) in links {
+        books.tx.prepare_cached(sql::LINK_EVENT)?.execute(params![no, prev, prev2])?;
+    }
+    Ok((subjects, stirred))
+}
+
+/// The events by their topic, so that what is kept of people in a topic is filled page by page.
+fn in_topic_order(fresh: &[Fresh<'_>]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..fresh.len()).collect();
+    order.sort_unstable_by_key(|i| (fresh[*i].topics.first(), *i));
+    order
+}
+
+/// What a batch will write of its items.
+struct Made<'e> {
+    items: Vec<NewItem>,
+    /// (topic, recipient, event): this person's items of that earlier twin are replaced.
+    replaced: Vec<(Topic, &'e str, i64)>,
+}
+
+struct NewItem {
+    event_no: i64,
+    mailbox: i64,
+    urgency: i64,
+    born: Option<(ItemState, Reason)>,
+}
+
+/// The items of one event by one route.
+fn ask<'e>(
+    books: &mut Books<'_>,
+    event: &Fresh<'e>,
+    asked: &'e Asked,
+    subjects: &Topics,
+    made: &mut Made<'e>,
+) -> Result<()> {
+    let event_no = event.mark.no;
+    let urgency = urgency(event.arrival.event.deadline.map(|d| d.0), event.arrival.time.0);
+    if asked.references.iter().any(|r| is_collection(r)) {
+        let names = serde_json::to_string(&asked.references).unwrap_or_default();
+        books.tx.prepare_cached(sql::ADD_ASKED)?.execute(params![event_no, asked.route, names, asked.except])?;
+    }
+    let topic = event.topics.first().filter(|_| event.opens);
+    if asked.people.is_empty() && !asked.references.is_empty() {
+        // A named audience that is nobody: one item, so that somebody sees it (`nobody_is_dead`).
+        let nobody = nobody(&asked.references);
+        if let Some(topic) = topic {
+            // A replay asks whether it is over, as of anybody's.
+            books.stand(topic, &nobody, event.mark)?;
+        }
+        let mailbox = books.mailbox_of(&nobody, &asked.route, None)?;
+        let born = Some((ItemState::Dead, Reason::Unreachable));
+        made.items.push(NewItem { event_no, mailbox, urgency, born });
+        return Ok(());
+    }
+    let known = topic.and_then(|topic| Some((topic, subjects.get(topic)?)));
+    for person in &asked.people {
+        let recipient = person.principal.as_str();
+        let mailbox = books.mailbox_of(recipient, &asked.route, person.zone.as_deref())?;
+        let mut born = None;
+        match known {
+            Some((topic, known)) if known.alone => books.stand_alone(topic, recipient, event.mark)?,
+            Some((topic, known)) => {
+                let over = books.over(&known.subject, topic, event.mark, recipient)?;
+                born = over.map(|reason| (ItemState::Withdrawn, reason));
+                if let Some(older) = books.stand(topic, recipient, event.mark)? {
+                    made.replaced.push((*topic, recipient, older));
+                }
+            }
+            None => {}
+        }
+        made.items.push(NewItem { event_no, mailbox, urgency, born });
+    }
+    Ok(())
+}
+
+/// The ledger's name for an audience that is nobody: what was named, cut to a bound.
+pub(super) fn nobody(references: &[String]) -> String {
+    let mut text = references.join(", ");
+    if let Some((cut, _)) = text.char_indices().nth(200) {
+        text.truncate(cut);
+    }
+    text
+}

@@ -1,0 +1,156 @@
+//! Items: every change of a state passes here, with its count and its digest's.
+
+use rusqlite::params;
+
+use super::super::sql;
+use super::Books;
+use super::digests::join;
+use crate::model::{ItemState, Reason};
+use crate::store::Result;
+
+/// One item's key and place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store::sqlite) struct Item {
+    pub event_no: i64,
+    pub mailbox: i64,
+    pub digest: Option<i64>,
+    pub state: ItemState,
+    pub left_before: Option<i64>,
+}
+
+impl Item {
+    pub fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Item> {
+        Ok(Item {
+            event_no: row.get(0)?,
+            mailbox: row.get(1)?,
+            digest: row.get(2)?,
+            state: ItemState::from_number(row.get(3)?).unwrap_or(ItemState::Dead),
+            left_before: row.get(4)?,
+        })
+    }
+}
+
+/// Items without a deadline come after all those with one, by age.
+pub(in crate::store::sqlite) const NO_DEADLINE: i64 = 1 << 60;
+
+pub(in crate::store::sqlite) fn urgency(deadline: Option<i64>, time: i64) -> i64 {
+    deadline.unwrap_or_else(|| time.saturating_add(NO_DEADLINE))
+}
+
+impl Books<'_> {
+    /// Open items of a mailbox's recipient over all routes, those of this transaction included.
+    pub fn open_items(&mut self, mailbox: i64) -> Result<i64> {
+        self.mailbox(mailbox)?;
+        let Some(recipient) = self.mailboxes.get(&mailbox).map(|m| m.recipient.as_str()) else { return Ok(0) };
+        if let Some(n) = self.open.get(recipient) {
+            return Ok(*n);
+        }
+        let n: i64 = self.tx.prepare_cached(sql::OPEN_OF_RECIPIENT)?.query_row([recipient], |row| row.get(0))?;
+        self.open.insert(recipient.to_owned(), n);
+        Ok(n)
+    }
+
+    /// A new item: pending in its window, or born final. `false`: it was there already (callers that expect that look
+    /// with `has_item` first, since the window is made before).
+    pub fn add_item(
+        &mut self,
+        event_no: i64,
+        mailbox: i64,
+        urgency: i64,
+        born: Option<(ItemState, Reason)>,
+    ) -> Result<bool> {
+        // Only looked up for a pending one: nothing gathers for what is over.
+        let window = if born.is_none() { Some(self.gather(mailbox)?) } else { None };
+        let (state, reason, settled) = match born {
+            Some((state, reason)) => (state, Some(reason as i64), Some(self.now.0)),
+            None => (ItemState::Pending, None, None),
+        };
+        let added = self.tx.prepare_cached(sql::ADD_ITEM)?.execute(params![
+            event_no,
+            mailbox,
+            window,
+            state as i64,
+            reason,
+            urgency,
+            settled
+        ])? == 1;
+        if added {
+            self.deltas[state as usize] += 1;
+        }
+        if let Some(no) = window {
+            let now = self.now;
+            if added {
+                join(self.digest_mut(no)?, urgency, now);
+            }
+            let known = self.mailboxes.get(&mailbox).and_then(|m| self.open.get_mut(&m.recipient));
+            if let Some(open) = known.filter(|_| added) {
+                *open += 1;
+            }
+            if !added {
+                self.tidy(no)?;
+            }
+        }
+        Ok(added)
+    }
+
+    pub fn has_item(&self, event_no: i64, mailbox: i64) -> Result<bool> {
+        Ok(self.tx.prepare_cached(sql::ITEM)?.exists(params![event_no, mailbox])?)
+    }
+
+    /// A final item is pending again; its row is written by the caller.
+    pub fn reopened(&mut self, from: ItemState) {
+        self.deltas[from as usize] -= 1;
+        self.deltas[ItemState::Pending as usize] += 1;
+    }
+
+    /// Purged rows leave the counts.
+    pub fn uncount(&mut self, state: ItemState, n: i64) {
+        self.deltas[state as usize] -= n;
+    }
+
+    /// Every change of an item's state passes here, with its count and its digest's.
+    pub fn put(&mut self, item: &Item, state: ItemState, reason: Option<Reason>) -> Result<()> {
+        if item.state == state {
+            return Ok(());
+        }
+        let mut left_before = item.left_before;
+        if let Some(no) = item.digest {
+            let leaves = !item.state.is_final() && state.is_final();
+            let returns = item.state.is_final() && !state.is_final();
+            let digest = self.digest_mut(no)?;
+            digest.open += i64::from(returns) - i64::from(leaves);
+            // What was sent in an attempt stays in its list; what leaves otherwise is in no later one.
+            if leaves && state != ItemState::Delivered {
+                left_before = Some(digest.attempts + 1);
+            }
+            if leaves && digest.is_unfrozen() {
+                (digest.replan, digest.recount) = (true, true);
+            }
+        }
+        let settled = state.is_final().then_some(self.now.0);
+        self.tx.prepare_cached(sql::SETTLE_ITEM)?.execute(params![
+            item.event_no,
+            item.mailbox,
+            state as i64,
+            reason.map(|r| r as i64),
+            left_before,
+            settled
+        ])?;
+        self.deltas[item.state as usize] -= 1;
+        self.deltas[state as usize] += 1;
+        Ok(())
+    }
+
+    pub fn items(&self, statement: &str, of: i64) -> Result<Vec<Item>> {
+        let mut found = self.tx.prepare_cached(statement)?;
+        let rows = found.query_map([of], Item::read)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(rows)
+    }
+
+    /// Puts a pending item into another digest (the rest of a claim, a replay), whose window it joins.
+    pub fn joins(&mut self, digest_no: i64, urgency: i64) -> Result<()> {
+        let now = self.now;
+        join(self.digest_mut(digest_no)?, urgency, now);
+        Ok(())
+    }
+}

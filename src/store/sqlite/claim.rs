@@ -1,0 +1,195 @@
+//! Claim and release: leases on what is due; due times.
+
+use rusqlite::{Connection, params};
+
+use super::books::{Books, Digest};
+use super::sql;
+use crate::model::{DigestState, Lease, Priority, Time};
+use crate::store::{Ask, Leased, Named, Result};
+
+/// Leases what is due: urgent first, then by due time.
+pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
+    let paused = paused(books)?;
+    if paused.iter().any(|route| route == "*") {
+        return Ok(vec![]);
+    }
+    let mut taken = Vec::new();
+    for priority in Priority::ALL {
+        let room = ask.limit as usize - taken.len();
+        if room == 0 {
+            break;
+        }
+        for no in due(books, ask, priority, room as u32, !paused.is_empty())? {
+            let (mailbox, due_at) = (books.digest(no)?.mailbox, books.digest(no)?.due_at);
+            let route = books.mailbox(mailbox)?.route.clone();
+            let leased = lease(books, no, &route, ask)?;
+            let audiences = audiences(books, leased, &route)?;
+            taken.push(Leased {
+                lease: Lease { digest: books.digest_id(leased), token: books.digest(leased)?.token },
+                recipient: books.mailbox(mailbox)?.recipient.clone(),
+                route,
+                due_at,
+                priority,
+                audiences,
+            });
+        }
+    }
+    Ok(taken)
+}
+
+fn paused(books: &Books<'_>) -> Result<Vec<String>> {
+    let mut all = books.tx.prepare_cached(sql::PAUSED)?;
+    let routes = all.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(routes)
+}
+
+/// With some routes paused, those are passed over in the statement: they must not use up the limit of the others.
+fn due(books: &Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused: bool) -> Result<Vec<i64>> {
+    let statement = match (ask.everything, some_paused) {
+        (false, false) => sql::DUE,
+        (true, false) => sql::ANY_DUE,
+        (false, true) => sql::DUE_UNPAUSED,
+        (true, true) => sql::ANY_DUE_UNPAUSED,
+    };
+    let mut due = books.tx.prepare_cached(statement)?;
+    let numbers = due
+        .query_map(params![priority as i64, books.now.0, limit], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(numbers)
+}
+
+/// Freezes a digest for good. Of a window that holds more than a mail lists, the most urgent items go into a digest that
+/// is made for them and is leased instead; the others stay where they are, in the next unfrozen digest. (Moving the few
+/// keeps a claim cheap however many wait; nobody has seen the window's number yet.)
+fn lease(books: &mut Books<'_>, no: i64, route: &str, ask: &Ask) -> Result<i64> {
+    let rules = books.shared.policy.rules(route);
+    let (state, open, mailbox) = {
+        let digest = books.digest(no)?;
+        (digest.state, digest.open, digest.mailbox)
+    };
+    let most = i64::from(rules.max_listed.max(1));
+    let leased = if state == DigestState::Gathering && open > most {
+        split(books, no, mailbox, rules.priority, most)?
+    } else {
+        no
+    };
+    books.set_state(leased, DigestState::Leased)?;
+    let until = books.now.plus(ask.lease);
+    let digest = books.digest_mut(leased)?;
+    digest.token += 1;
+    digest.until = Some(until);
+    Ok(leased)
+}
+
+fn split(books: &mut Books<'_>, from: i64, mailbox: i64, priority: Priority, most: i64) -> Result<i64> {
+    let urgent = most_urgent(books, from, most)?;
+    let into = books.new_digest(mailbox, DigestState::Leased, priority)?;
+    for (event_no, urgency) in &urgent {
+        books.tx.prepare_cached(sql::MOVE_ITEM)?.execute(params![event_no, mailbox, into])?;
+        books.joins(into, *urgency)?;
+    }
+    let (first_at, due_at) = (books.digest(from)?.first_at, books.digest(from)?.due_at);
+    let moved = books.digest_mut(into)?;
+    (moved.first_at, moved.due_at) = (first_at, due_at);
+    books.digest_mut(from)?.open -= urgent.len() as i64;
+    // The rest keeps its gap to the mail that leaves now, although that has not begun yet.
+    books.assume_sent(mailbox)?;
+    books.recount(from)?;
+    Ok(into)
+}
+
+/// (event, urgency) of the most urgent items: deadline, then age, then rank, so that arrival decides nothing.
+fn most_urgent(books: &Books<'_>, digest: i64, most: i64) -> Result<Vec<(i64, i64)>> {
+    let mut first = books.tx.prepare_cached(sql::URGENT_ITEMS)?;
+    let mut urgent: Vec<(i64, i64)> = first
+        .query_map(params![digest, most + 1], |row| Ok((row.get(0)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let Some(edge) = urgent.get(most as usize).map(|(_, urgency)| *urgency) else { return Ok(urgent) };
+    if urgent.get(most as usize - 1).is_none_or(|(_, urgency)| *urgency != edge) {
+        urgent.truncate(most as usize);
+        return Ok(urgent);
+    }
+    // A tie over the edge: those of the same urgency go by rank.
+    urgent.retain(|(_, urgency)| *urgency != edge);
+    let mut at = books.tx.prepare_cached(sql::ITEMS_AT)?;
+    let tied: Vec<i64> = at.query_map(params![digest, edge], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let mut ranked = Vec::with_capacity(tied.len());
+    for no in tied {
+        let (ver, _) = books.event_times(no)?;
+        let tie: (String, String) =
+            books.tx.prepare_cached(sql::EVENT_TIE)?.query_row([no], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        ranked.push((ver, tie, no));
+    }
+    ranked.sort();
+    let room = most as usize - urgent.len();
+    urgent.extend(ranked.into_iter().take(room).map(|(_, _, no)| (no, edge)));
+    Ok(urgent)
+}
+
+/// Whom the items asked, where that may have changed since.
+fn audiences(books: &Books<'_>, digest: i64, route: &str) -> Result<Vec<Named>> {
+    let mut asked = books.tx.prepare_cached(sql::AUDIENCES)?;
+    let rows = asked
+        .query_map(params![digest, route], |row| {
+            let names: String = row.get(1)?;
+            Ok(Named {
+                event_number: row.get(0)?,
+                references: serde_json::from_str(&names).unwrap_or_default(),
+                except: row.get(2)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Gives an unused lease back; a lost one is passed over.
+pub(super) fn release(books: &mut Books<'_>, lease: Lease) -> Result<()> {
+    if books.held_under(lease)?.is_some() {
+        let now = books.now;
+        books.wait(lease.digest.number, now)?;
+        books.tidy(lease.digest.number)?;
+    }
+    Ok(())
+}
+
+impl Books<'_> {
+    /// The digest, if this very lease still runs (`fence_begin`); not if it ended, was taken by another, or was purged.
+    pub fn held_under(&mut self, lease: Lease) -> Result<Option<&Digest>> {
+        let no = lease.digest.number;
+        if lease.digest.store != self.shared.store_id || !self.tx.prepare_cached(sql::DIGEST)?.exists([no])? {
+            return Ok(None);
+        }
+        let digest = self.digest(no)?;
+        let runs = digest.state == DigestState::Leased && digest.token == lease.token;
+        Ok(Some(digest).filter(|_| runs))
+    }
+}
+
+pub(super) fn next_due(conn: &Connection, ask: &Ask) -> Result<Option<Time>> {
+    let mut next: Option<i64> = None;
+    for priority in Priority::ALL {
+        let of = [priority as i64];
+        if ask.everything && conn.prepare_cached(sql::ANY_WINDOW)?.exists(of)? {
+            return Ok(Some(Time::MIN));
+        }
+        let statement = if ask.everything { sql::NEXT_RETRY } else { sql::NEXT_DUE };
+        let at: Option<i64> = conn.prepare_cached(statement)?.query_row(of, |row| row.get(0))?;
+        next = match (next, at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+    Ok(next.map(Time))
+}
+
+/// Plans open windows anew: the cadence, the zones or the calendar may have changed.
+pub(super) fn replan(books: &mut Books<'_>, cursor: i64, limit: u32) -> Result<Option<i64>> {
+    let numbers: Vec<i64> = {
+        let mut after = books.tx.prepare_cached(sql::WINDOWS_AFTER)?;
+        after.query_map(params![cursor, limit], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
+    };
+    for no in &numbers {
+        books.replan(*no)?;
+    }
+    Ok(if numbers.len() < limit as usize { None } else { numbers.last().copied() })
+}

@@ -1,0 +1,78 @@
+//! The operator's desk: what can be read of the store. Every answer is one consistent look, in bounded pages.
+
+use rusqlite::Connection;
+
+use super::{Shared, sql as worker};
+use crate::model::{DigestState, ItemState, Priority, Time};
+use crate::store::{Gauges, Page, Query, Result, Rows};
+
+mod digests;
+mod ledger;
+mod letters;
+mod rows;
+mod sql;
+mod status;
+mod verify;
+mod why;
+
+pub(super) fn read(conn: &Connection, shared: &Shared, query: &Query, page: Page) -> Result<Rows> {
+    match query {
+        Query::Status { now } => Ok(Rows::Status(Box::new(status::status(conn, shared, *now)?))),
+        Query::Verify => Ok(Rows::Verified(Box::new(verify::verify(conn, shared)?))),
+        Query::Digests { state, route, now } => {
+            digests::digests(conn, shared, (state.as_deref(), route.as_deref(), *now), page)
+        }
+        Query::Digest { id, now } => digests::digest(conn, shared, id, *now, page),
+        Query::DeadLetters { kind, reason, source, since, discarded } => {
+            let (reason, source) = (reason.as_deref(), source.as_deref());
+            let wanted = letters::Wanted { kind: *kind, reason, source, since: *since, discarded: *discarded };
+            letters::letters(conn, &wanted, page)
+        }
+        Query::DeadLetter { id } => Ok(Rows::DeadLetter(letters::letter(conn, shared, id)?)),
+        Query::Ledger { since, recipient } => ledger::ledger(conn, shared, *since, recipient.as_deref(), page),
+        Query::Why { id } => Ok(Rows::Why(why::why(conn, shared, id)?.map(Box::new))),
+    }
+}
+
+/// For the gauges: a state with more than [`Gauges::CAP`] digests is not counted to its end.
+pub(super) fn gauges(conn: &Connection, now: Time) -> Result<Gauges> {
+    figures(conn, now, Gauges::CAP as i64)
+}
+
+/// Counts digests up to `cap` a state; -1: all.
+fn figures(conn: &Connection, now: Time, cap: i64) -> Result<Gauges> {
+    let mut gauges = Gauges { items: counts(conn)?.map(rows::count), ..Gauges::default() };
+    for state in DigestState::ALL.into_iter().filter(|s| *s != DigestState::Closed) {
+        // As the partial indexes are written, so that each count reads no more than its cap.
+        let n: i64 = conn.prepare_cached(&worker::count_state(state))?.query_row([cap], |row| row.get(0))?;
+        gauges.digests[state as usize] = rows::count(n);
+    }
+    for priority in Priority::ALL {
+        let of = (priority as i64, now.0);
+        let n: i64 = conn.prepare_cached(worker::COUNT_DUE)?.query_row((of.0, of.1, cap), |row| row.get(0))?;
+        gauges.due += rows::count(n);
+        let oldest: Option<i64> = conn.prepare_cached(worker::OLDEST_DUE)?.query_row(of, |row| row.get(0))?;
+        gauges.oldest_due_at = match (gauges.oldest_due_at, oldest.map(Time)) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+    gauges.dead_letters = rows::count(conn.prepare_cached(worker::OPEN_LETTERS)?.query_row([], |row| row.get(0))?);
+    let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let size: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    gauges.size_bytes = rows::count(pages.saturating_mul(size));
+    Ok(gauges)
+}
+
+/// Items by state, as counted along the way.
+fn counts(conn: &Connection) -> Result<[i64; ItemState::ALL.len()]> {
+    let mut found = [0; ItemState::ALL.len()];
+    let mut counts = conn.prepare_cached(worker::COUNTS)?;
+    let mut rows = counts.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(state) = ItemState::from_number(row.get(0)?) {
+            found[state as usize] = row.get(1)?;
+        }
+    }
+    Ok(found)
+}

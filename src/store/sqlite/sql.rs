@@ -1,0 +1,228 @@
+//! Every statement that the worker runs, by name. States and reasons are the numbers of `model.rs`.
+
+pub const META: &str = "SELECT store_id, next_event, next_digest, next_letter, mails_sent FROM meta";
+pub const SAVE_META: &str = "UPDATE meta SET next_event = ?1, next_digest = ?2, next_letter = ?3, mails_sent = ?4";
+
+// ---- events and subjects
+pub const ADD_EVENT: &str = "INSERT INTO event (no, key, source, id, kind, ver, effect, topic, topic2, date, deadline, \
+     expiry, received_at, subject_key, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
+     ON CONFLICT (key) DO NOTHING";
+pub const EVENT_BY_KEY: &str = "SELECT no, received_at FROM event WHERE key = ?1";
+/// Somebody asks again with the very same text after it stopped counting as a copy: the older one steps aside.
+pub const RENAME_EVENT: &str = "UPDATE event SET key = ?2, id = ?3 WHERE no = ?1";
+pub const LINK_EVENT: &str = "UPDATE event SET prev = ?2, prev2 = ?3 WHERE no = ?1";
+pub const EVENT_MARK: &str = "SELECT ver, effect, topic, topic2, date FROM event WHERE no = ?1";
+pub const EVENT_TIE: &str = "SELECT id, source FROM event WHERE no = ?1";
+pub const EVENT_CHAIN: &str = "SELECT effect, topic, prev, prev2, ver, date FROM event WHERE no = ?1";
+pub const EVENT_DATA: &str = "SELECT data FROM event WHERE no = ?1";
+pub const EVENT_TIMES: &str = "SELECT deadline, ver FROM event WHERE no = ?1";
+
+pub const SUBJECT: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
+     closer_ver, closer_no FROM subject WHERE topic = ?1";
+pub const ADD_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
+     closer_no) VALUES (?1, ?2, 0, ?3, ?2, ?4, ?5, ?6) ON CONFLICT (topic) DO NOTHING";
+pub const SAVE_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, \
+     before_no, before_date, closer_ver, closer_no) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+     ON CONFLICT (topic) DO UPDATE SET head = excluded.head, swept = excluded.swept, latest_ver = excluded.latest_ver, \
+     latest_no = excluded.latest_no, latest_date = excluded.latest_date, before_ver = excluded.before_ver, \
+     before_no = excluded.before_no, before_date = excluded.before_date, closer_ver = excluded.closer_ver, \
+     closer_no = excluded.closer_no";
+pub const DROP_SUBJECT: &str = "DELETE FROM subject WHERE topic = ?1";
+
+pub const STANDING: &str = "SELECT own_ver, own_no, told_ver FROM standing WHERE topic = ?1 AND recipient = ?2";
+pub const SAVE_OWN: &str = "INSERT INTO standing (topic, recipient, own_ver, own_no) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT (topic, recipient) DO UPDATE SET own_ver = excluded.own_ver, own_no = excluded.own_no";
+pub const SAVE_TOLD: &str = "INSERT INTO standing (topic, recipient, told_ver) VALUES (?1, ?2, ?3) \
+     ON CONFLICT (topic, recipient) DO UPDATE SET told_ver = min(coalesce(told_ver, excluded.told_ver), excluded.told_ver)";
+pub const SET_TOLD: &str = "UPDATE standing SET told_ver = ?3 WHERE topic = ?1 AND recipient = ?2";
+pub const TOLD: &str = "SELECT recipient FROM standing WHERE topic = ?1 AND told_ver < ?2 ORDER BY recipient";
+pub const DROP_STANDING: &str = "DELETE FROM standing WHERE topic = ?1";
+
+pub const ADD_ASKED: &str = "INSERT INTO asked (event_no, route, names, except_for) VALUES (?1, ?2, ?3, ?4)";
+
+// ---- mailboxes and digests
+pub const MAILBOX_BY_NAME: &str = "SELECT no, zone, previous_at FROM mailbox WHERE recipient = ?1 AND route = ?2";
+pub const MAILBOX: &str = "SELECT recipient, route, zone, previous_at FROM mailbox WHERE no = ?1";
+pub const ADD_MAILBOX: &str = "INSERT INTO mailbox (recipient, route, zone) VALUES (?1, ?2, ?3)";
+pub const SAVE_ZONE: &str = "UPDATE mailbox SET zone = ?2 WHERE no = ?1";
+pub const SAVE_PREVIOUS: &str = "UPDATE mailbox SET previous_at = ?2 WHERE no = ?1";
+pub const OPEN_OF_RECIPIENT: &str = "SELECT (SELECT coalesce(sum(d.open), 0) FROM mailbox m JOIN digest d ON \
+     d.mailbox_no = m.no AND d.state IN (0, 1) WHERE m.recipient = ?1) + (SELECT coalesce(sum(d.open), 0) FROM mailbox m \
+     JOIN digest d ON d.mailbox_no = m.no AND d.state IN (2, 3, 4, 5) WHERE m.recipient = ?1)";
+pub const OPEN_OF_MAILBOX: &str = "SELECT (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND \
+     state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND state IN (2, 3, 4, 5))";
+
+pub const DIGEST: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
+     until, attempts, waited_us, address, opened_at, closed_at FROM digest WHERE no = ?1";
+pub const WINDOW: &str = "SELECT no FROM digest WHERE mailbox_no = ?1 AND state IN (0, 1)";
+pub const SAVE_DIGEST: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
+     deadline, token, until, attempts, waited_us, address, opened_at, closed_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+pub const UPDATE_DIGEST: &str = "UPDATE digest SET state = ?2, priority = ?3, due_at = ?4, open = ?5, first_at = ?6, \
+     last_at = ?7, deadline = ?8, token = ?9, until = ?10, attempts = ?11, waited_us = ?12, address = ?13, \
+     closed_at = ?14 WHERE no = ?1";
+/// The same where only what no index holds has changed: indexes of `state` and `due_at` stay untouched.
+pub const UPDATE_WINDOW: &str = "UPDATE digest SET open = ?2, first_at = ?3, last_at = ?4, deadline = ?5, \
+     attempts = ?6, waited_us = ?7, address = ?8, token = ?9, closed_at = ?10 WHERE no = ?1";
+pub const DUE: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
+     ORDER BY due_at LIMIT ?3";
+/// `run --until-idle`: windows whatever their time, retries when their wait is over.
+pub const ANY_DUE: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 AND (state = 0 OR due_at <= ?2) \
+     ORDER BY due_at LIMIT ?3";
+pub const DUE_UNPAUSED: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
+     AND NOT EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route WHERE m.no = mailbox_no) \
+     ORDER BY due_at LIMIT ?3";
+pub const ANY_DUE_UNPAUSED: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 \
+     AND (state = 0 OR due_at <= ?2) \
+     AND NOT EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route WHERE m.no = mailbox_no) \
+     ORDER BY due_at LIMIT ?3";
+pub const NEXT_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1";
+pub const NEXT_RETRY: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 4";
+pub const ANY_WINDOW: &str = "SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 0 LIMIT 1";
+pub const ENDED: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND until <= ?1 ORDER BY until LIMIT ?2";
+pub const DOUBTS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state = 5 ORDER BY until LIMIT ?1";
+pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3, 5)";
+pub const HELD_BY_OTHERS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state IN (2, 3)";
+pub const WINDOWS_AFTER: &str = "SELECT no FROM digest WHERE no > ?1 AND state = 0 ORDER BY no LIMIT ?2";
+
+// ---- items
+pub const ADD_ITEM: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_no, mailbox_no) DO NOTHING";
+pub const SETTLE_ITEM: &str = "UPDATE item SET state = ?3, reason = ?4, left_before = ?5, settled_at = ?6 \
+     WHERE event_no = ?1 AND mailbox_no = ?2";
+pub const MOVE_ITEM: &str = "UPDATE item SET digest_no = ?3 WHERE event_no = ?1 AND mailbox_no = ?2";
+pub const REOPEN_ITEM: &str = "UPDATE item SET state = 0, reason = NULL, left_before = NULL, settled_at = NULL, \
+     digest_no = ?3 WHERE event_no = ?1 AND mailbox_no = ?2";
+pub const ITEM: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item \
+     WHERE event_no = ?1 AND mailbox_no = ?2";
+pub const ITEMS_OF_EVENT: &str =
+    "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ?1";
+pub const OPEN_ITEMS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item \
+     WHERE digest_no = ?1 AND state IN (0, 1)";
+pub const URGENT_ITEMS: &str = "SELECT event_no, mailbox_no, urgency FROM item WHERE digest_no = ?1 AND state = 0 \
+     ORDER BY urgency LIMIT ?2";
+pub const ITEMS_AT: &str = "SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 AND state = 0 AND urgency = ?2";
+pub const FIRST_URGENCY: &str = "SELECT min(urgency) FROM item WHERE digest_no = ?1 AND state = 0";
+/// What attempt ?2 of digest ?1 listed.
+pub const LISTED: &str = "SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 \
+     AND (left_before IS NULL OR left_before > ?2) \
+     UNION SELECT event_no, mailbox_no FROM relisted WHERE digest_no = ?1 AND (left_before IS NULL OR left_before > ?2)";
+/// Outcomes of the attempts that listed an item.
+pub const TRIES_OF_ITEM: &str = "SELECT a.digest_no, a.n, a.outcome FROM attempt a WHERE a.digest_no = ?3 \
+     AND a.n < coalesce(?4, 9223372036854775807) UNION ALL SELECT a.digest_no, a.n, a.outcome FROM relisted r \
+     JOIN attempt a ON a.digest_no = r.digest_no AND a.n < coalesce(r.left_before, 9223372036854775807) \
+     WHERE r.event_no = ?1 AND r.mailbox_no = ?2";
+pub const ADD_RELISTED: &str = "INSERT INTO relisted (digest_no, event_no, mailbox_no, left_before) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT DO NOTHING";
+pub const AUDIENCES: &str = "SELECT i.event_no, a.names, a.except_for FROM item i JOIN asked a ON a.event_no = i.event_no \
+     AND a.route = ?2 WHERE i.digest_no = ?1 AND i.state = 0";
+pub const CONTENTS: &str = "SELECT e.no, e.source, e.id, e.kind, e.ver, e.deadline, e.subject_key, e.data FROM item i \
+     JOIN event e ON e.no = i.event_no WHERE i.digest_no = ?1 AND i.state = 0 ORDER BY i.urgency, e.ver, e.id, e.source";
+pub const EXPIRED_ITEMS: &str = "SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, i.left_before FROM item i \
+     JOIN event e ON e.no = i.event_no WHERE i.digest_no = ?1 AND i.state = 0 AND e.expiry <= ?2";
+
+// ---- attempts
+pub const ADD_ATTEMPT: &str = "INSERT INTO attempt (digest_no, n, begun_at, outcome, free) VALUES (?1, ?2, ?3, 0, 0)";
+pub const ATTEMPT: &str = "SELECT outcome FROM attempt WHERE digest_no = ?1 AND n = ?2";
+pub const SETTLE_ATTEMPT: &str = "UPDATE attempt SET outcome = ?3, free = ?4, settled_at = ?5, \
+     message_id = coalesce(?6, message_id), detail = ?7 WHERE digest_no = ?1 AND n = ?2";
+pub const NOTE_ATTEMPT: &str = "UPDATE attempt SET detail = ?3 WHERE digest_no = ?1 AND n = ?2";
+pub const BURNED: &str = "SELECT count(*) FROM attempt WHERE digest_no = ?1 AND free = 0";
+
+// ---- ledger, gates, dead letters
+pub const ADD_DELTA: &str = "INSERT INTO ledger_delta (state, n) VALUES (?1, ?2)";
+pub const COUNTS: &str = "SELECT state, sum(n) FROM (SELECT state, n FROM ledger_total UNION ALL \
+     SELECT state, n FROM ledger_delta) GROUP BY state";
+pub const ROLL_UP: &str = "INSERT INTO ledger_total (state, n) SELECT state, sum(n) FROM ledger_delta WHERE true GROUP BY state \
+     ON CONFLICT (state) DO UPDATE SET n = n + excluded.n";
+pub const CLEAR_DELTAS: &str = "DELETE FROM ledger_delta";
+pub const IS_PAUSED: &str = "SELECT 1 FROM pause WHERE route IN ('*', ?1) LIMIT 1";
+pub const PAUSED: &str = "SELECT route FROM pause";
+pub const IS_SUPPRESSED: &str = "SELECT 1 FROM suppression WHERE address = ?1";
+pub const ADD_LETTER: &str = "INSERT INTO dead_letter (no, key, source, position, reason, detail, first_at, last_at, count, \
+     bytes, sha256, headers, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8, ?9, ?10, ?11) \
+     ON CONFLICT (key) DO UPDATE SET count = count + 1, last_at = excluded.last_at";
+pub const DISCARD_LETTER: &str = "UPDATE dead_letter SET discarded_at = ?2 WHERE no = ?1 AND discarded_at IS NULL";
+pub const PAUSE: &str = "INSERT INTO pause (route, since) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+pub const RESUME: &str = "DELETE FROM pause WHERE route = ?1";
+pub const IS_HELD: &str = "SELECT 1 FROM digest WHERE no = ?1 AND state = 1";
+pub const HELD: &str = "SELECT d.no FROM digest d JOIN mailbox m ON m.no = d.mailbox_no WHERE d.state = 1 \
+     AND (?1 IS NULL OR m.route = ?1) ORDER BY d.no LIMIT ?2";
+
+// ---- purge and gauges
+pub const EVENTS_AFTER: &str = "SELECT no, ver, received_at, topic, topic2, prev, prev2 FROM event WHERE no > ?1 \
+     ORDER BY no LIMIT ?2";
+pub const EVENT_TO_PURGE: &str = "SELECT no, ver, received_at, topic, topic2, prev, prev2 FROM event WHERE no = ?1";
+pub const OPEN_OR_YOUNG: &str = "SELECT 1 FROM item WHERE event_no = ?1 AND (state < 2 OR settled_at >= ?2) LIMIT 1";
+pub const STATES_OF_EVENT: &str = "SELECT state, count(*) FROM item WHERE event_no = ?1 GROUP BY state";
+pub const DROP_ITEMS: &str = "DELETE FROM item WHERE event_no = ?1";
+pub const DROP_RELISTED: &str = "DELETE FROM relisted WHERE event_no = ?1";
+pub const DROP_ASKED: &str = "DELETE FROM asked WHERE event_no = ?1";
+pub const DROP_EVENT: &str = "DELETE FROM event WHERE no = ?1";
+pub const DIGESTS_AFTER: &str = "SELECT no, opened_at, CASE state WHEN 6 THEN closed_at END FROM digest WHERE no > ?1 \
+     ORDER BY no LIMIT ?2";
+pub const IS_LISTED: &str = "SELECT 1 FROM item WHERE digest_no = ?1 UNION ALL SELECT 1 FROM relisted WHERE digest_no = ?1 \
+     LIMIT 1";
+pub const DROP_ATTEMPTS: &str = "DELETE FROM attempt WHERE digest_no = ?1";
+pub const DROP_DIGEST: &str = "DELETE FROM digest WHERE no = ?1";
+pub const DROP_LETTERS: &str =
+    "DELETE FROM dead_letter WHERE no IN (SELECT no FROM dead_letter WHERE last_at < ?1 LIMIT ?2)";
+/// A capped count by the partial index that holds the state.
+pub fn count_state(state: crate::model::DigestState) -> String {
+    use crate::model::DigestState::{Gathering, Held, Waiting};
+    let (index, within) = match state {
+        Held => ("digest_held", "state = 1"),
+        Gathering => ("digest_window", "state IN (0, 1) AND state = 0"),
+        Waiting => ("digest_busy", "state IN (2, 3, 4, 5) AND state = 4"),
+        _ => ("digest_until", "state IN (2, 3, 5)"),
+    };
+    let n = state as i64;
+    format!("SELECT count(*) FROM (SELECT 1 FROM digest INDEXED BY {index} WHERE {within} AND state = {n} LIMIT ?1)")
+}
+pub const COUNT_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 \
+     AND due_at <= ?2 LIMIT ?3)";
+pub const OLDEST_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2";
+pub const OPEN_LETTERS: &str = "SELECT count(*) FROM dead_letter WHERE discarded_at IS NULL";
+
+/// What runs for every event, mail or turn: each must find its rows by an index (`tests/store`).
+pub const HOT: &[&str] = &[
+    EVENT_BY_KEY,
+    EVENT_CHAIN,
+    SUBJECT,
+    STANDING,
+    TOLD,
+    MAILBOX_BY_NAME,
+    OPEN_OF_RECIPIENT,
+    OPEN_OF_MAILBOX,
+    DIGEST,
+    WINDOW,
+    DUE,
+    DUE_UNPAUSED,
+    NEXT_DUE,
+    NEXT_RETRY,
+    ENDED,
+    DOUBTS,
+    NEXT_UNTIL,
+    ITEM,
+    ITEMS_OF_EVENT,
+    OPEN_ITEMS,
+    URGENT_ITEMS,
+    ITEMS_AT,
+    FIRST_URGENCY,
+    LISTED,
+    TRIES_OF_ITEM,
+    AUDIENCES,
+    EXPIRED_ITEMS,
+    ATTEMPT,
+    BURNED,
+    IS_PAUSED,
+    IS_SUPPRESSED,
+    HELD,
+    EVENTS_AFTER,
+    OPEN_OR_YOUNG,
+    DIGESTS_AFTER,
+    IS_LISTED,
+    DROP_ITEMS,
+    DROP_RELISTED,
+    DROP_ATTEMPTS,
+];

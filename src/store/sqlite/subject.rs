@@ -1,0 +1,216 @@
+//! Subjects: what is over, by rank and never by arrival (lifecycle.md, "Subject" and "Over").
+
+use std::cmp::Ordering;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::books::Books;
+use super::sql;
+use crate::model::{Reason, Topic};
+use crate::store::Result;
+
+/// An event's place in the order of its topic, and its wave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// Time and "closes": the first two parts of the rank.
+    pub ver: i64,
+    pub no: i64,
+    /// Twins share it.
+    pub date: Option<i64>,
+}
+
+impl Mark {
+    /// Openers with one date are one wave; everything else is a wave of its own.
+    pub fn same_wave(&self, other: &Mark) -> bool {
+        self.no == other.no || (self.date.is_some() && self.date == other.date)
+    }
+
+    pub fn closes(&self) -> bool {
+        self.ver & 1 == 1
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject {
+    pub head: i64,
+    pub swept: i64,
+    pub latest: Mark,
+    /// The highest rank of another wave than the latest one's (`both_marks`).
+    pub before: Option<Mark>,
+    /// The highest closing rank: (ver, no).
+    pub closer: Option<(i64, i64)>,
+}
+
+impl Books<'_> {
+    pub fn subject(&self, topic: &Topic) -> Result<Option<Subject>> {
+        let found = self
+            .tx
+            .prepare_cached(sql::SUBJECT)?
+            .query_row([&topic.0[..]], |row| {
+                let before = match (row.get(5)?, row.get(6)?) {
+                    (Some(ver), Some(no)) => Some(Mark { ver, no, date: row.get(7)? }),
+                    _ => None,
+                };
+                Ok(Subject {
+                    head: row.get(0)?,
+                    swept: row.get(1)?,
+                    latest: Mark { ver: row.get(2)?, no: row.get(3)?, date: row.get(4)? },
+                    before,
+                    closer: row.get::<_, Option<i64>>(8)?.zip(row.get::<_, Option<i64>>(9)?),
+                })
+            })
+            .optional()?;
+        Ok(found)
+    }
+
+    pub fn save_subject(&self, topic: &Topic, s: &Subject) -> Result<()> {
+        self.tx.prepare_cached(sql::SAVE_SUBJECT)?.execute(params![
+            &topic.0[..],
+            s.head,
+            s.swept,
+            s.latest.ver,
+            s.latest.no,
+            s.latest.date,
+            s.before.map(|m| m.ver),
+            s.before.map(|m| m.no),
+            s.before.and_then(|m| m.date),
+            s.closer.map(|c| c.0),
+            s.closer.map(|c| c.1),
+        ])?;
+        Ok(())
+    }
+
+    /// Rank: time, closes, id, source; text compared as bytes. The texts are only read when the rest is equal.
+    pub fn compare(&self, a: (i64, i64), b: (i64, i64)) -> Result<Ordering> {
+        if a.0 != b.0 || a.1 == b.1 {
+            return Ok(a.0.cmp(&b.0));
+        }
+        // A purged event has no texts any more; what is compared with it is as old, and its items are final.
+        let texts = |no: i64| -> Result<Option<(String, String)>> {
+            Ok(self
+                .tx
+                .prepare_cached(sql::EVENT_TIE)?
+                .query_row([no], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?)
+        };
+        Ok(texts(a.1)?.cmp(&texts(b.1)?))
+    }
+
+    /// Enters a mark into the subject. Marks are written even if there is nothing to close (`tombstone`).
+    pub fn mark(&self, subject: Option<Subject>, event: Mark) -> Result<Subject> {
+        let closer = event.closes().then_some((event.ver, event.no));
+        let Some(mut s) = subject else {
+            return Ok(Subject { head: event.no, swept: 0, latest: event, before: None, closer });
+        };
+        if self.compare((event.ver, event.no), (s.latest.ver, s.latest.no))? == Ordering::Greater {
+            if !event.same_wave(&s.latest) {
+                s.before = Some(s.latest);
+            }
+            s.latest = event;
+        } else if !event.same_wave(&s.latest) {
+            let higher = match s.before {
+                None => true,
+                Some(b) => self.compare((event.ver, event.no), (b.ver, b.no))? == Ordering::Greater,
+            };
+            if higher {
+                s.before = Some(event);
+            }
+        }
+        if let Some(mine) = closer {
+            let higher = match s.closer {
+                None => true,
+                Some(c) => self.compare(mine, c)? == Ordering::Greater,
+            };
+            if higher {
+                s.closer = Some(mine);
+            }
+        }
+        s.head = event.no;
+        Ok(s)
+    }
+
+    /// Whether an opener's item of this person is over, and why.
+    pub fn over(&self, s: &Subject, topic: &Topic, opener: Mark, recipient: &str) -> Result<Option<Reason>> {
+        let mut ended = s.latest.no != opener.no && !s.latest.same_wave(&opener);
+        if let Some(before) = s.before.filter(|b| !ended && !b.same_wave(&opener)) {
+            ended = self.compare((before.ver, before.no), (opener.ver, opener.no))? == Ordering::Greater;
+        }
+        if ended {
+            let decided = s.closer.is_some_and(|c| c.0 > opener.ver);
+            return Ok(Some(if decided { Reason::Decided } else { Reason::Replaced }));
+        }
+        if opener.date.is_some()
+            && let Some(own) = self.own(topic, recipient)?
+            && self.compare(own, (opener.ver, opener.no))? == Ordering::Greater
+        {
+            return Ok(Some(Reason::Replaced));
+        }
+        Ok(None)
+    }
+
+    /// The highest dated opener of the topic that has an item for this person.
+    fn own(&self, topic: &Topic, recipient: &str) -> Result<Option<(i64, i64)>> {
+        let found = self
+            .tx
+            .prepare_cached(sql::STANDING)?
+            .query_row(params![&topic.0[..], recipient], |row| {
+                Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?))
+            })
+            .optional()?;
+        Ok(found.flatten())
+    }
+
+    /// Remembers that this person has an item of a dated opener (`twin_replaces_own`). Gives the event that it replaces
+    /// for them; what that one replaced has left before.
+    pub fn stand(&self, topic: &Topic, recipient: &str, opener: Mark) -> Result<Option<i64>> {
+        if opener.date.is_none() {
+            return Ok(None);
+        }
+        let own = self.own(topic, recipient)?;
+        let higher = match own {
+            None => true,
+            Some(own) => self.compare((opener.ver, opener.no), own)? == Ordering::Greater,
+        };
+        if !higher {
+            return Ok(None);
+        }
+        self.tx.prepare_cached(sql::SAVE_OWN)?.execute(params![&topic.0[..], recipient, opener.ver, opener.no])?;
+        Ok(own.map(|(_, no)| no).filter(|no| *no != opener.no))
+    }
+
+    /// The same in a topic that nobody has spoken of before: there is nothing to compare with.
+    pub fn stand_alone(&self, topic: &Topic, recipient: &str, opener: Mark) -> Result<()> {
+        if opener.date.is_some() {
+            let own = params![&topic.0[..], recipient, opener.ver, opener.no];
+            self.tx.prepare_cached(sql::SAVE_OWN)?.execute(own)?;
+        }
+        Ok(())
+    }
+
+    /// Enters the first mark of a topic. `None`: the topic is known already, and nothing was written.
+    pub fn new_subject(&self, topic: &Topic, event: Mark) -> Result<Option<Subject>> {
+        let subject = self.mark(None, event)?;
+        let closer = subject.closer;
+        let added = self.tx.prepare_cached(sql::ADD_SUBJECT)?.execute(params![
+            &topic.0[..],
+            event.no,
+            event.ver,
+            event.date,
+            closer.map(|c| c.0),
+            closer.map(|c| c.1),
+        ])?;
+        Ok((added == 1).then_some(subject))
+    }
+
+    /// Reads an event's mark and topics again: (mark, opens, topics).
+    pub fn event_mark(&self, no: i64) -> Result<(Mark, bool, [Option<Topic>; 2])> {
+        Ok(self.tx.prepare_cached(sql::EVENT_MARK)?.query_row([no], |row| {
+            let mark = Mark { ver: row.get(0)?, no, date: row.get(4)? };
+            Ok((mark, row.get::<_, i64>(1)? == super::accept::OPENS, [topic(row, 2)?, topic(row, 3)?]))
+        })?)
+    }
+}
+
+pub(super) fn topic(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Topic>> {
+    Ok(row.get::<_, Option<[u8; 16]>>(column)?.map(Topic))
+}

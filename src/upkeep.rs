@@ -1,0 +1,151 @@
+//! The upkeep loop: ends leases and doubts, plans windows anew, purges, rolls up, and shows the gauges.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::metrics;
+use crate::model::{DigestState, ItemState};
+use crate::phase::Phase;
+use crate::store::{Store, StoreError};
+use crate::vitals::Vitals;
+
+/// How often each duty comes round.
+#[derive(Clone, Copy, Debug)]
+pub struct Rhythm {
+    /// Gauges, and a look for ended leases.
+    pub look_every: Duration,
+    pub compact_every: Duration,
+    pub purge_every: Duration,
+}
+
+impl Default for Rhythm {
+    fn default() -> Rhythm {
+        Rhythm {
+            look_every: Duration::from_secs(5),
+            compact_every: Duration::from_secs(60),
+            purge_every: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Between two pieces of a long duty, so that intake and delivery get their turns.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// Windows planned anew in one transaction.
+const REPLAN: u32 = 500;
+
+pub struct Upkeep {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub rhythm: Rhythm,
+}
+
+impl Upkeep {
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// The store can't be used any more.
+    pub async fn run(
+        self,
+        vitals: Vitals,
+        wake: Arc<Notify>,
+        phase: watch::Receiver<Phase>,
+        stop: CancellationToken,
+    ) -> Result<(), StoreError> {
+        let pulse = vitals.pulse("upkeep");
+        let start = Instant::now();
+        let (mut purge_at, mut compact_at) = (start, start + self.rhythm.compact_every);
+        // The cadence, the zones or the calendar may have changed since the windows were planned.
+        let mut replan_from = Some(0);
+        while !stop.is_cancelled() {
+            pulse.beat();
+            let flushing = *phase.borrow() == Phase::Flushing;
+            let result = async {
+                let mut more = self.expire(flushing, &wake).await?;
+                if let Some(cursor) = replan_from {
+                    replan_from = self.store.replan(self.clock.now(), cursor, REPLAN).await?;
+                    more |= replan_from.is_some();
+                    wake.notify_one();
+                }
+                if purge_at <= Instant::now() {
+                    let tidied = self.store.purge(self.clock.now()).await?;
+                    metrics::purged(tidied.purged_items);
+                    if tidied.more {
+                        more = true;
+                    } else {
+                        purge_at = Instant::now() + self.rhythm.purge_every;
+                    }
+                }
+                if compact_at <= Instant::now() {
+                    self.store.compact(self.clock.now()).await?;
+                    compact_at = Instant::now() + self.rhythm.compact_every;
+                }
+                if !more {
+                    self.show().await?;
+                }
+                Ok(more)
+            };
+            let next = match result.await {
+                Ok(true) => BREATH,
+                Ok(false) => self.pause(flushing).await,
+                Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
+                Err(why) => {
+                    metrics::store_error();
+                    tracing::warn!(error = %why, "upkeep could not use the store; it tries again");
+                    self.rhythm.look_every
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(next) => {}
+            }
+        }
+        pulse.finish();
+        Ok(())
+    }
+
+    async fn expire(&self, doubts_now: bool, wake: &Notify) -> Result<bool, StoreError> {
+        let tidied = self.store.expire(self.clock.now(), doubts_now).await?;
+        if tidied.leases_ended > 0 {
+            tracing::warn!(digests = tidied.leases_ended, "leases ended before their digests were settled");
+            metrics::leases_expired(tidied.leases_ended);
+        }
+        if tidied.doubts_ended > 0 {
+            tracing::warn!(digests = tidied.doubts_ended, "doubts ended without evidence; the routes' policy decides");
+        }
+        if tidied.leases_ended + tidied.doubts_ended > 0 {
+            wake.notify_one();
+        }
+        Ok(tidied.more)
+    }
+
+    /// Until the next lease or doubt ends, or the next look.
+    async fn pause(&self, flushing: bool) -> Duration {
+        let least = Duration::from_millis(if flushing { 20 } else { 100 });
+        let most = if flushing { Duration::from_millis(100) } else { self.rhythm.look_every };
+        match self.store.next_upkeep().await {
+            Ok(Some(at)) => at.since(self.clock.now()).clamp(least, most.max(least)),
+            _ => most,
+        }
+    }
+
+    async fn show(&self) -> Result<(), StoreError> {
+        let gauges = self.store.gauges(self.clock.now()).await?;
+        for state in ItemState::ALL {
+            metrics::items(state, gauges.item(state));
+        }
+        for state in DigestState::ALL.into_iter().filter(|s| *s != DigestState::Closed) {
+            metrics::digests(state, gauges.digest(state));
+        }
+        metrics::oldest_due(gauges.oldest_due_at);
+        metrics::dead_letters(gauges.dead_letters);
+        metrics::store_size(gauges.size_bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! Is this process alive, and can it take work? The loops say so here, `/livez` and `/readyz` read it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::metrics;
+use crate::source::Health;
+
+/// A loop that did not beat for so long hangs: every wait in a loop is shorter (the longest is a store call on a slow
+/// disk, some seconds), and a restart that comes a minute late harms less than one that comes for nothing.
+pub const SILENT_AFTER: Duration = Duration::from_secs(60);
+
+/// Shared by all loops and the listener; cheap to clone.
+#[derive(Clone)]
+pub struct Vitals {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    started: Instant,
+    stopping: AtomicBool,
+    pulses: Mutex<Vec<Arc<Beat>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None`: not asked yet.
+    store: Option<Result<(), String>>,
+    sources: BTreeMap<String, Health>,
+}
+
+struct Beat {
+    name: String,
+    /// Milliseconds since `started`.
+    last_ms: AtomicU64,
+    finished: AtomicBool,
+}
+
+/// A loop's heartbeat. Dropping it without [`Pulse::finish`] (a panic) leaves the loop on the list, and it falls silent.
+pub struct Pulse {
+    beat: Arc<Beat>,
+    started: Instant,
+}
+
+impl Pulse {
+    /// The loop turns. To be called at least every [`SILENT_AFTER`], also when there is nothing to do.
+    pub fn beat(&self) {
+        self.beat.last_ms.store(elapsed_ms(self.started), Ordering::Relaxed);
+    }
+
+    /// The loop ended as it should.
+    pub fn finish(self) {
+        self.beat.finished.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What `/readyz` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why no work can be taken; empty: it can.
+    pub reasons: Vec<String>,
+    pub sources: Vec<(String, Health)>,
+}
+
+impl Default for Vitals {
+    fn default() -> Vitals {
+        Vitals::new()
+    }
+}
+
+impl Vitals {
+    pub fn new() -> Vitals {
+        let inner = Inner {
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+            pulses: Mutex::new(Vec::new()),
+            state: Mutex::new(State::default()),
+        };
+        Vitals { inner: Arc::new(inner) }
+    }
+
+    /// A heartbeat for the loop of this name; it counts from now.
+    pub fn pulse(&self, name: impl Into<String>) -> Pulse {
+        let started = self.inner.started;
+        let beat =
+            Beat { name: name.into(), last_ms: AtomicU64::new(elapsed_ms(started)), finished: AtomicBool::new(false) };
+        let beat = Arc::new(beat);
+        let mut pulses = lock(&self.inner.pulses);
+        pulses.retain(|p| !p.finished.load(Ordering::Relaxed));
+        pulses.push(Arc::clone(&beat));
+        Pulse { beat, started }
+    }
+
+    /// The loops that did not beat for [`SILENT_AFTER`], and for how long. Empty: all is well.
+    pub fn silent(&self) -> Vec<(String, Duration)> {
+        let now_ms = elapsed_ms(self.inner.started);
+        lock(&self.inner.pulses)
+            .iter()
+            .filter(|p| !p.finished.load(Ordering::Relaxed))
+            .map(|p| (p, Duration::from_millis(now_ms.saturating_sub(p.last_ms.load(Ordering::Relaxed)))))
+            .filter(|(_, quiet)| *quiet >= SILENT_AFTER)
+            .map(|(p, quiet)| (p.name.clone(), quiet))
+            .collect()
+    }
+
+    /// The last call of the store worked, or why it did not.
+    pub fn set_store(&self, state: Result<(), String>) {
+        lock(&self.inner.state).store = Some(state);
+    }
+
+    /// Sets the metric `owlpost_source_up` with it.
+    pub fn set_source(&self, name: &str, health: Health) {
+        metrics::source_up(name, !matches!(health, Health::Down(_)));
+        lock(&self.inner.state).sources.insert(name.to_owned(), health);
+    }
+
+    /// From now on no work is taken; there is no way back.
+    pub fn set_stopping(&self) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        let state = lock(&self.inner.state);
+        let mut reasons = Vec::new();
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            reasons.push("stopping".to_owned());
+        }
+        match &state.store {
+            None => reasons.push("store: not open yet".to_owned()),
+            Some(Err(why)) => reasons.push(format!("store: {why}")),
+            Some(Ok(())) => {}
+        }
+        for (name, health) in &state.sources {
+            if let Health::Down(why) = health {
+                reasons.push(format!("source {name}: {why}"));
+            }
+        }
+        let sources = state.sources.iter().map(|(name, health)| (name.clone(), health.clone())).collect();
+        Readiness { reasons, sources }
+    }
+}
+
+fn elapsed_ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is behind these locks is whole at every moment, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_stops_beating_is_named_and_one_that_finished_is_not() {
+        let vitals = Vitals::new();
+        let (ingest, deliver, upkeep) = (vitals.pulse("ingest"), vitals.pulse("deliver"), vitals.pulse("upkeep"));
+        upkeep.finish();
+        tokio::time::advance(SILENT_AFTER - Duration::from_secs(1)).await;
+        deliver.beat();
+        assert_eq!(vitals.silent(), vec![]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(vitals.silent(), vec![("ingest".to_owned(), SILENT_AFTER)]);
+        ingest.beat();
+        assert_eq!(vitals.silent(), vec![]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_panicked_is_silent_not_finished() {
+        let vitals = Vitals::new();
+        drop(vitals.pulse("ingest"));
+        tokio::time::advance(SILENT_AFTER).await;
+        assert_eq!(vitals.silent().len(), 1);
+    }
+
+    #[test]
+    fn readiness_tells_every_reason() {
+        let vitals = Vitals::new();
+        assert_eq!(vitals.readiness().reasons, ["store: not open yet"]);
+        vitals.set_store(Ok(()));
+        vitals.set_source("events", Health::Ready);
+        vitals.set_source("old", Health::Ended);
+        assert!(vitals.readiness().reasons.is_empty());
+        vitals.set_store(Err("disk full".to_owned()));
+        vitals.set_source("events", Health::Down("no broker".to_owned()));
+        vitals.set_stopping();
+        assert_eq!(vitals.readiness().reasons, ["stopping", "store: disk full", "source events: no broker"]);
+    }
+}

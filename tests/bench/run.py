@@ -1,0 +1,410 @@
+#!/usr/bin/env python3
+"""Measures the whole program, release build, against the figures it must reach. Called by `tests/run bench`.
+
+    run.py BINARY [--dir DIR] [--only intake,again,due,ready,size] [--events N] [--windows N] [--seconds N]
+
+intake  a file of --events lines (10 % copies, 1,000 recipients) until every event is durable, deduplicated and in a
+        digest: `run --until-idle` on routes that hold, so that nothing is rendered or sent. The clock runs from exec to
+        exit, so the start, the last checkpoint and the close are in it. The store is compared with the generator's counts.
+again   the same file into the same store: nothing may change.
+due     --windows open digests, 1,000 of them due each second, to a mailer that only counts; lateness as the worker's
+        own histogram gives it, over --seconds.
+ready   from exec until /readyz says 200, median of 11.
+size    of the binary.
+
+Peak memory is the kernel's VmHWM. Exit 1 if a figure is not reached or a count is wrong.
+"""
+
+import argparse
+import datetime
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import events
+
+HERE = pathlib.Path(__file__).resolve().parent
+RECIPIENTS = 1_000
+PER_SECOND = 1_000
+# Limits in which a step must end; a slower machine misses its figure long before.
+STEP_MAX_S = 600
+
+MIXED = """
+[store]
+url = "sqlite:{dir}/mixed.db"
+[[source]]
+name = "bench"
+kind = "file"
+path = "{dir}/mixed.ndjson"
+[http]
+listen = "127.0.0.1:0"
+[mailer]
+kind = "discard"
+[[directory]]
+kind = "rules"
+rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
+[[route]]
+name = "approvals"
+types = ["io.athenz.membership.requested.v1"]
+template = "approvals"
+priority = "urgent"
+hold = true
+[[route]]
+name = "decisions"
+types = ["io.athenz.membership.decided.v1"]
+template = "decisions"
+hold = true
+[[route]]
+name = "expiries"
+types = ["io.athenz.membership.expiring.v1"]
+template = "expiries"
+hold = true
+[[route]]
+name = "changes"
+types = ["io.athenz.domain.changed.v1"]
+template = "changes"
+priority = "bulk"
+hold = true
+[log]
+format = "json"
+level = "warn"
+"""
+
+DUE = """
+[store]
+url = "sqlite:{dir}/due.db"
+{sources}
+[http]
+listen = "127.0.0.1:{port}"
+[mailer]
+kind = "discard"
+[delivery]
+in_flight = {in_flight}
+[[directory]]
+kind = "rules"
+rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
+[[route]]
+name = "expiries"
+types = ["io.athenz.membership.expiring.v1"]
+template = "expiries"
+cadence = {{ first_after = "60d", before_deadline = "1h" }}
+[log]
+format = "json"
+level = "warn"
+"""
+
+READY = """
+[store]
+url = "sqlite:{dir}/ready.db"
+[http]
+listen = "127.0.0.1:{port}"
+[[source]]
+name = "events"
+kind = "http"
+[mailer]
+kind = "discard"
+[[directory]]
+kind = "rules"
+rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
+[[route]]
+name = "changes"
+types = ["io.athenz.domain.changed.v1"]
+[log]
+level = "error"
+"""
+
+
+class Failed(Exception):
+    pass
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def peak_mb(pid, so_far):
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return so_far
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return max(so_far, int(found[1]) / 1024) if found else so_far
+
+
+def run_to_end(binary, config):
+    """Runs `run --until-idle`; gives (seconds, peak MB). Exit 1 is right: what is held stays open."""
+    began = time.monotonic()
+    child = subprocess.Popen([binary, "run", "--until-idle", "-c", config], stdin=subprocess.DEVNULL)
+    peak = 0.0
+    try:
+        while child.poll() is None:
+            peak = peak_mb(child.pid, peak)
+            if time.monotonic() - began > STEP_MAX_S:
+                raise Failed(f"{config.name}: not at its end after {STEP_MAX_S} s")
+            time.sleep(0.01)
+        took = time.monotonic() - began
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    if child.returncode not in (0, 1):
+        raise Failed(f"{config.name}: exit {child.returncode}")
+    return took, peak
+
+
+def counts(db):
+    with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as conn:
+        one = lambda q: conn.execute(q).fetchone()[0]
+        found = {
+            "events": one("SELECT count(*) FROM event"),
+            "items": one("SELECT count(*) FROM item"),
+            "withdrawn": one("SELECT count(*) FROM item WHERE state = 3"),
+        }
+        ledger = dict(
+            conn.execute(
+                "SELECT state, sum(n) FROM (SELECT state, n FROM ledger_total UNION ALL SELECT state, n FROM "
+                "ledger_delta) GROUP BY state"
+            ).fetchall()
+        )
+        rows = dict(conn.execute("SELECT state, count(*) FROM item GROUP BY state").fetchall())
+        if {s: n for s, n in ledger.items() if n} != rows:
+            raise Failed(f"{db}: the ledger says {ledger}, the rows {rows}")
+        open_in_digests = one("SELECT coalesce(sum(open), 0) FROM digest")
+        if open_in_digests != rows.get(0, 0) + rows.get(1, 0):
+            raise Failed(f"{db}: {open_in_digests} open items in digests, {rows} items by state")
+        return found
+
+
+def metrics(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    return {k: float(v) for k, v in re.findall(r"^(\w+(?:\{[^}]*\})?) (\S+)$", text, re.M)}
+
+
+def total(found, name):
+    return sum(v for k, v in found.items() if k == name or k.startswith(name + "{"))
+
+
+def wait_ready(port, child, limit_s, step_s=0.0005):
+    by = time.monotonic() + limit_s
+    while time.monotonic() < by:
+        if child.poll() is not None:
+            raise Failed(f"the worker ended with exit {child.returncode}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            pass
+        time.sleep(step_s)
+    raise Failed(f"not ready after {limit_s} s")
+
+
+def start(binary, config, role="all"):
+    return subprocess.Popen([binary, "run", "--role", role, "-c", config], stdin=subprocess.DEVNULL)
+
+
+def end(child):
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(60)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def config(folder, name, text, **values):
+    path = folder / f"{name}.toml"
+    path.write_text(text.format(dir=folder, **values))
+    return path
+
+
+def midnight():
+    return datetime.datetime.now(datetime.timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def bench_intake(args, folder, report):
+    path = folder / "mixed.ndjson"
+    base = midnight() - datetime.timedelta(days=2)
+    expected = events.write_mixed(path, args.events, base, RECIPIENTS)
+    size = path.stat().st_size
+    made = config(folder, "mixed", MIXED)
+    if "intake" in args.only:
+        for old in folder.glob("mixed.db*"):
+            old.unlink()
+    took, peak = run_to_end(args.binary, made)
+    what = f"{args.events:,} events of {size // args.events} bytes, 10 % copies"
+    report(what, f"{args.events / took:,.0f} events/s", ">= 50,000", args.events / took >= 50_000)
+    report("  peak RSS", f"{peak:.0f} MB", "< 128", peak < 128)
+    found = counts(folder / "mixed.db")
+    if found != expected:
+        raise Failed(f"the store has {found}, the file means {expected}")
+    report("  store", f"{(folder / 'mixed.db').stat().st_size / 2**20:.0f} MB", "", True)
+    if "again" in args.only:
+        before = found
+        took, peak = run_to_end(args.binary, made)
+        if counts(folder / "mixed.db") != before:
+            raise Failed("the same file again changed the store")
+        report("the same file again, nothing changes", f"{args.events / took:,.0f} events/s", ">= 100,000",
+               args.events / took >= 100_000)
+        report("  peak RSS", f"{peak:.0f} MB", "< 128", peak < 128)
+    if not args.keep:
+        path.unlink()
+
+
+def bench_due(args, folder, report):
+    for old in folder.glob("due.db*"):
+        old.unlink()
+    port = free_port()
+    source = f'[[source]]\nname = "bench"\nkind = "file"\npath = "{folder}/due.ndjson"'
+    intake = config(folder, "due-intake", DUE, port=port, sources=source, in_flight=args.in_flight)
+    deliver = config(folder, "due", DUE, port=port, sources="", in_flight=args.in_flight)
+    # Nothing is due before the store is full: generating and taking them in may take this long.
+    lead = datetime.timedelta(seconds=30 + args.windows / 4_000)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    due_from = now + lead
+    events.write_expiries(folder / "due.ndjson", args.windows, now - datetime.timedelta(minutes=1),
+                          due_from + datetime.timedelta(hours=1), PER_SECOND)
+    child = start(args.binary, intake, "intake")
+    try:
+        wait_ready(port, child, 30)
+        while total(metrics(port), "owlpost_events_total") < args.windows:
+            if datetime.datetime.now(datetime.timezone.utc) > due_from - datetime.timedelta(seconds=5):
+                raise Failed("the store was not full in time; take fewer --windows")
+            time.sleep(0.2)
+    finally:
+        end(child)
+    (folder / "due.ndjson").unlink()
+    child = start(args.binary, deliver, "deliver")
+    peak = 0.0
+    try:
+        wait_ready(port, child, 30)
+        until = due_from + datetime.timedelta(seconds=args.seconds)
+        while (now := datetime.datetime.now(datetime.timezone.utc)) < until:
+            if child.poll() is not None:
+                raise Failed(f"the worker ended with exit {child.returncode}")
+            peak = peak_mb(child.pid, peak)
+            time.sleep(min(1.0, (until - now).total_seconds()))
+        found = metrics(port)
+        cpu = cpu_s(child.pid)
+    finally:
+        end(child)
+    name = "owlpost_digest_lateness_seconds"
+    sent = found[f"{name}_count"]
+    share = lambda le: found[f'{name}_bucket{{le="{le}"}}'] / max(sent, 1)
+    buckets = sorted((float(k.split('"')[1]), v) for k, v in found.items()
+                     if k.startswith(f"{name}_bucket") and "Inf" not in k)
+    p99 = next((le for le, v in buckets if v >= 0.99 * sent), float("inf"))
+    open_left = args.windows - sent
+    missing = args.seconds * PER_SECOND - sent
+    report(f"{args.windows:,} open digests, {PER_SECOND:,} due each second, {args.seconds} s: lateness p99",
+           f"<= {p99:g} s", "< 1 s", p99 <= 1.0 and missing <= PER_SECOND)
+    report("  sent", f"{sent:,.0f} of {args.seconds * PER_SECOND:,}", "", missing <= PER_SECOND)
+    report("  within 0.1 s, 0.5 s, 1 s", f"{share('0.1'):.1%} {share('0.5'):.1%} {share('1'):.1%}", "", True)
+    report("  CPU", f"{cpu / max(args.seconds, 1):.2f} cores", "", True)
+    report("  peak RSS", f"{peak:.0f} MB", "< 64", peak < 64)
+    assert open_left >= 0
+
+
+def cpu_s(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def bench_ready(args, folder, report):
+    took = []
+    for _ in range(11):
+        port = free_port()
+        made = config(folder, "ready", READY, port=port)
+        began = time.monotonic()
+        child = start(args.binary, made)
+        try:
+            wait_ready(port, child, 30)
+            took.append(time.monotonic() - began)
+        finally:
+            end(child)
+    median = statistics.median(took) * 1000
+    report("exec to ready, median of 11", f"{median:.0f} ms (longest {max(took) * 1000:.0f})", "< 100 ms", median < 100)
+
+
+def bench_size(args, _folder, report):
+    size = os.stat(args.binary).st_size / 2**20
+    report("release binary", f"{size:.1f} MB", "< 40 MB", size < 40)
+
+
+def fsync_ms(folder):
+    took = []
+    path = folder / "fsync"
+    with open(path, "wb") as out:
+        for _ in range(50):
+            out.write(bytes(4096))
+            out.flush()
+            began = time.monotonic()
+            os.fsync(out.fileno())
+            took.append(time.monotonic() - began)
+    path.unlink()
+    return statistics.median(took) * 1000
+
+
+def machine(folder):
+    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    memory = int(re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text())[1]) / 2**20
+    kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True).stdout.strip()
+    return (
+        f"{os.cpu_count()} x {cpu[1] if cpu else 'unknown CPU'}, {memory:.0f} GiB, Linux {os.uname().release}, {kind}, "
+        f"fsync of 4 KiB {fsync_ms(folder):.2f} ms, load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary", type=lambda p: str(pathlib.Path(p).resolve()))
+    parser.add_argument("--dir", type=pathlib.Path, required=True, help="a folder on a real disk; emptied at the end")
+    parser.add_argument("--only", default="intake,again,due,ready,size", type=lambda s: s.split(","))
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--windows", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--keep", action="store_true")
+    args = parser.parse_args()
+    folder = args.dir.resolve() / f"owlpost-bench-{os.getpid()}"
+    folder.mkdir(parents=True)
+    missed = 0
+
+    def report(what, figure, target, reached):
+        nonlocal missed
+        missed += not reached
+        verdict = "" if not target and reached else ("reached" if reached else "MISSED")
+        print(f"{what:<78} {figure:>24} {target:>12} {verdict}", flush=True)
+
+    try:
+        print(machine(folder), flush=True)
+        steps = [({"intake", "again"}, bench_intake), ({"due"}, bench_due), ({"ready"}, bench_ready), ({"size"}, bench_size)]
+        for names, step in steps:
+            if names & set(args.only):
+                try:
+                    step(args, folder, report)
+                except Failed as why:
+                    missed += 1
+                    print(f"{'/'.join(sorted(names))}: {why}", flush=True)
+    finally:
+        if not args.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,517 @@
+//! What the configuration promises: one meaning, or every problem at its place.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use owlpost::config::{self, Allowance, Config, Problem, Severity};
+use owlpost::model::Priority;
+use owlpost::route::{ATHENZ_TYPES, OneOf, Router};
+use owlpost::span::Span;
+use proptest::prelude::*;
+
+mod check;
+mod reference;
+
+const REFERENCE: &str = include_str!("../../config/owlpost.toml");
+
+struct Files {
+    dir: tempfile::TempDir,
+    paths: Vec<PathBuf>,
+}
+
+fn files(texts: &[&str]) -> Files {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = texts
+        .iter()
+        .enumerate()
+        .map(|(i, text)| {
+            let path = dir.path().join(format!("{i}.toml"));
+            std::fs::write(&path, text).unwrap();
+            path
+        })
+        .collect();
+    Files { dir, paths }
+}
+
+fn load_with(texts: &[&str], env: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
+    let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    config::load(&files(texts).paths, env)
+}
+
+fn load(text: &str) -> Result<Config, Vec<Problem>> {
+    load_with(&[text], &[])
+}
+
+/// `line:column message` of every error, or the variable's name in front.
+fn problems_with(texts: &[&str], env: &[(&str, &str)]) -> Vec<String> {
+    let problems = load_with(texts, env).expect_err("there are problems");
+    let errors = problems.into_iter().filter(|p| p.severity == Severity::Error);
+    errors
+        .map(|p| match p.line {
+            0 if p.file.starts_with("OWLPOST__") => format!("{} {}", p.file, p.message),
+            _ => format!("{}:{} {}", p.line, p.column, p.message),
+        })
+        .collect()
+}
+
+fn problems(text: &str) -> Vec<String> {
+    problems_with(&[text], &[])
+}
+
+#[track_caller]
+fn assert_problems(found: &[String], wanted: &[&str]) {
+    let fits = found.len() == wanted.len() && found.iter().zip(wanted).all(|(f, w)| f.starts_with(w));
+    assert!(fits, "found:\n{}\nwanted (beginnings):\n{}", found.join("\n"), wanted.join("\n"));
+}
+
+#[test]
+fn without_a_file_the_built_in_configuration_applies_and_is_clean() {
+    let config = config::load(&[], std::iter::empty()).unwrap();
+    assert_eq!(config.warnings, []);
+    assert_eq!(config.sources[0].name, "events");
+    assert_eq!(config.store.sqlite_path(), Some(PathBuf::from("data/owlpost.db")));
+    assert_eq!(config.recipients.allowed_domains, ["example.com"]);
+    assert_eq!(config.routes.last().unwrap().name, config::HANDLED);
+    assert_eq!(config.routes[0].cadence.first_after, Some(Span(Duration::from_secs(120))));
+}
+
+#[test]
+fn every_type_of_athenz_has_a_shipped_route_but_the_withdrawn_one_that_tells_nobody() {
+    let built_in = config::load(&[], std::iter::empty()).unwrap();
+    let reference = load(REFERENCE).unwrap();
+    assert_eq!(built_in.routes, reference.routes, "local.toml and owlpost.toml ship the same routes");
+    Router::new(&built_in.routes, "").unwrap();
+    for kind in ATHENZ_TYPES {
+        let taken = built_in.routes.iter().any(|route| route.types.iter().any(|t| t == kind));
+        assert_eq!(taken, kind != "io.athenz.membership.withdrawn.v1", "{kind}");
+    }
+}
+
+#[test]
+fn an_empty_file_is_all_defaults_and_the_handled_route() {
+    let config = load("").unwrap();
+    assert_eq!(config.http, config::HttpConfig::default());
+    let names: Vec<_> = config.routes.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names, [config::HANDLED]);
+    assert_eq!(config.routes[0].template, "decisions");
+    assert_eq!(config.warnings.len(), 3, "no source, no directory, no route: {:?}", config.warnings);
+}
+
+#[test]
+fn the_handled_route_can_be_changed_key_by_key() {
+    let config = load("[[route]]\nname = 'handled'\npriority = 'bulk'").unwrap();
+    assert_eq!(config.routes.len(), 1);
+    assert_eq!(config.routes[0].priority, Priority::Bulk);
+    assert_eq!(config.routes[0].template, "decisions");
+    assert_eq!(config.routes[0].cadence.first_after, Some(Span(Duration::from_secs(900))));
+    assert_problems(&problems("[[route]]\nname = 'handled'\ntypes = ['a']"), &["1:1 \"handled\" is reserved"]);
+}
+
+#[test]
+fn unknown_keys_stand_with_their_place_and_the_nearest_known_one() {
+    let found = problems(
+        "[http]\nlisen = 'x'\n[stor]\nurl = 'x'\n[[route]]\nname = 'r'\ntypes = ['t']\ncadence = { frist_after = '1m' }\n[log]\nxyzzyplugh = 1",
+    );
+    assert_problems(
+        &found,
+        &[
+            "2:1 unknown key \"lisen\"; did you mean \"listen\"?",
+            "3:2 unknown key \"stor\"; did you mean \"store\"?",
+            "8:13 unknown key \"frist_after\"; did you mean \"first_after\"?",
+            "10:1 unknown key \"xyzzyplugh\"; known here: format, level",
+        ],
+    );
+}
+
+#[test]
+fn wrong_types_and_missing_keys_stand_with_their_place() {
+    let found = problems(
+        "realm = 5\n[http]\nlisten = 8080\nallow_anonymous = 'yes'\nbody_max_bytes = -1\n[[source]]\nkind = 'htpp'\nname = 'x'\n[[source]]\nname = 'y'\n[store]\nretention = '90 days'\n[quota]\nper_second = 'acount'\n[mailer]\ndir = []\n[limits]\nmax_listed = 1.5\nbatch_events = 5000000000\n[[route]]\nname = 'r'\ntypes = ['a', 5]\npriority = 'urgnt'\nwhere = { 'data.a' = [[1]] }\n[schedule]\nworkdays = 'mon'",
+    );
+    assert_problems(
+        &found,
+        &[
+            "1:9 expected a text in quotes, found a whole number",
+            "3:10 expected a text in quotes, found a whole number",
+            "4:19 expected true or false, found a text in quotes",
+            "5:18 expected a whole number, not negative",
+            "7:8 expected one of \"http\", \"file\", \"kafka\", \"sqs\", \"zms\"; did you mean \"http\"?",
+            "9:1 the key \"kind\" is missing",
+            "12:13 not a duration",
+            "14:14 expected \"account\" or a number above 0",
+            "16:7 expected a text in quotes, found a list",
+            "18:14 expected a whole number from 0 to 4294967295, found a number with a fraction",
+            "19:16 expected a whole number from 0 to 4294967295",
+            "22:15 expected a text in quotes, found a whole number",
+            "23:12 expected one of \"urgent\", \"normal\", \"bulk\"; did you mean \"urgent\"?",
+            "24:23 expected a text, a number, true or false",
+            "26:12 expected a list",
+        ],
+    );
+}
+
+#[test]
+fn what_the_values_mean_together_is_checked() {
+    let found = problems(
+        "[http]\nlisten = '0.0.0.0:80'\n[store]\nurl = 'postgres://h/d'\nretention = '1h'\n[mailer]\nkind = 'ses'\nfrom = 'nobody'\nreply_to = \"a@b.c\\r\\nBcc: x@y.z\"\n[delivery]\nlease = '85s'\ndrain = '1s'\nin_flight = 0\nbackoff_max = '1s'\n[limits]\nmax_listed = 0\n[schedule]\nzone = 'Europe/Berlyn'\nworkdays = ['mon', 'tus']\nholidays = ['2026-02-30']\n[templates]\nui_url = 'javascript:alert(1)'\n[log]\nlevel = '=='",
+    );
+    let at_start = found.iter().position(|p| p.contains("recipients.allowed_domains is required"));
+    let mut found = found;
+    found.remove(at_start.expect("allowed_domains is missing"));
+    assert_problems(
+        &found,
+        &[
+            "2:10 others can reach this address",
+            "4:7 this version has no PostgreSQL store yet",
+            "5:13 shorter than 1d",
+            "7:8 this version has no SES mailer yet",
+            "8:8 not an address",
+            "9:12 not an address",
+            "11:9 must be longer than send_within + call_timeout + clock_error (85s)",
+            "12:9 must be at least call_timeout",
+            "13:13 must be from 1 to 1000",
+            "14:15 must be at least backoff_first",
+            "16:14 must be at least 1",
+            "18:8 not a time zone",
+            "19:20 not a day: expected one of mon, tue, wed, thu, fri, sat, sun; did you mean \"tue\"?",
+            "20:13 not a date",
+            "22:10 not a web address",
+            "24:9 not a log level",
+        ],
+    );
+}
+
+#[test]
+fn adapters_of_later_versions_are_refused_by_name() {
+    for (text, what) in [
+        ("[[source]]\nname='a'\nkind='kafka'", "Kafka source"),
+        ("[[source]]\nname='a'\nkind='sqs'", "SQS source"),
+        ("[[source]]\nname='a'\nkind='zms'", "ZMS source"),
+        ("[[directory]]\nkind='zms'", "ZMS directory"),
+        ("[mailer]\nkind='ses'\n[recipients]\nallowed_domains=['a.b']", "SES mailer"),
+        (
+            "[mailer]\nkind='smtp'\n[recipients]\nallowed_domains=['a.b']\n[quota]\nper_second=1\nper_day=9",
+            "SMTP mailer",
+        ),
+        ("[store]\nurl='postgresql://h/d'", "PostgreSQL store"),
+    ] {
+        let found = problems(text);
+        assert!(found.len() == 1 && found[0].contains(&format!("this version has no {what} yet")), "{found:?}");
+    }
+}
+
+#[test]
+fn a_mailer_that_really_sends_needs_allowed_domains() {
+    for kind in ["ses", "smtp"] {
+        let found = problems(&format!("[mailer]\nkind = '{kind}'"));
+        assert!(found.iter().any(|p| p.contains("recipients.allowed_domains is required")), "{found:?}");
+    }
+}
+
+#[test]
+fn a_listener_that_others_reach_needs_a_token_or_a_word() {
+    for listen in ["127.0.0.1:1", "[::1]:1", "localhost:1"] {
+        assert!(load(&format!("[http]\nlisten = '{listen}'")).is_ok(), "{listen}");
+    }
+    for listen in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+        assert_problems(&problems(&format!("[http]\nlisten = '{listen}'")), &["2:10 others can reach"]);
+        assert!(load(&format!("[http]\nlisten = '{listen}'\nallow_anonymous = true")).is_ok());
+        assert!(load(&format!("[http]\nlisten = '{listen}'\ntoken = 'secret'")).is_ok());
+        assert_problems(&problems(&format!("[http]\nlisten = '{listen}'\ntoken = ''")), &["3:9 can't be sent"]);
+    }
+    assert_problems(&problems("[http]\nlisten = 'example'"), &["2:10 not an address to listen on"]);
+}
+
+#[test]
+fn sources_directories_and_domains_are_checked() {
+    let found = problems(
+        "[[source]]\nname = 'a b'\nkind = 'http'\npath = 'x'\n[[source]]\nname = 'b'\nkind = 'http'\n[[source]]\nname = 'c'\nkind = 'file'\n[[source]]\nname = 'd'\nkind = 'file'\npath = '-'\n[[source]]\nname = 'e'\nkind = 'file'\npath = '-'\n[[directory]]\nkind = 'rules'\npath = 'x'\n[[directory]]\nkind = 'file'\n[[directory]]\nkind = 'rules'\nrules = [{ principal = 'user.{name}', address = '{nam}@x' }, { principal = '{', address = 'a@b' }, { principal = 'p', address = 'q' }]\n[recipients]\nallowed_domains = ['example.com', '*.example.com', '@x.y', '']",
+    );
+    assert_problems(
+        &found,
+        &[
+            "2:8 a name has",
+            "4:8 belongs to kind = \"file\"",
+            "7:8 there is one POST",
+            "8:1 kind = \"file\" needs a path",
+            "18:8 source \"d\" reads the same file",
+            "19:1 kind = \"rules\" needs rules",
+            "21:8 belongs to",
+            "22:1 kind = \"file\" needs a path",
+            "26:10 the address uses {nam}",
+            "26:62 a name in braces",
+            "26:100 the address makes none",
+            "28:35 not a domain",
+            "28:52 not a domain",
+            "28:60 not a domain",
+        ],
+    );
+}
+
+#[test]
+fn routes_are_checked_at_their_places() {
+    let found = problems(
+        "[[route]]\nname = 'r'\n[[route]]\nname = 's'\ntypes = ['']\ntemplate = 'aprovals'\naudience = ['{{data.domain', 'user.kim']\nwhere = { domain = 'x' }\nsubject_key = '{{x}}'\nattempts_max = 0\ngive_up_after = '0s'\n[[route]]\nname = 't'\ntypes = ['a']\ncadence = { at = '25:00', days = ['wrokdays'], max_items = 0, at_latest = '1m' }\n[[route]]\nname = 't'\ntypes = ['b']\n",
+    );
+    assert_problems(
+        &found,
+        &[
+            "1:1 needs types",
+            "5:10 not a type",
+            "6:12 no template is called so; did you mean \"approvals\"?",
+            "7:13 a {{ without its }}",
+            "8:20 \"domain\" is no field",
+            "9:15 \"x\" is no field",
+            "10:16 must be at least 1",
+            "11:17 must be longer than 0s",
+            "15:18 not a time of day",
+            "15:35 not a day: expected one of mon, tue, wed, thu, fri, sat, sun, workdays; did you mean \"workdays\"?",
+            "15:60 must be at least 1",
+            "15:75 needs quiet_for",
+            "17:8 a [[route]] with the name \"t\" stands in line 13 already",
+        ],
+    );
+}
+
+#[test]
+fn a_subject_for_a_type_of_athenz_is_a_warning() {
+    let text = "[[route]]\nname = 'r'\ntypes = ['io.athenz.*']\nsubject_key = '{{id}}'";
+    let config = load(text).unwrap();
+    assert!(
+        config.warnings.iter().any(|p| p.line == 4 && p.message.contains("keeps its subject")),
+        "{:?}",
+        config.warnings
+    );
+}
+
+#[test]
+fn later_files_win_key_by_key_and_lists_merge_by_name() {
+    let first = "[http]\nlisten = '127.0.0.1:1'\nbody_max_bytes = 2000000\n[recipients]\nallowed_domains = ['a.b', 'c.d']\n[[directory]]\nkind = 'file'\npath = 'a'\n[[directory]]\nname = 'n'\nkind = 'file'\npath = 'b'\n[[route]]\nname = 'x'\ntypes = ['t']\npriority = 'bulk'\ncadence = { first_after = '1m' }\n[[route]]\nname = 'y'\ntypes = ['t']";
+    let second = "[http]\nlisten = '127.0.0.1:2'\n[recipients]\nallowed_domains = ['e.f']\n[[directory]]\npath = 'c'\n[[directory]]\nname = 'n'\npath = 'd'\n[[route]]\nname = 'y'\npriority = 'urgent'\n[[route]]\nname = 'x'\ncadence = { quiet_for = '2m' }\n[[route]]\nname = 'z'\ntypes = ['t']";
+    let config = load_with(&[first, second], &[]).unwrap();
+    assert_eq!((config.http.listen.as_str(), config.http.body_max_bytes), ("127.0.0.1:2", 2_000_000));
+    assert_eq!(config.recipients.allowed_domains, ["e.f"]);
+    let paths: Vec<_> = config.directories.iter().map(|d| d.path.clone().unwrap()).collect();
+    assert_eq!(paths, [PathBuf::from("c"), PathBuf::from("d")]);
+    let names: Vec<_> = config.routes.iter().map(|r| (r.name.as_str(), r.priority)).collect();
+    assert_eq!(
+        names,
+        [("x", Priority::Bulk), ("y", Priority::Urgent), ("z", Priority::Normal), ("handled", Priority::Normal)]
+    );
+    assert_eq!(config.routes[0].cadence.first_after, None, "a cadence is replaced as a whole");
+}
+
+#[test]
+fn problems_name_the_file_that_they_stand_in() {
+    let files = files(&["[http]\nlisten = 'x'\n", "[log]\nlevle = 'x'\n"]);
+    let problems = config::load(&files.paths, std::iter::empty()).unwrap_err();
+    let errors: Vec<_> = problems.iter().filter(|p| p.severity == Severity::Error).map(|p| p.file.clone()).collect();
+    let names: Vec<_> = files.paths.iter().map(|p| p.display().to_string()).collect();
+    assert_eq!(errors, names);
+    assert!(problems[0].to_string().starts_with(&format!("{}:2:10: ", names[0])), "{}", problems[0]);
+}
+
+#[test]
+fn the_environment_overrides_sections_routes_sources_and_directories() {
+    let text = "[[source]]\nname = 'my-events'\nkind = 'http'\n[[route]]\nname = 'approvals'\ntypes = ['t']\n[[directory]]\nkind = 'file'\npath = 'a'";
+    let config = load_with(
+        &[text],
+        &[
+            ("OWLPOST__REALM", "eu"),
+            ("OWLPOST__HTTP__LISTEN", "127.0.0.1:9"),
+            ("OWLPOST__HTTP__TOKEN", "12345678901234567890123"),
+            ("OWLPOST__HTTP__ALLOW_ANONYMOUS", "true"),
+            ("OWLPOST__STORE__RETENTION", "30d"),
+            ("OWLPOST__QUOTA__PER_SECOND", "1.5"),
+            ("OWLPOST__RECIPIENTS__ALLOWED_DOMAINS", "[\"a.b\", \"c.d\"]"),
+            ("OWLPOST__SCHEDULE__HOLIDAYS", "[2026-12-25]"),
+            ("OWLPOST__SOURCE__MY_EVENTS__ORIGIN", "007"),
+            ("OWLPOST__ROUTE__APPROVALS__CADENCE__FIRST_AFTER", "3m"),
+            ("OWLPOST__ROUTE__APPROVALS__WHERE", "{ \"data.change\" = \"add\" }"),
+            ("OWLPOST__ROUTE__HANDLED__PRIORITY", "bulk"),
+            ("OWLPOST__DIRECTORY__0__PATH", "b"),
+            ("OWLPOST_CONFIG", "ignored"),
+            ("OTHER", "ignored"),
+        ],
+    )
+    .unwrap();
+    assert_eq!((config.realm.as_str(), config.http.listen.as_str()), ("eu", "127.0.0.1:9"));
+    assert_eq!(config.http.token.unwrap().0, "12345678901234567890123");
+    assert!(config.http.allow_anonymous);
+    assert_eq!(config.quota.per_second, Allowance::Mails(1.5));
+    assert_eq!(config.recipients.allowed_domains, ["a.b", "c.d"]);
+    assert_eq!(config.schedule.holidays, ["2026-12-25"]);
+    assert_eq!(config.sources[0].origin(), "007");
+    assert_eq!(config.routes[0].cadence.first_after.unwrap().to_string(), "3m");
+    assert_eq!(config.routes[0].conditions, BTreeMap::from([("data.change".into(), OneOf(vec!["add".into()]))]));
+    assert_eq!(config.routes[1].priority, Priority::Bulk);
+    assert_eq!(config.directories[0].path, Some("b".into()));
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    let found = problems_with(
+        &["[[route]]\nname = 'approvals'\ntypes = ['t']"],
+        &[
+            ("OWLPOST__HTP__LISTEN", "x"),
+            ("OWLPOST__HTTP__BODY_MAX_BYTES", "many"),
+            ("OWLPOST__HTTP__LISTEN__PORT", "1"),
+            ("OWLPOST__ROUTE__APROVALS__PRIORITY", "bulk"),
+            ("OWLPOST__ROUTE__APPROVALS__PRIORITY", "high"),
+            ("OWLPOST__DIRECTORY__3__PATH", "b"),
+            ("OWLPOST__", "b"),
+            ("OWLPOST__RECIPIENTS__ALLOWED_DOMAINS", "a.b"),
+        ],
+    );
+    assert_problems(
+        &found,
+        &[
+            "OWLPOST__ not a name of a key",
+            "OWLPOST__DIRECTORY__3__PATH nothing is called 3 here",
+            "OWLPOST__HTP__LISTEN unknown key \"htp\"; did you mean \"http\"?",
+            "OWLPOST__HTTP__BODY_MAX_BYTES expected a whole number, not negative, found a text in quotes",
+            "OWLPOST__HTTP__LISTEN__PORT expected a text in quotes, found a table",
+            "OWLPOST__RECIPIENTS__ALLOWED_DOMAINS expected a list",
+            "OWLPOST__ROUTE__APPROVALS__PRIORITY expected one of",
+            "OWLPOST__ROUTE__APROVALS__PRIORITY nothing is called APROVALS here (2 entries",
+        ],
+    );
+    assert!(found[7].ends_with("did you mean \"APPROVALS\"?"), "{}", found[7]);
+}
+
+#[test]
+fn variables_and_files_are_filled_in_and_a_literal_stays() {
+    let secret = files(&["s3cret\n"]);
+    let path = secret.dir.path().join("0.toml").display().to_string();
+    let text = format!("realm = 'a-${{R}}-$${{R}}-$R'\n[http]\ntoken = '${{file:{path}}}'");
+    let config = load_with(&[&text], &[("R", "x${R}y")]).unwrap();
+    assert_eq!(config.realm, "a-x${R}y-${R}-$R");
+    assert_eq!(config.http.token.unwrap().0, "s3cret");
+}
+
+#[test]
+fn what_can_not_be_filled_in_is_named_and_causes_nothing_else() {
+    let found = problems(
+        "realm = '${NOPE} ${ALSO}'\n[http]\ntoken = '${file:/nowhere/token}'\nlisten = '${OPEN'\n[[source]]\nname = '${NAME}'\nkind = 'http'",
+    );
+    assert_problems(
+        &found,
+        &[
+            "1:9 ${ALSO}: the environment has no variable \"ALSO\"",
+            "1:9 ${NOPE}: the environment has no variable \"NOPE\"",
+            "3:9 ${file:/nowhere/token}: can't be read: No such file",
+            "4:10 a ${ without its }",
+            "6:8 ${NAME}: the environment has no variable",
+        ],
+    );
+}
+
+#[test]
+fn secrets_stand_in_no_message_and_no_debug_output() {
+    let config = load("[http]\ntoken = 'hunter2'").unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let env = [("S", "hunter2")];
+    for text in [
+        "[http]\ntoken = 'hunter2 x'",
+        "[http]\nlisten = '${S}'",
+        "[mailer]\nkind = '${S}'",
+        "[log]\nlevel = '${S}=='",
+        "[store]\nurl = '${S}'",
+        "[mailer]\nfrom = '${S}'",
+    ] {
+        let found = problems_with(&[text], &env);
+        assert!(!found.is_empty() && found.iter().all(|p| !p.contains("hunter2")), "{found:?}");
+    }
+}
+
+#[test]
+fn syntax_errors_stand_with_their_place_beside_all_other_problems() {
+    let found = problems("[http]\nlisten = \nlisen = 'x'\n[log\nlevel = 'info'\n[store]\nmigrate = 1\n");
+    assert!(found.iter().any(|p| p.starts_with("2:10 not TOML")), "{found:#?}");
+    assert!(found.iter().any(|p| p.starts_with("3:1 unknown key \"lisen\"")), "{found:#?}");
+    assert!(found.iter().any(|p| p.starts_with("4:") && p.contains("not TOML")), "{found:#?}");
+    assert!(found.iter().any(|p| p.starts_with("7:11 expected true or false")), "{found:#?}");
+}
+
+#[test]
+fn a_file_that_is_none_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = dir.path().join("bytes.toml");
+    std::fs::write(&bytes, b"realm = 'x'\n# \xc3\xa4\xff").unwrap();
+    let big = dir.path().join("big.toml");
+    std::fs::write(&big, "#".repeat(2 * 1024 * 1024)).unwrap();
+    let paths = [dir.path().join("none.toml"), dir.path().to_owned(), bytes, big];
+    let found = config::load(&paths, std::iter::empty()).unwrap_err();
+    let found: Vec<_> = found.iter().map(|p| format!("{}:{} {}", p.line, p.column, p.message)).collect();
+    assert_problems(
+        &found,
+        &["0:0 can't be read: No such file", "0:0 is a folder", "2:4 is not UTF-8", "0:0 is 2097152 bytes long"],
+    );
+}
+
+#[test]
+fn a_thousand_problems_show_at_once() {
+    let mut text = String::from("[http]\n");
+    for i in 0..1_000 {
+        text += &format!("unknown_{i} = {i}\n");
+    }
+    let found = problems(&text);
+    assert_eq!(found.len(), 1_000);
+    assert!(found[999].starts_with("1001:1 unknown key \"unknown_999\""));
+}
+
+#[test]
+fn deep_nesting_is_a_problem_and_no_crash() {
+    let text = format!("realm = {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(!problems(&text).is_empty());
+}
+
+#[test]
+fn one_bracket_where_there_should_be_two_is_told() {
+    assert_problems(
+        &problems("[route]\nname = 'r'"),
+        &["1:2 expected a list of tables: write it in double brackets, [[like_this]]"],
+    );
+}
+
+#[test]
+fn names_that_become_the_same_by_the_environment_are_told() {
+    let text = "[[source]]\nname = 'a'\nkind = 'http'\n[[source]]\nname = 'b'\nkind = 'file'\npath = '-'";
+    let found = problems_with(&[text], &[("OWLPOST__SOURCE__B__NAME", "a")]);
+    assert_problems(&found, &["OWLPOST__SOURCE__B__NAME a [[source]] with the name \"a\" stands in line 2 already"]);
+}
+
+#[test]
+fn more_problems_than_anybody_reads_are_cut_and_said_so() {
+    let text = (0..3_000).map(|i| format!("k{i} = 0\n")).collect::<String>();
+    let found = problems(&text);
+    assert_eq!(found.len(), config::PROBLEMS_MAX);
+    assert!(found.last().unwrap().contains("there are more problems"), "{:?}", found.last());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_damage_to_a_file_makes_it_panic(cuts in prop::collection::vec((0..REFERENCE.len(), "[\\[\\]{}=\"'$\\\\a-z0-9#.\n ]{0,4}"), 1..6)) {
+        let mut text = REFERENCE.to_owned();
+        for (at, with) in cuts {
+            let end = (at + 3).min(text.len());
+            if text.is_char_boundary(at) && text.is_char_boundary(end) && at < end {
+                text.replace_range(at..end, &with);
+            }
+        }
+        if let Err(problems) = load(&text) {
+            prop_assert!(problems.iter().any(|p| p.severity == Severity::Error));
+            prop_assert!(problems.iter().all(|p| p.line <= text.lines().count() + 1));
+        }
+    }
+
+    #[test]
+    fn no_variable_makes_it_panic(name in "[A-Z0-9_]{0,12}", value in any::<String>()) {
+        for section in ["HTTP", "ROUTE", "DIRECTORY", "LOG"] {
+            let _ = load_with(&[REFERENCE], &[(&format!("OWLPOST__{section}__{name}"), &value)]);
+        }
+    }
+}

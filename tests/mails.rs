@@ -1,0 +1,420 @@
+//! Golden mails, and what holds for every mail whatever is in it.
+//!
+//! `OWLPOST_UPDATE_GOLDEN=1 cargo test --test mails` writes `tests/golden/` anew; look at the difference before you commit.
+
+#[path = "mails/templates.rs"]
+mod templates;
+
+use std::fs;
+use std::path::PathBuf;
+
+use owlpost::mailer::mime;
+use owlpost::model::{AttemptId, Contents, Email, Listed, Time};
+use owlpost::render::{NAMES, Renderer, Settings, samples};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn settings() -> Settings {
+    Settings { ui_url: Some("https://athenz.example.com/".into()), ..Settings::default() }
+}
+
+fn renderer() -> Renderer {
+    Renderer::new(settings()).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+fn render(contents: &Contents, template: &str) -> Email {
+    renderer().render(contents, template).unwrap()
+}
+
+fn item(number: i64, kind: &str, data: Value) -> Listed {
+    Listed {
+        event_number: number,
+        source: "zms/test".into(),
+        id: format!("e-{number}"),
+        kind: kind.into(),
+        time: Time::parse("2026-11-21T10:00:00Z").unwrap(),
+        deadline: None,
+        subject_key: Some(format!("k-{number}")),
+        data: data.as_object().unwrap().clone(),
+    }
+}
+
+fn request(number: i64, member: &str) -> Listed {
+    item(
+        number,
+        "io.athenz.membership.requested.v1",
+        json!({"domain": "sports", "collection": {"kind": "role", "name": "writers"}, "member": member,
+               "change": "add", "requester": member, "reason": "on call"}),
+    )
+}
+
+/// A value that tries everything at once.
+const HOSTILE: &str = "x<script>alert(1)</script>\"' onx=\"{{data}}{{{this}}}{{> foot}}\r\nBcc: eve@example.com\0\u{202E}eoj\u{2066}&amp;";
+
+fn hostile() -> Vec<Listed> {
+    let mut items = samples::all();
+    for item in &mut items {
+        item.kind = if item.kind.starts_with("com.") { format!("com.example.{HOSTILE}") } else { item.kind.clone() };
+        item.subject_key = Some(HOSTILE.into());
+        for (_, value) in item.data.iter_mut() {
+            poison(value);
+        }
+    }
+    items
+}
+
+fn poison(value: &mut Value) {
+    match value {
+        // Words that choose a sentence and times stay what they are, or nothing would be shown of them.
+        Value::String(s) if ["add", "delete", "approve", "reject", "role", "group"].contains(&s.as_str()) => {}
+        Value::String(s) if Time::parse(s).is_some() => {}
+        Value::String(s) => *s = format!("{s}{HOSTILE}"),
+        Value::Object(map) => map.values_mut().for_each(poison),
+        _ => {}
+    }
+}
+
+fn golden(name: &str, mail: &Email) {
+    let whole = mime::message(mail, AttemptId { digest: mail_digest(mail), number: 1 }).unwrap();
+    let whole = String::from_utf8(whole).unwrap();
+    let head = whole.split_once("\r\n\r\n").unwrap().0.replace("\r\n", "\n");
+    let subject = &mail.subject;
+    for (ending, now) in
+        [("txt", format!("{head}\n\nSubject: {subject}\n\n{}", mail.text)), ("html", mail.html.clone())]
+    {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.{ending}"));
+        if std::env::var_os("OWLPOST_UPDATE_GOLDEN").is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &now).unwrap();
+        }
+        let then = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            then == now,
+            "{} differs; if that is meant, run OWLPOST_UPDATE_GOLDEN=1 cargo test --test mails\n{now}",
+            path.display()
+        );
+    }
+}
+
+fn mail_digest(mail: &Email) -> owlpost::model::DigestId {
+    mail.headers.iter().find(|(n, _)| n == "X-Owlpost-Digest").unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn golden_mails_of_every_template() {
+    for template in NAMES {
+        golden(template, &render(&samples::contents(samples::for_template(template), template), template));
+    }
+}
+
+#[test]
+fn golden_mails_of_every_type() {
+    let all = samples::all();
+    let mut seen = Vec::new();
+    for listed in all {
+        let name = listed.kind.trim_start_matches("io.athenz.").trim_end_matches(".v1").replace('.', "-");
+        if seen.contains(&name) {
+            continue;
+        }
+        golden(&format!("type-{name}"), &render(&samples::contents(vec![listed], "digest"), "digest"));
+        seen.push(name);
+    }
+    assert_eq!(seen.len(), 13, "12 types of Athenz and one of somebody else");
+}
+
+#[test]
+fn golden_mails_of_what_somebody_else_settled_and_of_hostile_values() {
+    golden("handled", &render(&samples::contents(samples::for_template("decisions"), "handled"), "decisions"));
+    golden("hostile", &render(&samples::contents(hostile(), "digest"), "digest"));
+}
+
+#[test]
+fn any_template_takes_any_type() {
+    let renderer = renderer();
+    for template in NAMES {
+        for listed in samples::all().into_iter().chain(hostile()) {
+            let mail = renderer.render(&samples::contents(vec![listed], template), template).unwrap();
+            assert!(!mail.subject.is_empty() && mail.html.ends_with("</html>\n") && !mail.text.trim().is_empty());
+        }
+    }
+}
+
+#[test]
+fn the_same_contents_give_the_same_mail() {
+    let contents = samples::contents(samples::all(), "digest");
+    assert_eq!(render(&contents, "digest"), render(&contents, "digest"));
+}
+
+#[test]
+fn values_are_inert_wherever_they_land() {
+    for template in NAMES {
+        let mail = render(&samples::contents(hostile(), template), template);
+        assert!(!mail.html.contains("<script") && !mail.html.contains(" onx=\""), "{template}");
+        assert!(mail.html.contains("&lt;script&gt;") && mail.html.contains("{{data}}"), "{template}");
+        for part in [&mail.subject, &mail.text, &mail.html] {
+            assert!(!part.chars().any(|c| c == '\0' || ('\u{202A}'..='\u{202E}').contains(&c) || c == '\u{2066}'));
+        }
+        assert!(!mail.text.lines().any(|l| l.trim_start().starts_with("Bcc:")), "a value starts no line of its own");
+        assert!(!mail.subject.contains(['\r', '\n']));
+        let whole = mime::message(&mail, samples::contents(vec![], "x").attempt).unwrap();
+        let whole = String::from_utf8(whole).unwrap();
+        let head = whole.split_once("\r\n\r\n").unwrap().0;
+        assert!(!head.split("\r\n").any(|l| l.starts_with("Bcc:")), "{head}");
+    }
+}
+
+#[test]
+fn a_subject_says_what_waits_where_and_by_when() {
+    let subject = |items| render(&samples::contents(items, "digest"), "digest").subject;
+    let mut items = samples::for_template("approvals");
+    items.extend(samples::for_template("expiries"));
+    items.retain(|i| i.kind.contains("requested") || i.kind.contains("expiring"));
+    assert_eq!(subject(items), "3 approvals, 2 expiries in sports (+1 domain), first due 24 Nov");
+    let all = subject(samples::all());
+    assert_eq!(all, "3 approvals, 2 expiries, 1 review, 13 more in sports (+1 domain), first due 24 Nov");
+    let one = render(&samples::contents(vec![request(1, "user.joe")], "approvals"), "approvals").subject;
+    assert_eq!(one, "user.joe asks to join sports:role.writers");
+    let two = samples::contents(vec![request(1, "user.joe"), request(2, "user.kim")], "approvals");
+    assert_eq!(render(&two, "approvals").subject, "2 approvals in sports");
+    let some = Contents { open_total: 212, ..two };
+    assert_eq!(render(&some, "approvals").subject, "2 of 212: 2 approvals in sports");
+    assert!(render(&some, "approvals").text.contains("2 of 212; 210 more"));
+}
+
+#[test]
+fn a_mail_about_somebody_elses_act_says_who_did_it() {
+    let mail = render(&samples::contents(samples::for_template("decisions"), "handled"), "decisions");
+    assert!(
+        mail.text.contains("Already approved by user.alice: user.joe is now in sports:role.readers"),
+        "{}",
+        mail.text
+    );
+    assert!(mail.text.contains("Already rejected by user.lee"), "{}", mail.text);
+    assert!(mail.subject.contains("already handled"), "{}", mail.subject);
+}
+
+#[test]
+fn an_approver_reads_which_end_date_was_asked_for() {
+    let mut listed = request(1, "user.joe");
+    listed.data.insert("expires_at".into(), json!("2026-12-21T10:00:00Z"));
+    let mail = render(&samples::contents(vec![listed], "approvals"), "approvals");
+    for part in [&mail.text, &mail.html.replace("&#x3D;", "=")] {
+        assert!(
+            part.contains("Mon 21 Dec 2026, 11:00 CET") && part.contains("forgets the requested end date"),
+            "{part}"
+        );
+        assert!(part.contains("https://athenz.example.com/workflow/domain?domain=sports"), "{part}");
+    }
+}
+
+#[test]
+fn several_changes_of_one_object_are_told_once_with_their_number() {
+    let change = |n: i64, at: &str, api: &str| Listed {
+        time: Time::parse(at).unwrap(),
+        subject_key: Some("domain/sports/role/writers".into()),
+        ..item(
+            n,
+            "io.athenz.domain.changed.v1",
+            json!({"domain": "sports", "object": {"kind": "role", "name": "writers"}, "api": api}),
+        )
+    };
+    let items = vec![
+        change(1, "2026-11-21T10:00:00Z", "putrole"),
+        change(2, "2026-11-21T12:00:00Z", "putmembership"),
+        change(3, "2026-11-21T11:00:00Z", "deletemembership"),
+    ];
+    let mail = render(&samples::contents(items, "changes"), "changes");
+    assert!(mail.text.contains("putmembership") && !mail.text.contains("putrole"), "{}", mail.text);
+    assert!(mail.text.contains("3 times"), "{}", mail.text);
+    // Two decisions on one subject answer two requests.
+    let decided = |n: i64, word: &str| Listed {
+        subject_key: Some("same".into()),
+        ..item(
+            n,
+            "io.athenz.membership.decided.v1",
+            json!({"domain": "sports", "member": "user.joe", "decision": word}),
+        )
+    };
+    let mail = render(&samples::contents(vec![decided(1, "reject"), decided(2, "approve")], "decisions"), "decisions");
+    assert!(mail.text.contains("Rejected") && mail.text.contains("Approved"), "{}", mail.text);
+}
+
+#[test]
+fn fifty_items_always_fit_and_every_principal_is_named() {
+    for (reason, name) in
+        [("x".repeat(2_000), "user.m"), ("\u{1F600}".repeat(2_000), "user.m"), ("\"<&".repeat(700), "user.m")]
+    {
+        let items: Vec<Listed> = (0..50)
+            .map(|n| {
+                let mut listed = request(n, &format!("{name}{n:02}"));
+                listed.data.insert("reason".into(), json!(reason));
+                listed
+            })
+            .collect();
+        let contents = Contents { open_total: 212, ..samples::contents(items, "approvals") };
+        let mail = render(&contents, "approvals");
+        assert!(mime::message(&mail, contents.attempt).unwrap().len() < 100_000);
+        for n in 0..50 {
+            assert!(mail.text.contains(&format!("user.m{n:02}")), "user.m{n:02} is not named");
+        }
+        assert!(mail.subject.starts_with("50 of 212: 50 approvals"), "{}", mail.subject);
+    }
+}
+
+#[test]
+fn a_mail_stays_below_its_limit_in_any_script() {
+    let renderer = renderer();
+    for (script, bytes) in [("ж", 2), ("語", 3), ("a", 1), ("=", 1), ("aж", 3), ("aaaaж", 6)] {
+        for reason_bytes in (60..=500).step_by(40) {
+            let items = (0..50).map(|n| {
+                let mut listed = request(n, &format!("user.m{n:02}"));
+                listed.data.insert("reason".into(), json!(script.repeat(reason_bytes / bytes)));
+                listed
+            });
+            let contents = samples::contents(items.collect(), "approvals");
+            let mail = renderer.render(&contents, "approvals").unwrap();
+            let bytes = mime::message(&mail, contents.attempt).unwrap().len();
+            assert!(bytes < 100_000, "{bytes} bytes with {reason_bytes} bytes of {script:?}");
+        }
+    }
+}
+
+#[test]
+fn fifty_items_of_the_worst_names_fit_too() {
+    let worst = |n: i64| format!("{n:02}{}", "\"".repeat(2_000));
+    let items: Vec<Listed> = (0..50)
+        .map(|n| {
+            let mut listed = request(n, &worst(n));
+            listed.data.insert("requester".into(), json!(format!("r{}", worst(n))));
+            listed.data.insert("domain".into(), json!(worst(n)));
+            listed
+        })
+        .collect();
+    let contents = samples::contents(items, "approvals");
+    let mail = render(&contents, "approvals");
+    assert!(mime::message(&mail, contents.attempt).unwrap().len() < 100_000);
+    assert!((0..50).all(|n| mail.text.contains(&format!("{n:02}\"\""))), "each is still named\n{}", mail.text);
+}
+
+#[test]
+fn links_are_http_only_and_their_parts_encoded() {
+    for url in
+        ["javascript:alert(1)", "ftp://x", "https://", "https://u:p@x", "https://x/?q", "https://x/\"", "https://x y"]
+    {
+        assert!(Renderer::new(Settings { ui_url: Some(url.into()), ..settings() }).is_err(), "{url}");
+    }
+    let mut listed = request(1, "user.joe");
+    listed.data.insert("domain".into(), json!("a/../b?c\"d"));
+    let mail = render(&samples::contents(vec![listed.clone()], "approvals"), "approvals");
+    assert!(
+        mail.text.contains("https://athenz.example.com/domain/a%2F..%2Fb%3Fc%22d/role/writers/members"),
+        "{}",
+        mail.text
+    );
+    let plain = Renderer::new(Settings { ui_url: None, ..settings() }).unwrap();
+    let mail = plain.render(&samples::contents(vec![listed], "approvals"), "approvals").unwrap();
+    assert!(!mail.html.contains("<a ") && !mail.text.contains("http"), "{}", mail.text);
+}
+
+#[test]
+fn headers_name_the_digest_and_the_thread() {
+    let contents = samples::contents(vec![request(1, "user.joe")], "approvals");
+    let header = |mail: &Email, name: &str| mail.headers.iter().find(|(n, _)| n == name).unwrap().1.clone();
+    let mail = render(&contents, "approvals");
+    assert_eq!(header(&mail, "X-Owlpost-Digest"), "5a4d701e-1");
+    assert_eq!(header(&mail, "Auto-Submitted"), "auto-generated");
+    assert_eq!(header(&mail, "Message-ID"), "<owlpost.5a4d701e-1@example.com>");
+    let mut next = contents.clone();
+    next.attempt.digest.number = 2;
+    let next = render(&next, "approvals");
+    assert_ne!(header(&next, "Message-ID"), header(&mail, "Message-ID"));
+    assert_eq!(header(&next, "References"), header(&mail, "References"));
+    assert_eq!(mail.date, contents.at);
+}
+
+#[test]
+fn an_unknown_zone_of_a_person_falls_back_to_the_default() {
+    let mut contents = samples::contents(samples::for_template("expiries"), "expiries");
+    contents.recipient.zone = Some("Mars/Base".into());
+    assert!(render(&contents, "expiries").text.contains("All times are in UTC."));
+}
+
+#[test]
+fn preview_shows_every_mail_and_names_what_it_does_not_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let owlpost =
+        |args: &[&str]| std::process::Command::new(env!("CARGO_BIN_EXE_owlpost")).args(args).output().unwrap();
+    let out = owlpost(&["preview", "--json", "--out", dir.path().to_str().unwrap()]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let mails: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap();
+    for name in NAMES.iter().chain([&"handled"]) {
+        assert!(mails.iter().any(|m| m["name"] == **name), "{name}");
+        for ending in ["html", "txt", "eml"] {
+            assert!(dir.path().join(format!("{name}.{ending}")).exists(), "{name}.{ending}");
+        }
+    }
+    let out = owlpost(&["preview", "nowhere"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("approvals, "));
+    let events = dir.path().join("events.ndjson");
+    fs::write(&events, format!("{}\n{{\"id\": 3}}\n", samples::NDJSON.lines().next().unwrap())).unwrap();
+    let out = owlpost(&["preview", "digest", "--events", events.to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("events.ndjson line 2: "), "{out:?}");
+}
+
+fn any_data() -> impl Strategy<Value = serde_json::Map<String, Value>> {
+    let leaf = prop_oneof![
+        any::<String>().prop_map(Value::from),
+        Just(json!("2026-11-24T07:00:00Z")),
+        Just(json!("9999-12-31T23:59:59Z")),
+        Just(json!("0000-01-01T00:00:00Z")),
+        any::<i64>().prop_map(Value::from),
+        Just(Value::Null),
+        Just(json!({"kind": "role", "name": "w"})),
+        Just(json!(["a", 1, {"b": null}])),
+    ];
+    let key = prop::sample::select(vec![
+        "domain",
+        "collection",
+        "member",
+        "requester",
+        "reason",
+        "expires_at",
+        "review_at",
+        "change",
+        "decision",
+        "actor",
+        "object",
+        "service",
+        "instance",
+        "server",
+        "role",
+        "message",
+        "recipients",
+        "title",
+    ]);
+    prop::collection::hash_map(key.prop_map(str::to_owned), leaf, 0..8).prop_map(|m| m.into_iter().collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_the_data_is_there_is_a_mail(data in any_data(), at in any::<i64>(), deadline in any::<Option<i64>>(), which in 0usize..13) {
+        thread_local!(static RENDERER: Renderer = renderer());
+        let kinds: Vec<String> = {
+            let mut kinds: Vec<String> = samples::all().into_iter().map(|i| i.kind).collect();
+            kinds.sort();
+            kinds.dedup();
+            kinds
+        };
+        let listed = Listed { time: Time(at), deadline: deadline.map(Time), ..item(1, &kinds[which], Value::Object(data)) };
+        for route in ["digest", "handled"] {
+            let contents = samples::contents(vec![listed.clone(), request(2, "user.kim")], route);
+            let mail = RENDERER.with(|r| r.render(&contents, "digest")).unwrap();
+            prop_assert!(mail.text.contains("user.kim"));
+            prop_assert!(!mail.subject.chars().any(char::is_control) && !mail.subject.is_empty());
+            prop_assert!(mime::message(&mail, contents.attempt).unwrap().len() < 100_000);
+        }
+    }
+}

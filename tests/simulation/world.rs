@@ -1,0 +1,135 @@
+//! What is true whatever owlpost believes: the mail server's record, who is in the role, what was handed out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use owlpost::model::{AttemptId, Time};
+use tokio::time::Instant;
+
+use crate::events::{BASE_S, Dice, Fact, PEOPLE, traffic};
+
+/// Source, id, recipient, route.
+pub type ItemKey = (String, String, String, String);
+
+/// A message on its way into owlpost.
+#[derive(Clone)]
+pub struct Parcel {
+    pub fact: usize,
+    pub at_ms: u64,
+    pub copies: u64,
+    pub acked: bool,
+}
+
+/// What the mail server knows of an attempt.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub attempt: AttemptId,
+    pub sent: bool,
+    pub bounced: bool,
+}
+
+pub struct World {
+    pub seed: u64,
+    pub facts: Vec<Fact>,
+    pub parcels: Vec<Parcel>,
+    pub calls: Vec<Call>,
+    /// What each attempt lists, as begin gave it.
+    pub begun: BTreeMap<(i64, u32), (Vec<ItemKey>, String)>,
+    /// People in the role now.
+    pub role: BTreeSet<&'static str>,
+    pub suppressed: BTreeSet<String>,
+    pub paused: BTreeSet<String>,
+    /// Items that were accepted for somebody.
+    pub owed: BTreeSet<ItemKey>,
+    /// How often an operator sent an item again.
+    pub replays: BTreeMap<ItemKey, u64>,
+    /// States at the last look, to see every move.
+    pub states: BTreeMap<ItemKey, i64>,
+    /// Attempts whose answer the store has taken as accepted.
+    pub known_sent: BTreeSet<(i64, u32)>,
+    pub faults: bool,
+    pub trace: Vec<String>,
+    pub verbose: bool,
+    dice: BTreeMap<&'static str, Dice>,
+    /// Virtual time that earlier lives took.
+    pub lived: Duration,
+    began: Option<Instant>,
+}
+
+pub type Shared = Arc<Mutex<World>>;
+
+pub fn new(seed: u64, verbose: bool) -> Shared {
+    let facts = traffic(seed);
+    let parcels = facts
+        .iter()
+        .enumerate()
+        .map(|(fact, f)| Parcel { fact, at_ms: f.arrives_ms, copies: f.copies, acked: false })
+        .collect();
+    Arc::new(Mutex::new(World {
+        seed,
+        facts,
+        parcels,
+        calls: Vec::new(),
+        begun: BTreeMap::new(),
+        role: PEOPLE[..2].iter().copied().collect(),
+        suppressed: BTreeSet::new(),
+        paused: BTreeSet::new(),
+        owed: BTreeSet::new(),
+        replays: BTreeMap::new(),
+        states: BTreeMap::new(),
+        known_sent: BTreeSet::new(),
+        faults: true,
+        trace: Vec::new(),
+        verbose,
+        dice: BTreeMap::new(),
+        lived: Duration::ZERO,
+        began: None,
+    }))
+}
+
+/// The lock, also after a check has failed elsewhere: the first failure is the one to see.
+pub fn lock(world: &Shared) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl World {
+    /// Each stream of chances has dice of its own: what one part draws moves no other.
+    pub fn dice(&mut self, stream: &'static str) -> &mut Dice {
+        let seed = self.seed;
+        self.dice.entry(stream).or_insert_with(|| Dice::new(seed, stream))
+    }
+
+    /// A fault of this kind happens now.
+    pub fn fault(&mut self, stream: &'static str, percent: u64) -> bool {
+        self.faults && self.dice(stream).chance(percent)
+    }
+
+    pub fn start_life(&mut self) {
+        self.began = Some(Instant::now());
+    }
+
+    pub fn end_life(&mut self) {
+        self.lived += self.began.take().map_or(Duration::ZERO, |b| b.elapsed());
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.lived + self.began.map_or(Duration::ZERO, |b| b.elapsed())
+    }
+
+    pub fn start_time() -> Time {
+        Time((BASE_S + 600) * 1_000_000)
+    }
+
+    pub fn note(&mut self, what: impl Into<String>) {
+        let line = format!("{:>10.3} {}", self.elapsed().as_secs_f64(), what.into());
+        if self.verbose {
+            println!("{line}");
+        }
+        self.trace.push(line);
+    }
+
+    pub fn fact(&self, source: &str, id: &str) -> Option<&Fact> {
+        self.facts.iter().find(|f| f.source == source && f.id == id)
+    }
+}

@@ -1,0 +1,223 @@
+//! Operators: hold and release, send-now, replay.
+
+use owlpost::store::{Answer, Begun, Command};
+
+use crate::bench::Setup;
+use crate::events::{decision, expiring, news, request};
+use crate::oracle::{DEAD, DELIVERED, IN_DOUBT, PENDING, WITHDRAWN};
+use crate::world::worlds;
+
+/// A held digest gathers until somebody lets it go.
+#[test]
+fn a_held_digest_leaves_when_it_is_released() {
+    for mut w in worlds(Setup { hold: true, ..Setup::default() }) {
+        w.accept(request("r1"));
+        w.accept(request("o1").about(["leave"]));
+        w.accept(decision("d1").at(2));
+        assert!(w.claim_all().is_empty());
+        let released = w.act(Command::Release { digest: None, route: Some("other".into()) });
+        assert_eq!(released.changed, 0);
+        assert_eq!(w.act(Command::Release { digest: None, route: Some("ask".into()) }).changed, 1);
+        assert_eq!(w.send().items.len(), 1);
+    }
+}
+
+/// `operator_minds_doubt`
+#[test]
+fn nothing_can_be_hurried_that_is_on_its_way_or_in_doubt() {
+    for mut w in worlds(Setup { resend: false, ..Setup::default() }) {
+        w.accept(request("r1"));
+        let leased = w.claim();
+        assert_eq!(w.send_now(&leased).changed, 0);
+        let mail = w.begun(&leased);
+        assert_eq!(w.send_now(&leased).changed, 0);
+        w.lost_sent(&mail);
+        let refused = w.send_now(&leased);
+        assert_eq!((refused.changed, refused.refused.len()), (0, 1));
+        assert_eq!(w.state("r1", "ann"), IN_DOUBT);
+        assert!(w.claim_all().is_empty());
+        w.evidence(&mail);
+        assert_eq!(w.send_now(&leased).changed, 0);
+    }
+}
+
+/// A retry can be hurried.
+#[test]
+fn a_waiting_digest_can_be_hurried() {
+    for mut w in worlds(Setup::default()) {
+        w.accept(request("r1"));
+        let leased = w.claim();
+        let mail = w.begun(&leased);
+        w.refused(&mail);
+        assert!(w.claim_all().is_empty());
+        assert_eq!(w.send_now(&leased).changed, 1);
+        w.send();
+    }
+}
+
+/// `replay_same_item`
+#[test]
+fn a_replayed_item_is_the_same_item_in_a_new_digest() {
+    for mut w in worlds(Setup::default()) {
+        w.accept(request("r1"));
+        let mail = w.send();
+        w.permanent(&mail);
+        assert_eq!(w.state("r1", "ann"), DEAD);
+        let item = w.key("r1", "ann");
+        assert_eq!(w.replay(&item).changed, 1);
+        assert_eq!(w.state("r1", "ann"), PENDING);
+        assert_eq!(w.before.items.len(), 1);
+        assert_eq!(w.replay(&item).changed, 0, "it is not dead any more");
+        let again = w.send();
+        assert_ne!(again.attempt.digest, mail.attempt.digest);
+        w.accepted(&again);
+        assert_eq!(w.state("r1", "ann"), DELIVERED);
+    }
+}
+
+/// `replay_same_item`: it is still what its subject says.
+#[test]
+fn a_replayed_item_that_is_over_by_now_is_withdrawn() {
+    for mut w in worlds(Setup::default()) {
+        w.accept(request("r1"));
+        let mail = w.send();
+        w.permanent(&mail);
+        w.accept(decision("d1"));
+        let item = w.key("r1", "ann");
+        assert_eq!(w.replay(&item).changed, 1);
+        assert_eq!(w.state("r1", "ann"), WITHDRAWN);
+        assert!(w.claim_all().is_empty());
+    }
+    // Decided after the replay: the topic's walk was over that item already.
+    for mut w in worlds(Setup::default()) {
+        w.accept(expiring("e1", "A").at(1).to(["ann"]));
+        let mail = w.send();
+        w.permanent(&mail);
+        for (i, who) in ["bob", "kim", "lee"].iter().enumerate() {
+            w.accept(expiring(who, "A").at(2 + i as i64).to([who]));
+        }
+        w.finish();
+        w.accept(expiring("lower", "B").at(0).to(["zoe"]));
+        let item = w.key("e1", "ann");
+        assert_eq!(w.replay(&item).changed, 1);
+        w.accept(decision("d1").at(9).about(["m/expiring"]));
+        assert_eq!(w.state("e1", "ann"), WITHDRAWN);
+    }
+}
+
+/// `replay_same_item`, `twin_replaces_own`: also an item for an audience that is nobody.
+#[test]
+fn a_replayed_item_for_nobody_is_withdrawn_if_a_twin_came() {
+    for mut w in worlds(Setup::default()) {
+        w.role.clear();
+        w.accept(expiring("e1", "A").at(1));
+        w.accept(expiring("e2", "A").at(2));
+        let [old, new] = ["e1", "e2"].map(|id| w.key(id, crate::events::ROLE));
+        w.replay(&old);
+        assert_eq!(w.state("e1", crate::events::ROLE), WITHDRAWN);
+        w.role.insert("ann".into());
+        w.replay(&new);
+        let leased = w.claim();
+        assert_eq!(w.begin(&leased), Begun::Empty);
+        assert_eq!(w.state("e2", "ann"), PENDING, "the audience is somebody again");
+    }
+}
+
+/// `evidence_by_attempt`, `evidence_corrects`: what is learned of the first mail is true of the item wherever it is now.
+#[test]
+fn evidence_of_the_first_mail_ends_the_replay() {
+    for mut w in worlds(Setup { resend: false, ..Setup::default() }) {
+        w.accept(request("r1"));
+        let first = w.send();
+        w.lost_sent(&first);
+        w.doubt_ends();
+        let item = w.key("r1", "ann");
+        w.replay(&item);
+        let leased = w.claim();
+        w.evidence(&first);
+        assert_eq!(w.state("r1", "ann"), DELIVERED);
+        assert!(!matches!(w.begin(&leased), Begun::Send(_)));
+        assert!(w.before.is_settled());
+    }
+}
+
+/// `replay_minds_call`
+#[test]
+fn an_item_in_a_mail_on_its_way_cannot_be_replayed() {
+    for mut w in worlds(Setup { attempts_max: 3, ..Setup::default() }) {
+        w.accept(request("r1"));
+        w.accept(news("n1").by(["ask"]));
+        let first = w.send();
+        w.lost_sent(&first);
+        w.doubt_ends();
+        let second = w.send();
+        w.evidence(&first);
+        w.bounced(&first);
+        assert_eq!(w.state("r1", "ann"), DEAD, "delivered, as far as was known");
+        let item = w.key("r1", "ann");
+        let refused = w.replay(&item);
+        assert_eq!((refused.changed, refused.refused.len()), (0, 1));
+        w.accepted(&second);
+        assert_eq!(w.state("r1", "ann"), DELIVERED);
+    }
+    // In doubt as well.
+    for mut w in worlds(Setup { attempts_max: 3, ..Setup::default() }) {
+        w.accept(request("r1"));
+        w.accept(news("n1").by(["ask"]));
+        let first = w.send();
+        w.lost_sent(&first);
+        w.doubt_ends();
+        let second = w.send();
+        w.evidence(&first);
+        w.bounced(&first);
+        w.lost_sent(&second);
+        assert_eq!(w.state("r1", "ann"), DEAD);
+        w.finish();
+    }
+}
+
+/// `evidence_by_attempt`: a mail that did not list the item says nothing about it.
+#[test]
+fn a_later_mail_that_did_not_list_a_replayed_item_leaves_it_alone() {
+    let ways = [true, false].map(|bounces| worlds(Setup::default()).into_iter().map(move |w| (w, bounces)));
+    for (mut w, bounces) in ways.into_iter().flatten() {
+        w.accept_all(vec![news("bad"), news("good")]);
+        let leased = w.claim();
+        let Begun::Send(contents) = w.begin(&leased) else { panic!("it may leave") };
+        let unrenderable = contents.items.iter().filter(|i| i.id == "bad").map(|i| i.event_number).collect();
+        let first = w.mails.last().unwrap().clone();
+        w.learn(&first, Answer::NotCalled { unrenderable, detail: "no such field".into() });
+        let second = w.send();
+        let bad = w.key("bad", "ann");
+        assert_eq!(w.replay(&bad).changed, 1, "no mail that lists it is on its way");
+        w.taken(&second);
+        if bounces {
+            w.bounced(&second);
+            assert_eq!((w.state("bad", "ann"), w.state("good", "ann")), (PENDING, DEAD));
+        } else {
+            let third = w.send();
+            w.evidence(&second);
+            w.taken(&third);
+            w.bounced(&third);
+            assert_eq!((w.state("bad", "ann"), w.state("good", "ann")), (DEAD, DELIVERED));
+        }
+    }
+}
+
+/// What is not there, not dead, or not an id is refused, each with its reason; the others of the command go on.
+#[test]
+fn a_command_says_what_it_did_not_do() {
+    for mut w in worlds(Setup::default()) {
+        w.accept(request("r1"));
+        let ids = vec!["it-1-1".to_owned(), "it-99-1".to_owned(), "in-5".to_owned(), "it-1-".to_owned()];
+        let report = w.act(Command::ReplayItems { ids });
+        assert_eq!((report.changed, report.refused.len()), (0, 4));
+        for digest in ["", "0-0", "00000000-1", "ffffffff-zz"] {
+            let report = w.act(Command::SendNow { digest: digest.into() });
+            assert_eq!((report.changed, report.refused.len()), (0, 1));
+            let report = w.act(Command::Release { digest: Some(digest.into()), route: None });
+            assert_eq!((report.changed, report.refused.len()), (0, 1));
+        }
+        assert_eq!(w.act(Command::Discard { ids: vec!["it-1-1".into()] }).refused.len(), 1);
+    }
+}
