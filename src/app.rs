@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::account::AccountWatch;
 use crate::clock::SystemClock;
 use crate::config::{Config, SourceKind};
-use crate::deliver::{Deliver, Patience};
+use crate::deliver::{AccountGate, Deliver, Patience};
 use crate::http::{self, Listener};
 use crate::ingest::{self, Bounds, IngestError};
 use crate::mailer::Mailer;
@@ -86,6 +87,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const INTAKE: &str = "intake";
 const DELIVERY: &str = "delivery";
 const UPKEEP: &str = "upkeep";
+const ACCOUNT: &str = "account";
 const LISTENER: &str = "listener";
 const GAUGES: &str = "metrics";
 
@@ -97,7 +99,7 @@ impl Worker {
     pub async fn start(config: &Config, role: Role, until_idle: bool) -> Result<Worker, AppError> {
         let recorder = metrics::install();
         let names: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
-        let mailer = parts::mailer(config)?;
+        let mailer = parts::mailer(config).await?;
         metrics::touch(&names, mailer.kind());
         let parts = Parts::new(config, Arc::new(SystemClock::new()), until_idle)?;
         let renderer = Arc::new(renderer(config)?);
@@ -186,9 +188,22 @@ impl Worker {
     ) {
         let d = &config.delivery;
         let store: Arc<dyn Store> = self.store.clone();
+        let account = parts::account(config).map(|_| AccountGate { pace: Arc::default(), ask: Arc::default() });
+        if let Some(gate) = &account {
+            let watch = AccountWatch {
+                store: store.clone(),
+                mailer: mailer.clone(),
+                clock: self.parts.clock.clone(),
+                pace: gate.pace.clone(),
+                wanted: parts::wanted(config),
+            };
+            let (vitals, w, ask, stop) = (self.vitals.clone(), wake.clone(), gate.ask.clone(), self.stops[2].clone());
+            self.groups[2].spawn(async move { (ACCOUNT, watch.run(vitals, w, ask, stop).await.map_err(AppError::from)) });
+        }
         let deliver = Arc::new(Deliver {
             store: store.clone(),
             mailer,
+            quota: account,
             directory: self.parts.directory.clone(),
             renderer,
             policies: self.parts.policies.clone(),

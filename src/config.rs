@@ -21,8 +21,8 @@ mod validate;
 pub use nearest::did_you_mean;
 pub use sections::{
     AddressRule, Allowance, DeliveryConfig, DirectoryConfig, DirectoryKind, HttpConfig, LimitsConfig, MailerConfig,
-    MailerKind, QuotaConfig, RecipientsConfig, ScheduleConfig, Secret, SourceConfig, SourceKind, StoreConfig,
-    TemplatesConfig,
+    MailerKind, QuotaConfig, RecipientsConfig, ScheduleConfig, Secret, SesContent, SmtpTls, SourceConfig, SourceKind,
+    StoreConfig, TemplatesConfig,
 };
 
 use crate::route::RouteConfig;

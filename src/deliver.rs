@@ -1,7 +1,8 @@
 //! The delivery loop: claim -> look up -> begin -> render -> send -> learn.
 //!
 //! As many sends are in flight as configured, each with its own deadline; what they answer is settled in batches. While
-//! the store is away nothing begins, and answers wait until it is back.
+//! the store is away nothing begins, and answers wait until it is back. What was claimed and has no permit of the
+//! account's rate yet is kept here for the moment until it gets one, and nothing more is claimed meanwhile.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use crate::clock::Clock;
 use crate::directory::{Directory, audience};
 use crate::mailer::{Mailer, SendError};
 use crate::metrics::{self, Breaker, MailOutcome};
-use crate::model::{AttemptId, Contents, Lease, Person, Time};
+use crate::model::{AttemptId, Contents, Lease, Person, Share, Time, hash16};
+use crate::pace::Pace;
 pub use crate::phase::Phase;
 use crate::policy::Policies;
+use crate::quota::SLOT;
 use crate::render::Renderer;
 use crate::store::{Answer, Ask, Begun, Evidence, Intent, Leased, Store, StoreError};
 use crate::vitals::Vitals;
@@ -49,16 +52,48 @@ pub struct Deliver {
     /// Lower case; empty: every domain (only mailers that reach nobody allow that).
     pub allowed_domains: Vec<String>,
     pub patience: Patience,
+    /// `None`: the mailer has no account with a quota.
+    pub quota: Option<AccountGate>,
+}
+
+/// What holds the sends of this process to the account's quota, beside the store's permits.
+pub struct AccountGate {
+    pub pace: Arc<Pace>,
+    /// Has the account asked again what it may send.
+    pub ask: Arc<Notify>,
 }
 
 /// What is in the air, and what is known but not settled yet.
 #[derive(Default)]
 struct Air {
-    sends: JoinSet<Answer>,
+    sends: JoinSet<(Answer, bool)>,
     /// Which attempt a task sends, and when its digest was due: a panic says neither.
     tasks: HashMap<Id, (AttemptId, Time)>,
     /// Bounded by the sends in flight: nothing new begins while answers wait.
     answers: Vec<Evidence>,
+    /// Claimed, and waiting for a permit. Bounded by a claim.
+    held: Option<Held>,
+    /// How long the last begin took.
+    lead: Duration,
+    breaker: Valve,
+}
+
+/// Digests whose turn at the account's rate has not come.
+struct Held {
+    leased: Vec<Leased>,
+    intents: Vec<Intent>,
+    until: Instant,
+}
+
+/// Whether mails are let through to the mailer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Valve {
+    #[default]
+    Closed,
+    /// The mailer said that no mail can leave; tried again then.
+    Open(Instant),
+    /// One mail at a time, to see whether it works again.
+    Probing,
 }
 
 /// How many digests one claim takes at most: its transaction stays short.
@@ -66,6 +101,12 @@ const CLAIM_MAX: usize = 256;
 
 /// How long no mail is tried after the mailer said that none can leave.
 const HALT: Duration = Duration::from_secs(60);
+
+/// How long a mail waits after the server said that the day's quota is used up.
+const DAY_FULL: Duration = Duration::from_secs(60);
+
+/// No wait is shorter, whatever a clock says.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
 
 /// How often a loop that waits shows that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -87,17 +128,12 @@ impl Deliver {
     ) -> Result<(), StoreError> {
         let pulse = vitals.pulse("delivery");
         let mut air = Air::default();
-        let mut halted_until: Option<Instant> = None;
         let mut wait = STORE_AWAY.0;
         metrics::breaker(self.mailer.kind(), Breaker::Closed);
         while !stop.is_cancelled() {
             pulse.beat();
-            if halted_until.is_some_and(|until| until <= Instant::now()) {
-                halted_until = None;
-                metrics::breaker(self.mailer.kind(), Breaker::Probing);
-            }
             let now_phase = *phase.borrow_and_update();
-            let turned = match self.turn(&mut air, now_phase, halted_until).await {
+            let turned = match self.turn(&mut air, now_phase).await {
                 Ok(turned) => {
                     wait = STORE_AWAY.0;
                     vitals.set_store(Ok(()));
@@ -120,14 +156,7 @@ impl Deliver {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = air.sends.join_next_with_id(), if !air.sends.is_empty() => {
-                    if self.take(&mut air, ended) {
-                        halted_until = Some(Instant::now() + HALT);
-                        metrics::breaker(self.mailer.kind(), Breaker::Open);
-                    } else if halted_until.is_none() {
-                        metrics::breaker(self.mailer.kind(), Breaker::Closed);
-                    }
-                }
+                Some(ended) = air.sends.join_next_with_id(), if !air.sends.is_empty() => self.take(&mut air, ended),
                 () = wake.notified() => {}
                 _ = phase.changed() => {}
                 () = tokio::time::sleep_until(next.min(Instant::now() + HEARTBEAT.max(self.patience.look_every))) => {}
@@ -139,12 +168,7 @@ impl Deliver {
     }
 
     /// One turn: settle what was answered, claim what is due, begin and send it.
-    async fn turn(
-        self: &Arc<Self>,
-        air: &mut Air,
-        phase: Phase,
-        halted: Option<Instant>,
-    ) -> Result<Turned, StoreError> {
+    async fn turn(self: &Arc<Self>, air: &mut Air, phase: Phase) -> Result<Turned, StoreError> {
         while let Some(ended) = air.sends.try_join_next_with_id() {
             self.take(air, ended);
         }
@@ -152,10 +176,27 @@ impl Deliver {
         if phase == Phase::Holding {
             return Ok(Turned::default());
         }
-        if let Some(until) = halted {
-            return Ok(Turned { next: Some(until), done: false });
+        if let Valve::Open(until) = air.breaker {
+            if let Some(held) = air.held.take() {
+                self.give_back(&held.leased).await?;
+            }
+            if until > Instant::now() || !self.may_probe(air).await {
+                return Ok(Turned { next: Some(until.max(Instant::now() + LEAST_WAIT)), done: false });
+            }
         }
-        let free = self.patience.in_flight.saturating_sub(air.sends.len()).min(CLAIM_MAX);
+        if let Some(held) = air.held.take() {
+            if held.until > Instant::now() {
+                let next = Some(held.until);
+                air.held = Some(held);
+                return Ok(Turned { next, done: false });
+            }
+            let sent = self.begin(air, held.leased, held.intents).await?;
+            return Ok(self.after(air, sent > 0));
+        }
+        let free = match air.breaker {
+            Valve::Probing => usize::from(air.sends.is_empty()),
+            _ => self.patience.in_flight.saturating_sub(air.sends.len()).min(CLAIM_MAX),
+        };
         let ask = Ask { limit: free as u32, lease: self.patience.lease, everything: phase == Phase::Flushing };
         if free == 0 {
             return Ok(Turned::default());
@@ -167,10 +208,40 @@ impl Deliver {
             return Ok(Turned { next: self.next_due(&ask).await?, done });
         }
         let sent = self.launch(air, claimed).await?;
-        // More may be due already; if none of these was sent, the next turn would be the same one.
+        Ok(self.after(air, full || sent > 0))
+    }
+
+    /// More may be due already; if none of these was sent, the next turn would be the same one.
+    fn after(&self, air: &Air, moved: bool) -> Turned {
         let now = Instant::now();
-        let next = if full || sent > 0 { Some(now) } else { Some(now + Duration::from_millis(50)) };
-        Ok(Turned { next: if air.sends.len() >= self.patience.in_flight { None } else { next }, done: false })
+        let next = match &air.held {
+            Some(held) => Some(held.until),
+            None if air.sends.len() >= self.patience.in_flight => None,
+            None if moved => Some(now),
+            None => Some(now + Duration::from_millis(50)),
+        };
+        Turned { next, done: false }
+    }
+
+    /// The time after a halt is over. The account itself may know better than a mail that would be tried.
+    async fn may_probe(&self, air: &mut Air) -> bool {
+        let stopped = match self.mailer.account().await {
+            Ok(Some(account)) => account.stopped,
+            // It may not be allowed to ask, which says nothing about mails.
+            _ => None,
+        };
+        if let Some(why) = stopped {
+            tracing::warn!(reason = why, "still no mail can leave");
+            air.breaker = Valve::Open(Instant::now() + self.halt());
+            return false;
+        }
+        air.breaker = Valve::Probing;
+        metrics::breaker(self.mailer.kind(), Breaker::Probing);
+        true
+    }
+
+    fn halt(&self) -> Duration {
+        HALT.min(self.patience.throttle_max)
     }
 
     async fn next_due(&self, ask: &Ask) -> Result<Option<Instant>, StoreError> {
@@ -188,6 +259,10 @@ impl Deliver {
         use crate::model::DigestState::{InDoubt, Leased, Sending, Waiting};
         let now = self.clock.now();
         let gauges = self.store.gauges(now).await?;
+        if self.quota.is_some() && gauges.quota.is_none() {
+            // Nobody knows yet what the account lets through.
+            return Ok(false);
+        }
         let busy = gauges.digest(Leased) + gauges.digest(Sending) + gauges.digest(InDoubt);
         let retry = Ask { limit: 0, lease: self.patience.lease, everything: true };
         let waits = gauges.digest(Waiting) > 0 && self.store.next_due(&retry).await?.is_some_and(|at| at > now);
@@ -209,23 +284,54 @@ impl Deliver {
                 return Ok(0);
             }
         };
-        // The deadline counts from before the begin, on this machine's monotonic clock.
-        let by = Instant::now() + self.patience.send_within;
-        let begun = self.store.begin(self.clock.now(), Arc::new(intents)).await?;
+        self.begin(air, claimed, intents).await
+    }
+
+    /// Passes the last gate and starts the sends. Those without a permit are held, and the first of them says until when.
+    async fn begin(
+        self: &Arc<Self>,
+        air: &mut Air,
+        claimed: Vec<Leased>,
+        mut intents: Vec<Intent>,
+    ) -> Result<usize, StoreError> {
+        intents.iter_mut().for_each(|intent| intent.lead = air.lead);
+        // All deadlines count from before the begin, on this machine's monotonic clock.
+        let asked_at = Instant::now();
+        let now = self.clock.now();
+        let begun = self.store.begin(now, Arc::new(intents.clone())).await?;
+        // A stall is no reason to plan for the next one; a slow disk is.
+        air.lead = asked_at.elapsed().min(self.patience.send_within / 4);
         let mut sent = 0;
-        for (leased, begun) in claimed.iter().zip(begun) {
-            if let Begun::Send(contents) = begun {
-                let attempt = contents.attempt;
-                if contents.attempt.number == 1 {
-                    metrics::lateness(contents.at.since(leased.due_at));
+        let (mut later, mut until) = ((Vec::new(), Vec::new()), None);
+        for ((leased, intent), begun) in claimed.into_iter().zip(intents).zip(begun) {
+            match begun {
+                Begun::Send(contents) => {
+                    let attempt = contents.attempt;
+                    if contents.attempt.number == 1 {
+                        metrics::lateness(contents.call_at.since(leased.due_at));
+                    }
+                    let (me, slot) = (self.clone(), self.slot(&contents, asked_at));
+                    let handle = air.sends.spawn(async move { me.send(*contents, slot).await });
+                    air.tasks.insert(handle.id(), (attempt, leased.due_at));
+                    sent += 1;
                 }
-                let me = self.clone();
-                let handle = air.sends.spawn(async move { me.send(*contents, by).await });
-                air.tasks.insert(handle.id(), (attempt, leased.due_at));
-                sent += 1;
+                Begun::NoRate(at) => {
+                    until.get_or_insert(Instant::now() + at.since(self.clock.now()).clamp(LEAST_WAIT, HEARTBEAT));
+                    later.0.push(leased);
+                    later.1.push(intent);
+                }
+                Begun::Empty | Begun::Lost | Begun::Paused => {}
             }
         }
+        air.held = until.map(|until| Held { leased: later.0, intents: later.1, until });
         Ok(sent)
+    }
+
+    /// From when and until when the call of this attempt may start.
+    fn slot(&self, contents: &Contents, asked_at: Instant) -> (Instant, Instant) {
+        let from = asked_at + contents.call_at.since(contents.at);
+        let by = asked_at + self.patience.send_within;
+        (from, if self.quota.is_some() { by.min(from + SLOT) } else { by })
     }
 
     async fn give_back(&self, claimed: &[Leased]) -> Result<(), StoreError> {
@@ -256,6 +362,7 @@ impl Deliver {
                 audiences: audiences.collect(),
                 recipient,
                 send_within: self.patience.send_within,
+                lead: Duration::ZERO,
             }
         };
         Ok(claimed.iter().map(intent).collect())
@@ -266,59 +373,92 @@ impl Deliver {
         self.allowed_domains.is_empty() || domain.is_some_and(|d| self.allowed_domains.contains(&d))
     }
 
-    /// One attempt, one call. Whatever happens, it comes to an answer.
-    async fn send(&self, contents: Contents, by: Instant) -> Answer {
+    /// One attempt, one call. Whatever happens, it comes to an answer; `true`: the mailer said that no mail can leave.
+    async fn send(&self, contents: Contents, (from, by): (Instant, Instant)) -> (Answer, bool) {
         let template = &self.policies.of(&contents.route).template;
         let email = match self.renderer.render(&contents, template) {
             Ok(email) => email,
-            Err(e) => return Answer::NotCalled { unrenderable: e.event_numbers.clone(), detail: e.detail },
+            Err(e) => return (Answer::NotCalled { unrenderable: e.event_numbers.clone(), detail: e.detail }, false),
         };
-        if Instant::now() > by {
+        tokio::time::sleep_until(from).await;
+        let in_time = match &self.quota {
+            Some(quota) => quota.pace.turn(by).await,
+            None => Instant::now() <= by,
+        };
+        if !in_time {
             let detail = "the call would have started too late".to_owned();
-            return Answer::NotCalled { unrenderable: vec![], detail };
+            return (Answer::NotCalled { unrenderable: vec![], detail }, false);
         }
+        let attempt = contents.attempt;
         let began = Instant::now();
-        let call =
-            tokio::time::timeout(self.patience.call_timeout, self.mailer.send(&email, contents.attempt, by)).await;
+        let call = tokio::time::timeout(self.patience.call_timeout, self.mailer.send(&email, attempt, by)).await;
+        let mut halted = false;
         let (outcome, answer) = match call {
             Err(_) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail: "no answer in time".into() }),
             Ok(Ok(id)) => (MailOutcome::Delivered, Answer::Accepted { message_id: Some(id) }),
             Ok(Err(SendError::Retryable(detail))) => (MailOutcome::Retryable, Answer::Retryable { detail }),
             Ok(Err(SendError::Permanent(detail))) => (MailOutcome::Permanent, Answer::Permanent { detail }),
             Ok(Err(SendError::Ambiguous(detail))) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail }),
-            Ok(Err(SendError::Throttled { reason, retry_in })) => {
-                let retry_in = retry_in.unwrap_or(Duration::from_secs(1)).min(self.patience.throttle_max);
-                (MailOutcome::Throttled, Answer::Throttled { retry_in, detail: reason })
+            Ok(Err(SendError::Throttled { reason, share })) => {
+                let retry_in = self.retry_in(share, attempt);
+                (MailOutcome::Throttled, Answer::Throttled { retry_in, share: Some(share), detail: reason })
             }
             Ok(Err(SendError::Halted(detail))) => {
-                let retry_in = HALT.min(self.patience.throttle_max);
-                (MailOutcome::Halted, Answer::Throttled { retry_in, detail: format!("halted: {detail}") })
+                halted = true;
+                (MailOutcome::Halted, Answer::Throttled { retry_in: self.halt(), share: None, detail })
             }
         };
         metrics::mail(self.mailer.kind(), outcome, Some(began.elapsed()));
-        answer
+        (answer, halted)
     }
 
-    /// Takes an ended send's answer. `true`: the mailer said that no mail can leave.
-    fn take(&self, air: &mut Air, ended: Result<(Id, Answer), tokio::task::JoinError>) -> bool {
-        let (id, answer) = match ended {
-            Ok((id, answer)) => (id, answer),
-            Err(e) => (e.id(), Answer::Ambiguous { detail: "the send broke off".into() }),
+    /// How long a mail waits that the account's quota refused: some seconds, spread by chance so that not all come back
+    /// at once; or until the day may have room.
+    fn retry_in(&self, share: Share, attempt: AttemptId) -> Duration {
+        let wait = match share {
+            Share::Second => {
+                let chance = hash16(b"throttled", &[&attempt.to_string()]);
+                Duration::from_millis(1_000 + u64::from(u16::from_le_bytes([chance[0], chance[1]])) * 4_000 / 65_536)
+            }
+            Share::Day => DAY_FULL,
         };
-        let Some((attempt, _)) = air.tasks.remove(&id) else { return false };
-        self.tell(attempt, &answer);
-        let halted = matches!(&answer, Answer::Throttled { detail, .. } if detail.starts_with("halted: "));
+        wait.min(self.patience.throttle_max)
+    }
+
+    /// Takes an ended send's answer, and what it says about the mailer.
+    fn take(&self, air: &mut Air, ended: Result<(Id, (Answer, bool)), tokio::task::JoinError>) {
+        let (id, (answer, halted)) = match ended {
+            Ok(ended) => ended,
+            Err(e) => (e.id(), (Answer::Ambiguous { detail: "the send broke off".into() }, false)),
+        };
+        let Some((attempt, _)) = air.tasks.remove(&id) else { return };
+        if halted {
+            if !matches!(air.breaker, Valve::Open(_)) {
+                metrics::breaker(self.mailer.kind(), Breaker::Open);
+            }
+            air.breaker = Valve::Open(Instant::now() + self.halt());
+        } else if air.breaker == Valve::Probing && matches!(answer, Answer::Accepted { .. }) {
+            tracing::info!("mails leave again");
+            air.breaker = Valve::Closed;
+            metrics::breaker(self.mailer.kind(), Breaker::Closed);
+        }
+        if let (Answer::Throttled { share: Some(Share::Day), .. }, Some(quota)) = (&answer, &self.quota) {
+            quota.ask.notify_one();
+        }
+        self.tell(attempt, &answer, halted);
         air.answers.push(Evidence { attempt, answer });
-        halted
     }
 
     /// Each failure once, here where it is handled.
-    fn tell(&self, attempt: AttemptId, answer: &Answer) {
+    fn tell(&self, attempt: AttemptId, answer: &Answer, halted: bool) {
         let digest = attempt.digest.to_string();
         let attempt = attempt.number;
         match answer {
             Answer::Accepted { .. } => tracing::debug!(digest, attempt, "mail handed over"),
             Answer::Retryable { detail } => tracing::warn!(digest, attempt, detail, "mail not sent; tried again"),
+            Answer::Throttled { detail, .. } if halted => {
+                tracing::error!(digest, attempt, detail, "no mail can leave; tried again in a minute")
+            }
             Answer::Throttled { detail, .. } => tracing::info!(digest, attempt, detail, "mail not sent yet; later"),
             Answer::Permanent { detail } => {
                 tracing::error!(digest, attempt, detail, "mail refused for good; its items are dead")
@@ -357,6 +497,11 @@ impl Deliver {
     /// At the stop: sends in flight may finish for a while; what they answer is settled. What is left is in doubt, and
     /// the next start says so.
     async fn land(&self, air: &mut Air) {
+        if let Some(held) = air.held.take()
+            && let Err(why) = self.give_back(&held.leased).await
+        {
+            tracing::warn!(error = %why, "claimed digests could not be given back; their leases end by themselves");
+        }
         let by = Instant::now() + self.patience.drain;
         while let Ok(Some(ended)) = tokio::time::timeout_at(by, air.sends.join_next_with_id()).await {
             self.take(air, ended);

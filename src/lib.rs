@@ -20,7 +20,7 @@
 //! 3. **A window belongs to the store**, not to a process: a restart never resets, splits, repeats or loses a digest.
 //! 4. **No order is assumed**: a decision before its request gives the same digests.
 //! 5. **A send is settled, not guessed**: the intent is written before the call, a timeout is *in doubt*.
-//! 6. **The quota is the account's.** (With the mailers that have one; `outbox` has none.)
+//! 6. **The quota is the account's**: permits and shares of the day stand in the store. (`outbox` has none.)
 //! 7. **A bad input costs nobody else anything**: it is kept with its reason, and can be replayed.
 //! 8. **Nobody is mailed who should not be**: allowed domains are checked last; values are escaped; no address, subject or
 //!    payload is logged.
@@ -33,14 +33,15 @@
 //! | --- | --- |
 //! | commands, one file each | [`cli`] |
 //! | builds everything, orders the stop | [`app`] |
-//! | the loops | [`ingest`], [`deliver`], [`upkeep`]; the listener: [`http`] |
+//! | the loops | [`ingest`], [`deliver`], [`upkeep`], [`account`]; the listener: [`http`] |
 //! | traits with their adapters | [`source`], [`store`], [`mailer`], [`directory`] |
-//! | pure: no clock, no I/O | [`decode`], [`route`], [`schedule`], [`policy`], [`zone`] |
+//! | pure: no clock, no I/O | [`decode`], [`route`], [`schedule`], [`policy`], [`quota`], [`zone`] |
 //! | mails | [`render`] |
 //! | what the operator writes | [`config`] |
-//! | what the process shows | [`metrics`], [`telemetry`], [`vitals`] |
+//! | what the process shows | [`metrics`], [`telemetry`], [`vitals`]; its pace: [`pace`] |
 //! | the nouns | [`model`], [`span`], [`clock`] |
 
+pub mod account;
 pub mod app;
 pub mod cli;
 pub mod clock;
@@ -53,8 +54,10 @@ pub mod ingest;
 pub mod mailer;
 pub mod metrics;
 pub mod model;
+pub mod pace;
 pub mod phase;
 pub mod policy;
+pub mod quota;
 pub mod render;
 pub mod route;
 pub mod schedule;

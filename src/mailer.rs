@@ -1,15 +1,15 @@
 //! Mailers: how a mail leaves. One call, one attempt: a mailer never retries, it says what the caller must do next.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 
-use crate::model::{AttemptId, Email};
+use crate::model::{AttemptId, Email, Share};
 
 pub mod capture;
 pub mod discard;
 pub mod mime;
 pub mod outbox;
+pub mod ses;
+pub mod smtp;
 
 /// The server's id of an accepted mail.
 pub type MessageId = String;
@@ -19,9 +19,9 @@ pub enum SendError {
     /// Certainly not sent; try again with backoff.
     #[error("{0}")]
     Retryable(String),
-    /// Certainly not sent; this one mail again after a while. Burns no attempt.
+    /// Certainly not sent, as the account's quota is used up for now. Burns no attempt.
     #[error("{reason}")]
-    Throttled { reason: String, retry_in: Option<Duration> },
+    Throttled { reason: String, share: Share },
     /// Certainly not sent; no mail will be until somebody acts (suspended, not verified, no credentials). Burns no attempt.
     #[error("{0}")]
     Halted(String),
@@ -33,12 +33,16 @@ pub enum SendError {
     Ambiguous(String),
 }
 
-/// What the sending account may do (SES `GetAccount`).
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What the sending account may do (SES `GetAccount`). Counted in recipients.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Account {
     pub per_second: f64,
-    pub per_day: f64,
-    pub sent_24h: f64,
+    /// In any 24 hours; `None`: without a bound.
+    pub per_day: Option<u64>,
+    /// By everybody who sends from this account.
+    pub sent_24h: u64,
+    /// Why no mail can leave now: sending is paused or the account is suspended.
+    pub stopped: Option<String>,
 }
 
 /// Something `check --live` found out.
@@ -60,4 +64,11 @@ pub trait Mailer: Send + Sync {
     async fn probe(&self) -> Vec<Finding>;
     /// Whether somebody will tell later what became of a mail (SES events).
     fn gives_evidence(&self) -> bool;
+}
+
+/// A server's words for a log or a dead letter: what looks like an address is left out, and the rest is short.
+pub fn without_addresses(text: &str) -> String {
+    const CHARS: usize = 300;
+    let words = text.split_whitespace().map(|word| if word.contains('@') { "(address)" } else { word });
+    words.collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(CHARS).collect()
 }

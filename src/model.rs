@@ -103,6 +103,15 @@ pub enum Priority {
     Bulk,
 }
 
+/// Which bound of the account's quota a mail server says is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// The rate per second: again in seconds, and slower.
+    Second,
+    /// What the account may send in 24 hours: again in minutes.
+    Day,
+}
+
 impl Priority {
     pub const ALL: [Priority; 3] = [Priority::Urgent, Priority::Normal, Priority::Bulk];
 }
@@ -275,6 +284,8 @@ pub struct Contents {
     pub open_total: u64,
     /// When the attempt began, by the store's clock: the mail's `Date`.
     pub at: Time,
+    /// The call may start from this moment on, within a slot (`quota::SLOT`); `at` where there is no quota.
+    pub call_at: Time,
 }
 
 /// A mail, ready for any mailer. Header values hold no line breaks.

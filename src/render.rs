@@ -393,5 +393,6 @@ fn with_items(contents: &Contents, items: &[Listed]) -> Contents {
         items: items.to_vec(),
         open_total: contents.open_total,
         at: contents.at,
+        call_at: contents.call_at,
     }
 }

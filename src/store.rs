@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::{AttemptId, Contents, DigestState, Entry, ItemState, Lease, Person, Priority, Receipt, Time};
+use crate::model::{
+    AttemptId, Contents, DigestState, Entry, ItemState, Lease, Person, Priority, Receipt, Share, Time,
+};
+use crate::quota::{Day, Terms};
 
 pub mod desk;
 pub mod sqlite;
@@ -119,6 +122,8 @@ pub struct Intent {
     pub audiences: Vec<(i64, Vec<Person>)>,
     /// No call may start later than this after the begin.
     pub send_within: Duration,
+    /// How long a begin takes here lately: a permit for a moment that is over before the answer is known helps nobody.
+    pub lead: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -142,8 +147,9 @@ pub enum Answer {
     Accepted { message_id: Option<String> },
     /// Certainly not sent; worth trying again. Burns an attempt.
     Retryable { detail: String },
-    /// Certainly not sent; come back later. Burns nothing.
-    Throttled { retry_in: Duration, detail: String },
+    /// Certainly not sent; come back later. Burns nothing. `share`: the bound of the account's quota that was reached, if
+    /// that is why.
+    Throttled { retry_in: Duration, share: Option<Share>, detail: String },
     /// Certainly not sent and will never be. Burns all attempts.
     Permanent { detail: String },
     /// The call never started: too late, or these items can't be rendered (they are dead, the others go again).
@@ -172,8 +178,12 @@ pub enum Learned {
 
 #[async_trait]
 pub trait Delivery: Send + Sync {
-    /// Leases what is due, urgent first, then by due time. Freezes the list; what is above `max_listed` moves on.
+    /// Leases what is due, urgent first, then by due time, and reserves a share of the day's quota for each; no more than
+    /// the account lets leave in about a second, so that what is urgent never waits long behind it. Freezes the list; what is above `max_listed` moves on.
     async fn claim(&self, now: Time, ask: &Ask) -> Result<Vec<Leased>>;
+    /// What the sending account may send, and, if it was asked, what all who use it sent in the last 24 hours. Until
+    /// this was called once in the store's life, nothing is claimed for an account with a quota.
+    async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()>;
     /// The last gate before the calls, one savepoint a mail. Answers come in the order of the intents.
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>>;
     /// Answers and evidence alike, in the order given.
@@ -219,6 +229,17 @@ pub struct Gauges {
     pub oldest_due_at: Option<Time>,
     pub dead_letters: u64,
     pub size_bytes: u64,
+    /// `None`: the mailer has no account with a quota, or nobody has asked the account yet.
+    pub quota: Option<QuotaGauges>,
+}
+
+/// The account's quota as it stands, in recipients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuotaGauges {
+    pub terms: Terms,
+    pub day: Day,
+    /// The part of the rate that is used after a server said "too fast"; 1: all of it.
+    pub factor: f64,
 }
 
 impl Gauges {

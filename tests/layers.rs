@@ -9,14 +9,14 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["app"],
     // The loops and the listener meet only in the store.
-    &["ingest", "deliver", "upkeep", "http"],
+    &["ingest", "deliver", "upkeep", "account", "http"],
     // What the loops share: settings of all parts, routes compiled with their cadences, health.
-    &["config", "policy", "vitals", "phase"],
+    &["config", "policy", "vitals", "phase", "pace"],
     &["decode", "route", "render"],
     &["schedule"],
     // Traits, and below each its adapters.
     &["source", "store", "mailer", "directory"],
-    &["metrics", "telemetry", "clock"],
+    &["metrics", "telemetry", "clock", "quota"],
     &["model", "zone"],
     &["span"],
 ];
@@ -29,11 +29,13 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("mailer", "capture"),
     ("mailer", "discard"),
     ("mailer", "outbox"),
+    ("mailer", "ses"),
+    ("mailer", "smtp"),
     ("directory", "chain"),
     ("directory", "file"),
     ("directory", "rules"),
 ];
-const ADAPTERS_KNOW: &[&str] = &["model", "span", "zone", "metrics", "telemetry", "clock"];
+const ADAPTERS_KNOW: &[&str] = &["model", "span", "zone", "metrics", "telemetry", "clock", "quota"];
 const MAKE_ADAPTERS: &[&str] = &["app", "cli"];
 
 /// A module's path, `store::sqlite::accept` as three parts.

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use super::AppError;
 use crate::clock::Clock;
-use crate::config::{AddressRule, Config, DirectoryKind, MailerKind};
+use crate::account::Wanted;
+use crate::config::{AddressRule, Allowance, Config, DirectoryKind, MailerKind, SesContent, SmtpTls};
 use crate::decode::{self, Decoder};
 use crate::directory::{ChainDirectory, Directory, FileDirectory, Rule, RulesDirectory};
 use crate::ingest::Pipeline;
 use crate::mailer::Mailer;
 use crate::mailer::discard::DiscardMailer;
 use crate::mailer::outbox::OutboxMailer;
+use crate::mailer::ses::{self, SesMailer};
+use crate::mailer::smtp::{self, SmtpMailer};
 use crate::policy::{HANDLED, Policies, RoutePolicy};
 use crate::render::{self, Renderer};
 use crate::route::{OnInDoubt, RouteConfig, Router};
@@ -85,6 +88,7 @@ impl Parts {
                 retention: config.store.retention.0,
             },
             policy: self.policies.clone(),
+            account: account(config),
         };
         Ok(Sqlite::open(settings, self.clock.now())?)
     }
@@ -187,14 +191,71 @@ pub fn renderer(config: &Config) -> Result<Renderer, AppError> {
         .map_err(|problems| AppError::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }
 
+/// The account whose quota counts, as the store names it. `None`: the mailer has none.
+pub(super) fn account(config: &Config) -> Option<String> {
+    let m = &config.mailer;
+    let or_default = |part: &Option<String>| part.clone().unwrap_or_else(|| "default".into());
+    match m.kind {
+        MailerKind::Ses => Some(format!("ses/{}/{}", or_default(&m.region), or_default(&m.assume_role_arn))),
+        MailerKind::Smtp => Some(format!("smtp/{}", or_default(&m.host))),
+        MailerKind::Outbox | MailerKind::Discard => None,
+    }
+}
+
+/// What `[quota]` says.
+pub(super) fn wanted(config: &Config) -> Wanted {
+    let quota = &config.quota;
+    let number = |allowance| match allowance {
+        Allowance::Account => None,
+        Allowance::Mails(n) => Some(n),
+    };
+    Wanted {
+        per_second: number(quota.per_second),
+        per_day: number(quota.per_day).map(|n| n as u64),
+        burst: quota.burst,
+        urgent_reserve: quota.urgent_reserve,
+    }
+}
+
 /// # Errors
-/// The kind is one that this version does not have.
-pub(super) fn mailer(config: &Config) -> Result<Arc<dyn Mailer>, AppError> {
-    match config.mailer.kind {
-        MailerKind::Outbox => Ok(Arc::new(OutboxMailer::new(&config.mailer.dir))),
-        MailerKind::Discard => Ok(Arc::new(DiscardMailer::new())),
-        MailerKind::Ses | MailerKind::Smtp => {
-            Err(AppError::Config("mailer.kind: ses and smtp come with the next version".into()))
-        }
+/// What the configuration names for the mailer (a certificate file, a host) can't be used.
+pub async fn mailer(config: &Config) -> Result<Arc<dyn Mailer>, AppError> {
+    Ok(match config.mailer.kind {
+        MailerKind::Outbox => Arc::new(OutboxMailer::new(&config.mailer.dir)),
+        MailerKind::Discard => Arc::new(DiscardMailer::new()),
+        MailerKind::Ses => Arc::new(SesMailer::connect(ses(config)).await),
+        MailerKind::Smtp => Arc::new(SmtpMailer::new(smtp(config)).map_err(AppError::Config)?),
+    })
+}
+
+fn ses(config: &Config) -> ses::Settings {
+    let (m, d) = (&config.mailer, &config.delivery);
+    ses::Settings {
+        region: m.region.clone(),
+        endpoint_url: m.endpoint_url.clone(),
+        identity_arn: m.identity_arn.clone(),
+        configuration_set: m.configuration_set.clone(),
+        assume_role_arn: m.assume_role_arn.clone(),
+        external_id: m.external_id.clone(),
+        raw: m.content == SesContent::Raw,
+        from: m.from.clone(),
+        call_timeout: d.call_timeout.0,
+    }
+}
+
+fn smtp(config: &Config) -> smtp::Settings {
+    let (m, d) = (&config.mailer, &config.delivery);
+    smtp::Settings {
+        host: m.host.clone().unwrap_or_default(),
+        port: m.port,
+        tls: match m.tls {
+            SmtpTls::Starttls => smtp::Tls::Starttls,
+            SmtpTls::Implicit => smtp::Tls::Implicit,
+            SmtpTls::None => smtp::Tls::None,
+        },
+        ca_file: m.ca_file.clone(),
+        login: m.username.clone().zip(m.password.as_ref().map(|p| p.0.clone())),
+        call_timeout: d.call_timeout.0,
+        connections: d.in_flight as usize,
     }
 }

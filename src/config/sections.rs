@@ -114,6 +114,30 @@ pub struct MailerConfig {
     pub kind: MailerKind,
     /// Of kind `outbox`: the folder of `.eml` and `.html` files.
     pub dir: PathBuf,
+    /// Of kind `ses`: the AWS region. Default: what the environment or the profile says.
+    pub region: Option<String>,
+    /// Of kind `ses`: another endpoint than AWS's, for tests and VPC endpoints.
+    pub endpoint_url: Option<String>,
+    /// Of kind `ses`: the ARN of a verified identity in another account that lets this one send in its name.
+    pub identity_arn: Option<String>,
+    /// Of kind `ses`: the configuration set, which SES events need.
+    pub configuration_set: Option<String>,
+    /// Of kind `ses`: a role to assume first, for example in the account that owns the identity.
+    pub assume_role_arn: Option<String>,
+    /// The external id that this role's trust policy asks for.
+    pub external_id: Option<String>,
+    /// Of kind `ses`: `simple` lets SES build the message, `raw` sends ours.
+    pub content: SesContent,
+    /// Of kind `smtp`: the server's name, as its certificate says.
+    pub host: Option<String>,
+    /// Of kind `smtp`. Default: 587 with `starttls`, 465 with `implicit`, 25 with `none`.
+    pub port: Option<u16>,
+    /// Of kind `smtp`.
+    pub tls: SmtpTls,
+    /// Of kind `smtp`: PEM file of certificates to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
     /// One mailbox, `Name <a@b>` or `a@b`.
     pub from: String,
     /// One mailbox for answers.
@@ -125,6 +149,19 @@ impl Default for MailerConfig {
         MailerConfig {
             kind: MailerKind::Outbox,
             dir: "data/outbox".into(),
+            region: None,
+            endpoint_url: None,
+            identity_arn: None,
+            configuration_set: None,
+            assume_role_arn: None,
+            external_id: None,
+            content: SesContent::Simple,
+            host: None,
+            port: None,
+            tls: SmtpTls::Starttls,
+            ca_file: None,
+            username: None,
+            password: None,
             from: "Athenz <access@example.com>".into(),
             reply_to: None,
         }
@@ -140,12 +177,42 @@ pub enum MailerKind {
     Smtp,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SesContent {
+    Simple,
+    Raw,
+}
+
+/// How an SMTP connection is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpTls {
+    /// Plain, then upgraded (RFC 3207); a server that can't is refused.
+    Starttls,
+    /// From the first byte (RFC 8314).
+    Implicit,
+    /// Not at all: on loopback only.
+    None,
+}
+
 /// How many mails the account may send. Accepted, and without effect on `outbox` and `discard`.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuotaConfig {
     pub per_second: Allowance,
+    /// In any 24 hours.
     pub per_day: Allowance,
+    /// So many mails may leave at once after a silence; at most what a second allows.
+    pub burst: u32,
+    /// The part of `per_day` that only urgent routes may use, from 0 to 1.
+    pub urgent_reserve: f64,
+}
+
+impl Default for QuotaConfig {
+    fn default() -> QuotaConfig {
+        QuotaConfig { per_second: Allowance::Account, per_day: Allowance::Account, burst: 1, urgent_reserve: 0.1 }
+    }
 }
 
 /// `"account"` (what the sending account tells), or a number above 0.

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::tree::Node;
-use super::{Allowance, Config, MailerKind, Problem, SourceKind};
+use super::{Config, Problem, SourceKind};
 use crate::span::Span;
 
 mod directory;
+mod mailer;
 mod route;
 
 /// Events may be dated so far in the future (`events.md`): their keys must live at least as long. Brokers redeliver for
@@ -25,7 +26,7 @@ pub fn validate(config: &Config, root: &Node, problems: &mut Vec<Problem>) {
     check.http(config);
     check.store(config);
     check.sources(config);
-    check.mailer(config);
+    mailer::validate(&mut check, config);
     directory::validate(&mut check, config);
     route::validate(&mut check, config);
     check.limits(config);
@@ -178,36 +179,6 @@ impl Check<'_> {
         }
         if config.sources.is_empty() && !self.root.damaged {
             self.warn(&[], "no [[source]]: nothing comes in");
-        }
-    }
-
-    fn mailer(&mut self, config: &Config) {
-        let mailer = &config.mailer;
-        self.mailbox(&["mailer", "from"], &mailer.from);
-        if let Some(reply_to) = &mailer.reply_to {
-            self.mailbox(&["mailer", "reply_to"], reply_to);
-        }
-        if mailer.kind == MailerKind::Outbox && mailer.dir.as_os_str().is_empty() {
-            self.error(&["mailer", "dir"], "is empty; give a folder");
-        }
-        let real = match mailer.kind {
-            MailerKind::Outbox | MailerKind::Discard => None,
-            MailerKind::Ses => Some("SES mailer"),
-            MailerKind::Smtp => Some("SMTP mailer"),
-        };
-        if let Some(what) = real {
-            self.not_yet(&["mailer", "kind"], what, "\"outbox\" or \"discard\"");
-            if config.recipients.allowed_domains.is_empty() {
-                self.missing(
-                    &["recipients"],
-                    "recipients.allowed_domains is required for a mailer that really sends: the domains that may get mail",
-                );
-            }
-        }
-        for (key, allowance) in [("per_second", config.quota.per_second), ("per_day", config.quota.per_day)] {
-            if mailer.kind == MailerKind::Smtp && allowance == Allowance::Account {
-                self.error(&["quota", key], "an SMTP server tells no quota: expected a number");
-            }
         }
     }
 

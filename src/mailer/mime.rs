@@ -2,8 +2,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
-use lettre::message::{Mailbox, Message, MultiPart, SinglePart};
+use lettre::message::header::{self, ContentTransferEncoding, ContentType, HeaderName, HeaderValue, Headers};
+use lettre::message::{Mailbox, Mailboxes, Message, MultiPart, SinglePart};
 
 use super::SendError;
 use crate::model::{AttemptId, Email};
@@ -21,7 +21,48 @@ pub fn check(mail: &Email) -> Result<lettre::Address, SendError> {
     if values.into_iter().any(|v| v.chars().any(char::is_control)) {
         return Err(SendError::Permanent("a header of the mail holds a control character; check its template".into()));
     }
-    Ok(address)
+    on_the_wire(&address).map_err(|e| {
+        SendError::Permanent(format!("the recipient's address is not valid ({e}); correct it in the directory"))
+    })
+}
+
+/// A sender as it stands in a header: a name that is not ASCII is encoded (RFC 2047), a domain that is not is in Punycode.
+///
+/// # Errors
+/// [`SendError::Halted`]: it is no address, which concerns every mail. `key`: where it stands in the configuration.
+pub fn sender(key: &str, value: &str) -> Result<String, SendError> {
+    let mailbox = mailbox(key, value)?;
+    let Some(name) = &mailbox.name else { return Ok(mailbox.email.to_string()) };
+    let mut headers = Headers::new();
+    headers.set(header::From::from(Mailboxes::from(Mailbox::new(Some(name.clone()), mailbox.email))));
+    let folded = headers.to_string();
+    Ok(folded.trim_start_matches("From:").replace("\r\n", "").trim().to_owned())
+}
+
+/// The bare address of a sender, for an envelope.
+///
+/// # Errors
+/// As of [`sender`].
+pub fn address(key: &str, value: &str) -> Result<lettre::Address, SendError> {
+    Ok(mailbox(key, value)?.email)
+}
+
+fn mailbox(key: &str, value: &str) -> Result<Mailbox, SendError> {
+    let wrong = |e: &dyn std::fmt::Display| {
+        SendError::Halted(format!("mailer.{key} is no mail address ({e}); correct the configuration"))
+    };
+    let parsed = value.parse::<Mailbox>().map_err(|e| wrong(&e))?;
+    let email = on_the_wire(&parsed.email).map_err(|e| wrong(&e))?;
+    Ok(Mailbox::new(parsed.name, email))
+}
+
+/// The same address with its domain in ASCII (RFC 5891), as servers without SMTPUTF8 want it.
+fn on_the_wire(address: &lettre::Address) -> Result<lettre::Address, String> {
+    if address.domain().is_ascii() {
+        return Ok(address.clone());
+    }
+    let domain = idna::domain_to_ascii(address.domain()).map_err(|_| "its domain is not valid".to_owned())?;
+    lettre::Address::new(address.user(), domain).map_err(|e| e.to_string())
 }
 
 /// The whole message, lines ended by CRLF.
@@ -30,19 +71,15 @@ pub fn check(mail: &Email) -> Result<lettre::Address, SendError> {
 /// [`SendError::Permanent`] as of [`check`]; [`SendError::Halted`] if the sender is not valid, which concerns every mail.
 pub fn message(mail: &Email, attempt: AttemptId) -> Result<Vec<u8>, SendError> {
     let to = check(mail)?;
-    let sender = |key: &str, value: &str| {
-        let wrong = |e| SendError::Halted(format!("mailer.{key} is no mail address ({e}); correct the configuration"));
-        value.parse::<Mailbox>().map_err(wrong)
-    };
     // `Date` has no years before 1970 here and none after 9999 anywhere.
     let seconds = u64::try_from(mail.date.0 / 1_000_000).unwrap_or(0).min(253_402_300_799);
     let mut builder = Message::builder()
-        .from(sender("from", &mail.from)?)
+        .from(mailbox("from", &mail.from)?)
         .to(Mailbox::new(None, to))
         .date(UNIX_EPOCH + Duration::from_secs(seconds))
         .subject(mail.subject.as_str());
     if let Some(reply_to) = &mail.reply_to {
-        builder = builder.reply_to(sender("reply_to", reply_to)?);
+        builder = builder.reply_to(mailbox("reply_to", reply_to)?);
     }
     for (name, value) in &mail.headers {
         let name = HeaderName::new_from_ascii(name.clone())

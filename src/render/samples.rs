@@ -56,6 +56,7 @@ pub fn contents(items: Vec<Listed>, route: &str) -> Contents {
         open_total: items.len() as u64,
         items,
         at: AT,
+        call_at: AT,
     }
 }
 

@@ -136,13 +136,25 @@ pub struct Status {
     pub paused: Vec<String>,
 }
 
-/// The sender account's bounds. `null`: the mailer has none.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+/// The sender account's bounds and where they stand, in recipients. `null`: without a bound.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Quota {
     pub per_second: Option<f64>,
     pub per_day: Option<u64>,
     /// Mails that left, or may have left, in the last 24 hours.
     pub used_24h: u64,
+    /// Claimed and not settled yet.
+    pub reserved: u64,
+    /// What others sent from the same account, when it was last asked.
+    pub external_24h: u64,
+    /// The part of `per_second` that is used after the server said "too fast"; 1: all of it.
+    pub slowed_to: f64,
+}
+
+impl Default for Quota {
+    fn default() -> Quota {
+        Quota { per_second: None, per_day: None, used_24h: 0, reserved: 0, external_24h: 0, slowed_to: 1.0 }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

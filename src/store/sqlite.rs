@@ -14,6 +14,7 @@ use super::{
     Query, Report, Result, Rows, StoreError, Tidied, Upkeep,
 };
 use crate::model::{Entry, Lease, Receipt, Time};
+use crate::quota::Terms;
 
 mod accept;
 mod act;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub migrate: bool,
     pub limits: Limits,
     pub policy: Arc<dyn Policy>,
+    /// Whose quota counts, for example `ses/eu-west-1`; `None`: the mailer has none.
+    pub account: Option<String>,
 }
 
 pub struct Sqlite {
@@ -66,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) store_id: u32,
     pub(crate) limits: Limits,
     pub(crate) policy: Arc<dyn Policy>,
+    pub(crate) account: Option<String>,
     /// Where the purge goes on; a walk starts anew after a restart.
     pub(crate) purge_cursor: Mutex<purge::Cursor>,
 }
@@ -123,6 +127,7 @@ impl Sqlite {
                 store_id,
                 limits: settings.limits,
                 policy: settings.policy,
+                account: settings.account,
                 purge_cursor: Mutex::default(),
             }),
             lock,
@@ -365,6 +370,10 @@ impl Delivery for Sqlite {
         self.write(now, move |books| mails.iter().map(|mail| begin::begin(books, mail)).collect()).await
     }
 
+    async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
+        self.write(now, move |books| books.account_says(terms, sent_24h)).await
+    }
+
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {
         self.write(now, move |books| evidence.iter().map(|e| learn::learn(books, e)).collect()).await
     }
@@ -403,7 +412,7 @@ impl Upkeep for Sqlite {
     }
 
     async fn gauges(&self, now: Time) -> Result<Gauges> {
-        self.peek(move |conn, _| desk::gauges(conn, now)).await
+        self.peek(move |conn, shared| desk::gauges(conn, shared, now)).await
     }
 }
 

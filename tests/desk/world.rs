@@ -62,6 +62,7 @@ impl World {
             migrate: true,
             limits: Limits { open_items_per_recipient: 10_000, retention: Duration::from_secs(90 * 86_400) },
             policy: Arc::new(Hourly),
+            account: None,
         };
         World { store: Sqlite::open(settings, START).unwrap(), folder }
     }
@@ -97,6 +98,7 @@ impl World {
                 domain_allowed: true,
                 audiences: vec![],
                 send_within: Duration::from_secs(15),
+                lead: Duration::ZERO,
             });
         }
         let begun = self.store.begin(now, Arc::new(intents)).await.unwrap();

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use owlpost::directory::{Audience, Directory, DirectoryError};
 use owlpost::mailer::{Account, Finding, Mailer, MessageId, SendError};
-use owlpost::model::{AttemptId, Email, Entry, Lease, Person, Receipt, Time};
+use owlpost::model::{AttemptId, Email, Entry, Lease, Person, Receipt, Share, Time};
+use owlpost::quota::Terms;
 use owlpost::source::{Ack, Batch, Health, Message, Room, Source, SourceError};
 use owlpost::store::sqlite::Sqlite;
 use owlpost::store::{
@@ -98,6 +99,10 @@ impl Delivery for FaultyStore {
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>> {
         let intents = mails.clone();
         self.call("begin", DELIVERY, self.inner.begin(now, mails), |oracle, begun| oracle.begun(&intents, begun)).await
+    }
+
+    async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
+        self.call("account", OPERATOR, self.inner.account(now, terms, sent_24h), |_, ()| {}).await
     }
 
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {
@@ -349,8 +354,8 @@ impl Mailer for SimMailer {
             0..=61 => Ok(format!("m-{tag}")),
             62..=74 => Err(SendError::Retryable("simulated".into())),
             75..=85 => {
-                let retry_in = Some(Duration::from_secs(dice.below(120)));
-                Err(SendError::Throttled { reason: "simulated".into(), retry_in })
+                let share = if dice.chance(80) { Share::Second } else { Share::Day };
+                Err(SendError::Throttled { reason: "simulated".into(), share })
             }
             86..=88 => Err(SendError::Permanent("simulated".into())),
             89..=91 => Err(SendError::Halted("simulated".into())),

@@ -149,6 +149,7 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
     );
     let all: Arc<dyn Store> = store.clone();
     let deliver = Arc::new(Deliver {
+        quota: None,
         store: all.clone(),
         mailer: Arc::new(SimMailer { world: world.clone() }),
         directory,

@@ -126,7 +126,7 @@ impl OnSqlite {
     }
 
     pub fn settings(&self, policy: Arc<Said>, limits: Limits, opening: Opening) -> Settings {
-        Settings { path: self.path(), opening, migrate: true, limits, policy }
+        Settings { path: self.path(), opening, migrate: true, limits, policy, account: None }
     }
 
     fn look(&self) -> &rusqlite::Connection {

@@ -189,7 +189,7 @@ fn evidence(w: &mut World, dice: &mut Dice) {
         && let Some(mail) = dice.pick(&unsent).cloned()
     {
         let answer = if dice.one_in(2) {
-            Answer::Throttled { retry_in: Duration::from_secs(1), detail: "late".into() }
+            Answer::Throttled { retry_in: Duration::from_secs(1), share: None, detail: "late".into() }
         } else {
             Answer::Retryable { detail: "late".into() }
         };

@@ -168,6 +168,7 @@ impl World {
             domain_allowed: true,
             audiences: leased.audiences.iter().map(|n| (n.event_number, named(&n.references))).collect(),
             send_within: Duration::from_secs(15),
+            lead: Duration::ZERO,
         }
     }
 
@@ -279,7 +280,7 @@ impl World {
 
     pub fn throttled(&mut self, mail: &Mail) -> Learned {
         self.truth(mail, Truth::Unsent);
-        self.learn(mail, Answer::Throttled { retry_in: Duration::from_secs(1), detail: "slow down".into() })
+        self.learn(mail, Answer::Throttled { retry_in: Duration::from_secs(1), share: None, detail: "slow down".into() })
     }
 
     pub fn not_called(&mut self, mail: &Mail) -> Learned {

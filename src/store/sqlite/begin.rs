@@ -24,6 +24,10 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
         books.tidy(no)?;
         return Ok(Begun::Paused);
     }
+    // Only looked at: a mail that turns out to be empty uses no permit.
+    if let Err(later) = books.permit(mail.lead, false)? {
+        return Ok(Begun::NoRate(later));
+    }
     expire(books, no)?;
     follow_audience(books, no, mailbox, &route, mail)?;
     last_gates(books, no, mail)?;
@@ -39,6 +43,10 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
     }
     let items = contents(books, no)?;
     let open_total: i64 = books.tx.prepare_cached(sql::OPEN_OF_MAILBOX)?.query_row([mailbox], |row| row.get(0))?;
+    let call_at = match books.permit(mail.lead, true)? {
+        Ok(at) => at,
+        Err(later) => return Ok(Begun::NoRate(later)),
+    };
     books.set_state(no, DigestState::Sending)?;
     let digest = books.digest_mut(no)?;
     digest.attempts += 1;
@@ -53,6 +61,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
         items,
         open_total: u64::try_from(open_total).unwrap_or(0),
         at: books.now,
+        call_at,
     })))
 }
 

@@ -11,10 +11,13 @@ use crate::store::Result;
 mod digests;
 mod items;
 mod mailboxes;
+mod quota;
 
 pub(super) use digests::Digest;
 pub(super) use items::{Item, urgency};
 use mailboxes::Mailbox;
+use quota::Quota;
+pub(super) use quota::read as read_quota;
 
 #[derive(Clone, Copy)]
 struct Meta {
@@ -39,6 +42,9 @@ pub(super) struct Books<'c> {
     /// Open items of a recipient, counted on first sight.
     open: HashMap<String, i64>,
     deltas: [i64; ItemState::ALL.len()],
+    quota: Option<Quota>,
+    /// Shares of the day that this transaction uses.
+    used_shares: i64,
 }
 
 impl<'c> Books<'c> {
@@ -63,12 +69,15 @@ impl<'c> Books<'c> {
             numbers: HashMap::new(),
             open: HashMap::new(),
             deltas: [0; ItemState::ALL.len()],
+            quota: None,
+            used_shares: 0,
         })
     }
 
     /// Writes what changed. Digests that left the window come first: a mailbox has one unfrozen digest at any moment.
     pub fn close(mut self) -> Result<()> {
         self.write_digests()?;
+        self.write_quota()?;
         let mut add = self.tx.prepare_cached(sql::ADD_DELTA)?;
         for (state, n) in self.deltas.iter().enumerate().filter(|(_, n)| **n != 0) {
             add.execute(params![state as i64, n])?;

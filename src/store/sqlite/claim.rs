@@ -13,16 +13,18 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
     if paused.iter().any(|route| route == "*") {
         return Ok(vec![]);
     }
+    let most = u64::from(ask.limit).min(books.second_room()?);
     let mut taken = Vec::new();
     for priority in Priority::ALL {
-        let room = ask.limit as usize - taken.len();
+        let room = (most - taken.len() as u64).min(books.day_room(priority)?);
         if room == 0 {
-            break;
+            continue;
         }
         for no in due(books, ask, priority, room as u32, !paused.is_empty())? {
             let (mailbox, due_at) = (books.digest(no)?.mailbox, books.digest(no)?.due_at);
             let route = books.mailbox(mailbox)?.route.clone();
             let leased = lease(books, no, &route, ask)?;
+            books.reserve_share();
             let audiences = audiences(books, leased, &route)?;
             taken.push(Leased {
                 lease: Lease { digest: books.digest_id(leased), token: books.digest(leased)?.token },

@@ -2,9 +2,10 @@
 
 use rusqlite::Connection;
 
+use super::books::read_quota;
 use super::{Shared, sql as worker};
 use crate::model::{DigestState, ItemState, Priority, Time};
-use crate::store::{Gauges, Page, Query, Result, Rows};
+use crate::store::{Gauges, Page, Query, QuotaGauges, Result, Rows};
 
 mod digests;
 mod ledger;
@@ -35,12 +36,12 @@ pub(super) fn read(conn: &Connection, shared: &Shared, query: &Query, page: Page
 }
 
 /// For the gauges: a state with more than [`Gauges::CAP`] digests is not counted to its end.
-pub(super) fn gauges(conn: &Connection, now: Time) -> Result<Gauges> {
-    figures(conn, now, Gauges::CAP as i64)
+pub(super) fn gauges(conn: &Connection, shared: &Shared, now: Time) -> Result<Gauges> {
+    figures(conn, shared, now, Gauges::CAP as i64)
 }
 
 /// Counts digests up to `cap` a state; -1: all.
-fn figures(conn: &Connection, now: Time, cap: i64) -> Result<Gauges> {
+fn figures(conn: &Connection, shared: &Shared, now: Time, cap: i64) -> Result<Gauges> {
     let mut gauges = Gauges { items: counts(conn)?.map(rows::count), ..Gauges::default() };
     for state in DigestState::ALL.into_iter().filter(|s| *s != DigestState::Closed) {
         // As the partial indexes are written, so that each count reads no more than its cap.
@@ -61,6 +62,10 @@ fn figures(conn: &Connection, now: Time, cap: i64) -> Result<Gauges> {
     let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
     let size: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
     gauges.size_bytes = rows::count(pages.saturating_mul(size));
+    if let Some(quota) = shared.account.as_deref().map(|a| read_quota(conn, a, now)).transpose()?.flatten() {
+        gauges.quota =
+            Some(QuotaGauges { terms: quota.terms, day: quota.day, factor: quota.rate.factor(now) });
+    }
     Ok(gauges)
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use super::books::{Books, Item};
 use super::closure::{ACCEPTED, FAILED, REFUSED, UNKNOWN};
 use super::sql;
-use crate::model::{AttemptId, DigestState, ItemState, Reason};
+use crate::model::{AttemptId, DigestState, ItemState, Reason, Share};
 use crate::store::{Answer, Evidence, Learned, Result};
 
 /// Longest text of an answer that is kept.
@@ -39,6 +39,12 @@ pub(super) fn learn(books: &mut Books<'_>, evidence: &Evidence) -> Result<Learne
         message_id,
         cut(detail)
     ])?;
+    if let Answer::Throttled { share: Some(share), .. } = &evidence.answer {
+        match share {
+            Share::Second => books.too_fast()?,
+            Share::Day => books.day_is_full()?,
+        }
+    }
     let state = books.digest(no)?.state;
     let mine = matches!(state, DigestState::Sending | DigestState::InDoubt) && books.digest(no)?.attempts == k;
     if outcome == UNKNOWN && out != REFUSED {
@@ -112,6 +118,10 @@ fn sent(books: &mut Books<'_>, no: i64, k: i64, failed: bool, mine: bool) -> Res
         }
     }
     if mine {
+        if books.digest(no)?.state == DigestState::Sending {
+            // A doubt has used it already.
+            books.use_share();
+        }
         let now = books.now;
         books.wait(no, now)?;
     }
@@ -184,6 +194,7 @@ impl Books<'_> {
         let mailbox = self.digest(no)?.mailbox;
         let route = self.mailbox(mailbox)?.route.clone();
         let until = self.now.plus(self.shared.policy.rules(&route).doubt_grace);
+        self.use_share();
         self.set_state(no, DigestState::InDoubt)?;
         self.digest_mut(no)?.until = Some(until);
         self.tidy(no)

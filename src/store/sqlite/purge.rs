@@ -226,6 +226,9 @@ fn drop_digests(books: &Books<'_>, horizon: Time, cursor: &mut Cursor) -> Result
 pub(super) fn roll_up(books: &mut Books<'_>) -> Result<()> {
     books.tx.prepare_cached(sql::ROLL_UP)?.execute([])?;
     books.tx.prepare_cached(sql::CLEAR_DELTAS)?.execute([])?;
+    // Twice the window: a clock that is set back must not find them gone.
+    let old = quota::first_minute(books.now.minus(quota::WINDOW));
+    books.tx.prepare_cached(sql::FORGET_SHARES)?.execute([old])?;
     Ok(())
 }
 

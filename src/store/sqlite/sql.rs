@@ -129,6 +129,22 @@ pub const SETTLE_ATTEMPT: &str = "UPDATE attempt SET outcome = ?3, free = ?4, se
 pub const NOTE_ATTEMPT: &str = "UPDATE attempt SET detail = ?3 WHERE digest_no = ?1 AND n = ?2";
 pub const BURNED: &str = "SELECT count(*) FROM attempt WHERE digest_no = ?1 AND free = 0";
 
+// ---- the account's quota
+pub const QUOTA: &str = "SELECT per_second, per_day, burst, urgent_reserve, external, tat, factor, slowed_at, full_until \
+     FROM quota WHERE account = ?1";
+pub const SAVE_TERMS: &str = "INSERT INTO quota (account, per_second, per_day, burst, urgent_reserve, external, asked_at, tat, \
+     factor, slowed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1.0, ?8) ON CONFLICT (account) DO UPDATE SET \
+     per_second = excluded.per_second, per_day = excluded.per_day, burst = excluded.burst, \
+     urgent_reserve = excluded.urgent_reserve, external = excluded.external, asked_at = excluded.asked_at";
+pub const SAVE_QUOTA: &str = "UPDATE quota SET tat = ?2, factor = ?3, slowed_at = ?4, full_until = ?5 WHERE account = ?1";
+pub const DAY_HAS_ROOM: &str = "UPDATE quota SET full_until = NULL WHERE account = ?1";
+pub const USE_SHARES: &str = "INSERT INTO quota_use (account, minute, n) VALUES (?1, ?2, ?3) \
+     ON CONFLICT (account, minute) DO UPDATE SET n = n + excluded.n";
+pub const USED_SHARES: &str = "SELECT coalesce(sum(n), 0) FROM quota_use WHERE account = ?1 AND minute >= ?2";
+pub const FORGET_SHARES: &str = "DELETE FROM quota_use WHERE minute < ?1";
+/// Every lease and every call holds a share of the day.
+pub const RESERVED: &str = "SELECT count(*) FROM digest WHERE state IN (2, 3, 5) AND state < 5";
+
 // ---- ledger, gates, dead letters
 pub const ADD_DELTA: &str = "INSERT INTO ledger_delta (state, n) VALUES (?1, ?2)";
 pub const COUNTS: &str = "SELECT state, sum(n) FROM (SELECT state, n FROM ledger_total UNION ALL \
@@ -217,6 +233,9 @@ pub const HOT: &[&str] = &[
     BURNED,
     IS_PAUSED,
     IS_SUPPRESSED,
+    QUOTA,
+    USED_SHARES,
+    RESERVED,
     HELD,
     EVENTS_AFTER,
     OPEN_OR_YOUNG,

@@ -16,7 +16,7 @@ const ALL: i64 = -1;
 const DAY: Duration = Duration::from_secs(86_400);
 
 pub(super) fn status(conn: &Connection, shared: &Shared, now: Time) -> Result<Status> {
-    let all = figures(conn, now, ALL)?;
+    let all = figures(conn, shared, now, ALL)?;
     let used: i64 = conn.query_row(sql::USED_SINCE, [now.minus(DAY).0], |row| row.get(0))?;
     let sent: i64 = conn.query_row(worker::META, [], |row| row.get(4))?;
     let mut stopped = conn.prepare(worker::PAUSED)?;
@@ -29,7 +29,14 @@ pub(super) fn status(conn: &Connection, shared: &Shared, now: Time) -> Result<St
         digests: digests(&all),
         mails: Mails { sent: count(sent) },
         dead_letters: all.dead_letters,
-        quota: Quota { per_second: None, per_day: None, used_24h: count(used) },
+        quota: all.quota.map_or(Quota { used_24h: count(used), ..Quota::default() }, |q| Quota {
+            per_second: q.terms.per_second,
+            per_day: q.terms.per_day,
+            used_24h: q.day.used,
+            reserved: q.day.reserved,
+            external_24h: q.day.external,
+            slowed_to: q.factor,
+        }),
         oldest_due_at: all.oldest_due_at.map(|t| t.to_string()),
         paused,
     })

@@ -1,0 +1,211 @@
+//! What an answer of SES means for the mail. The codes are those of the API's model and of AWS's common errors.
+
+use std::error::Error;
+use std::io;
+
+use aws_sdk_sesv2::error::{ProvideErrorMetadata, SdkError};
+
+use super::super::{SendError, without_addresses};
+use crate::model::Share;
+
+pub const NO_REGION: &str = "no AWS region is known: set mailer.region or AWS_REGION";
+
+/// SES says so, in one of several codes, when 24 hours' worth is sent.
+const DAY_WORDS: [&str; 2] = ["daily", "24-hour"];
+
+/// Configuration or account: no mail can leave until somebody acts.
+const HALTED: [&str; 22] = [
+    "AccountSuspendedException",
+    "SendingPausedException",
+    "ConfigurationSetSendingPausedException",
+    "AccountSendingPausedException",
+    "MailFromDomainNotVerifiedException",
+    "NotFoundException",
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "NotAuthorized",
+    "OptInRequired",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+    "UnknownOperationException",
+];
+
+const THROTTLED: [&str; 6] = [
+    "TooManyRequestsException",
+    "ThrottlingException",
+    "Throttling",
+    "ThrottledException",
+    "RequestLimitExceeded",
+    "LimitExceededException",
+];
+
+/// `from`: the sender, whose own verification concerns every mail.
+pub fn class<E, R>(error: &SdkError<E, R>, from: &str) -> SendError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+    R: Status + std::fmt::Debug,
+{
+    match error {
+        SdkError::ConstructionFailure(_) => {
+            SendError::Permanent(format!("the request can't be made: {}", innermost(error)))
+        }
+        SdkError::TimeoutError(_) => SendError::Ambiguous("no answer in time".into()),
+        SdkError::DispatchFailure(failure) => undelivered(error, failure.is_other()),
+        SdkError::ResponseError(response) => {
+            // An answer that is no answer: it may well have been sent.
+            SendError::Ambiguous(format!("an answer that can't be read (HTTP {})", response.raw().status()))
+        }
+        SdkError::ServiceError(service) => {
+            let meta = service.err().meta();
+            refusal(
+                meta.code().unwrap_or_default(),
+                meta.message().unwrap_or_default(),
+                service.raw().status(),
+                from,
+            )
+        }
+        _ => SendError::Ambiguous(innermost(error)),
+    }
+}
+
+/// The status of an HTTP answer.
+pub trait Status {
+    fn status(&self) -> u16;
+}
+
+impl Status for aws_sdk_sesv2::config::http::HttpResponse {
+    fn status(&self) -> u16 {
+        self.status().as_u16()
+    }
+}
+
+/// No answer came. Before the request was written, that is certain; afterwards nobody knows.
+fn undelivered(error: &(dyn Error + 'static), other: bool) -> SendError {
+    let why = innermost(error);
+    if chain(error).any(|e| e.is::<aws_credential_types::provider::error::CredentialsError>()) {
+        return SendError::Halted(format!("no AWS credentials: {why}"));
+    }
+    if chain(error).any(is_tls) {
+        return SendError::Halted(format!("the endpoint's certificate is not accepted: {why}"));
+    }
+    let connecting = chain(error)
+        .filter_map(|e| e.downcast_ref::<hyper_util::client::legacy::Error>())
+        .any(hyper_util::client::legacy::Error::is_connect);
+    if connecting {
+        return SendError::Retryable(format!("SES can't be reached: {why}"));
+    }
+    if other && chain(error).any(|e| e.to_string().contains("identity")) {
+        return SendError::Halted(format!("no AWS credentials: {why}"));
+    }
+    SendError::Ambiguous(format!("the connection broke after the request was begun: {why}"))
+}
+
+/// `std::io::Error` hides what it wraps from its chain.
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<rustls::Error>() || inside.is_some_and(|e| e.is::<rustls::Error>())
+}
+
+fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |e| e.source())
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    without_addresses(&chain(error).last().map(ToString::to_string).unwrap_or_default())
+}
+
+/// SES has answered, and not with an acceptance.
+pub fn refusal(code: &str, message: &str, status: u16, from: &str) -> SendError {
+    let lower = message.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
+    let shown = if code.is_empty() { format!("HTTP {status}") } else { code.to_owned() };
+    let reason = without_addresses(format!("{shown}: {message}").trim_end_matches([':', ' ']));
+    if THROTTLED.contains(&code) || (code.is_empty() && status == 429) {
+        let share = if says(&DAY_WORDS) { Share::Day } else { Share::Second };
+        return SendError::Throttled { reason, share };
+    }
+    if HALTED.contains(&code) || matches!(status, 401 | 403) || (code.is_empty() && matches!(status, 300..400 | 404)) {
+        return SendError::Halted(reason);
+    }
+    match status {
+        // A proxy's or SES's own trouble: the request may have got through.
+        500.. | 408 => SendError::Ambiguous(reason),
+        200..300 => SendError::Ambiguous(reason),
+        // The sender's own identity concerns every mail; a recipient's, in the sandbox, only this one.
+        _ if says(&["not verified"]) && names_sender(&lower, from) => SendError::Halted(reason),
+        _ => SendError::Permanent(reason),
+    }
+}
+
+/// Does the list of identities that failed hold the sender or its domain?
+fn names_sender(message: &str, from: &str) -> bool {
+    let Ok(sender) = from.parse::<lettre::message::Mailbox>() else { return false };
+    let (address, domain) = (sender.email.to_string().to_lowercase(), sender.email.domain().to_lowercase());
+    let words = message.split(|c: char| c.is_whitespace() || matches!(c, ',' | ':' | ';' | '<' | '>' | '"'));
+    words.map(|word| word.trim_end_matches('.')).any(|word| word == address || word == domain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FROM: &str = "Athenz <access@example.com>";
+
+    fn class_of(code: &str, message: &str, status: u16) -> SendError {
+        refusal(code, message, status, FROM)
+    }
+
+    #[test]
+    fn the_rate_and_the_day_are_told_apart_by_words() {
+        let share = |code, message, status| match class_of(code, message, status) {
+            SendError::Throttled { share, .. } => share,
+            other => panic!("{code} {message}: {other:?}"),
+        };
+        assert_eq!(share("TooManyRequestsException", "Maximum sending rate exceeded.", 429), Share::Second);
+        assert_eq!(share("ThrottlingException", "Maximum sending rate exceeded.", 400), Share::Second);
+        assert_eq!(share("ThrottlingException", "Daily message quota exceeded.", 400), Share::Day);
+        assert_eq!(share("LimitExceededException", "Daily message quota exceeded", 400), Share::Day);
+        assert_eq!(share("", "", 429), Share::Second);
+    }
+
+    #[test]
+    fn the_account_and_the_configuration_halt_all_mails() {
+        for code in HALTED {
+            assert!(matches!(class_of(code, "", 400), SendError::Halted(_)), "{code}");
+        }
+        assert!(matches!(class_of("SomethingNew", "", 403), SendError::Halted(_)));
+        assert!(matches!(class_of("", "", 404), SendError::Halted(_)), "a page of something that is not SES");
+    }
+
+    #[test]
+    fn a_refused_message_is_dead_but_an_unverified_sender_stops_everything() {
+        let not_verified = |who: &str| {
+            format!("Email address is not verified. The following identities failed the check in region EU-WEST-1: {who}")
+        };
+        assert!(matches!(class_of("MessageRejected", "bad content", 400), SendError::Permanent(_)));
+        assert!(matches!(class_of("BadRequestException", "", 400), SendError::Permanent(_)));
+        for who in ["access@example.com", "Athenz <access@example.com>", "example.com", "x@y.example, example.com"] {
+            let class = class_of("MessageRejected", &not_verified(who), 400);
+            assert!(matches!(&class, SendError::Halted(_)), "{who}: {class:?}");
+        }
+        let class = class_of("MessageRejected", &not_verified("bob@example.com"), 400);
+        assert!(matches!(&class, SendError::Permanent(why) if !why.contains("bob")), "{class:?}");
+    }
+
+    #[test]
+    fn trouble_behind_the_door_leaves_doubt() {
+        for status in [500, 502, 503, 504] {
+            assert!(matches!(class_of("InternalFailure", "", status), SendError::Ambiguous(_)), "{status}");
+            assert!(matches!(class_of("", "", status), SendError::Ambiguous(_)), "{status}");
+        }
+    }
+}

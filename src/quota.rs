@@ -1,0 +1,145 @@
+//! The sending account's quota: how many recipients a second and in any 24 hours. Pure arithmetic; the numbers that it
+//! needs between two calls stand in one row of the store, so that all who send share them.
+//!
+//! The rate is a GCRA (ITU-T I.371): one theoretical arrival time, no timers. A permit names the moment from which its
+//! call may start and perishes [`SLOT`] later, so no window of any length sees more calls than
+//! `burst + rate * (length + slot)`. Permits are never given back; shares of the day are.
+
+use std::time::Duration;
+
+use crate::model::{Priority, Time};
+
+/// A call starts within this from the moment that its permit names, or not at all.
+pub const SLOT: Duration = Duration::from_millis(200);
+
+/// Permits are given out so far ahead, so that one transaction serves several mails of a fast account.
+const AHEAD: Duration = Duration::from_millis(50);
+
+/// The part of the rate that is used: the server counts with a clock and a network of its own.
+const USED: f64 = 0.995;
+
+/// A server that says "too fast" is believed: the rate falls by this factor, at most once in [`HEED`] ...
+const SLOWER: f64 = 0.7;
+const HEED: Duration = Duration::from_secs(1);
+/// ... never below this part ...
+const SLOWEST: f64 = 0.1;
+/// ... and grows back evenly, from nothing to all within this.
+const RECOVERS_IN: Duration = Duration::from_secs(120);
+
+/// A used share counts for so long (SES: "any 24-hour period").
+pub const WINDOW: Duration = Duration::from_secs(86_400);
+
+/// What may be sent, in recipients.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Terms {
+    /// `None`: as fast as can be.
+    pub per_second: Option<f64>,
+    /// In any 24 hours; `None`: without a bound.
+    pub per_day: Option<u64>,
+    /// May leave at once after a silence; at least 1.
+    pub burst: u32,
+    /// The part of `per_day` that only urgent mails may use.
+    pub urgent_reserve: f64,
+}
+
+/// Where the rate stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// The theoretical arrival time: when the next call would come if all came evenly.
+    pub tat: Time,
+    /// The part of the rate that a server which said "too fast" was granted at `slowed_at`.
+    pub factor: f64,
+    pub slowed_at: Time,
+}
+
+impl Rate {
+    pub const FULL: Rate = Rate { tat: Time::MIN, factor: 1.0, slowed_at: Time::MIN };
+
+    /// The part of the rate that is used now.
+    pub fn factor(&self, now: Time) -> f64 {
+        if self.slowed_at > now {
+            // The clock was set back; that is no reason to be slow until it is where it was.
+            return 1.0;
+        }
+        let recovered = now.since(self.slowed_at).as_secs_f64() / RECOVERS_IN.as_secs_f64();
+        (self.factor + recovered).clamp(SLOWEST, 1.0)
+    }
+
+    /// Recipients a second now; `None`: without a bound.
+    pub fn per_second(&self, terms: &Terms, now: Time) -> Option<f64> {
+        terms.per_second.map(|rate| rate * self.factor(now))
+    }
+
+    /// A permit for one call. `Ok`: it may start from then on, for [`SLOT`]. `Err`: none is free before then.
+    pub fn take(&mut self, terms: &Terms, now: Time) -> Result<Time, Time> {
+        let Some(per_second) = self.per_second(terms, now) else { return Ok(now) };
+        let interval = interval(per_second);
+        let tolerance = interval.saturating_mul(terms.burst.saturating_sub(1));
+        // It was never set further ahead than this: the clock was set back, and would else stop all mail until it is
+        // where it was.
+        let tat = self.tat.min(now.plus(AHEAD).plus(tolerance).plus(interval));
+        let from = tat.minus(tolerance).max(now);
+        let latest = now.plus(AHEAD);
+        if from > latest {
+            return Err(from.minus(AHEAD));
+        }
+        self.tat = tat.max(from).plus(interval);
+        Ok(from)
+    }
+
+    /// The server said that this was too fast.
+    pub fn slow_down(&mut self, now: Time) {
+        // Many calls in flight hear the same thing at once.
+        if self.factor < 1.0 && self.slowed_at <= now && now.since(self.slowed_at) < HEED {
+            return;
+        }
+        self.factor = (self.factor(now) * SLOWER).max(SLOWEST);
+        self.slowed_at = now;
+    }
+}
+
+/// Between two calls of an even stream; rounded up, so that the rate is never exceeded.
+fn interval(per_second: f64) -> Duration {
+    let us = (1_000_000.0 / (per_second * USED)).ceil();
+    // A rate that is no rate (zero, NaN) is as slow as can be: once a day. Casting saturates.
+    Duration::from_micros(if us.is_finite() && us >= 1.0 { (us as u64).min(86_400_000_000) } else { 86_400_000_000 })
+}
+
+/// Where the rolling 24 hours stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Day {
+    /// Ours: sent, or nobody knows.
+    pub used: u64,
+    /// Ours: claimed, and not settled yet. However old, it still counts.
+    pub reserved: u64,
+    /// What others sent from the same account.
+    pub external: u64,
+}
+
+impl Day {
+    /// How many more mails of this priority may be claimed.
+    pub fn room(&self, terms: &Terms, priority: Priority) -> u64 {
+        let Some(per_day) = terms.per_day else { return u64::MAX };
+        let kept = match priority {
+            Priority::Urgent => 0,
+            // Rounded up: even a small quota keeps something back for what is urgent.
+            Priority::Normal | Priority::Bulk => (per_day as f64 * terms.urgent_reserve.clamp(0.0, 1.0)).ceil() as u64,
+        };
+        per_day.saturating_sub(kept).saturating_sub(self.used + self.reserved + self.external)
+    }
+
+    /// What others must have sent if the account says `sent_24h` in all.
+    pub fn external(&self, sent_24h: u64) -> u64 {
+        sent_24h.saturating_sub(self.used)
+    }
+}
+
+/// The minute in which a share was used; shares of a minute leave the window together, with the last of them.
+pub fn minute(at: Time) -> i64 {
+    at.0.div_euclid(60_000_000)
+}
+
+/// Minutes before this one are out of the window.
+pub fn first_minute(now: Time) -> i64 {
+    minute(now.minus(WINDOW))
+}
