@@ -198,7 +198,8 @@ impl Worker {
                 wanted: parts::wanted(config),
             };
             let (vitals, w, ask, stop) = (self.vitals.clone(), wake.clone(), gate.ask.clone(), self.stops[2].clone());
-            self.groups[2].spawn(async move { (ACCOUNT, watch.run(vitals, w, ask, stop).await.map_err(AppError::from)) });
+            self.groups[2]
+                .spawn(async move { (ACCOUNT, watch.run(vitals, w, ask, stop).await.map_err(AppError::from)) });
         }
         let deliver = Arc::new(Deliver {
             store: store.clone(),

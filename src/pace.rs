@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use governor::clock::{Clock, Reference as _};
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
@@ -20,7 +21,7 @@ const TOLERANCE: Duration = Duration::from_millis(5);
 /// Faster than the permits come (which use 0.995 of the rate), so that what was late catches up; slower than the server.
 const USED: f64 = 0.9975;
 
-type Limiter = RateLimiter<NotKeyed, InMemoryState, Monotonic>;
+type Limiter = RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>;
 
 /// tokio's clock, which tests can pause; governor's own waiting could not be.
 #[derive(Clone, Debug)]
@@ -64,8 +65,7 @@ impl Pace {
             match limiter.check_n(cells) {
                 Ok(Ok(())) => return Instant::now() <= by,
                 Ok(Err(later)) => {
-                    let clock = limiter.clock();
-                    let wait: Duration = later.earliest_possible().duration_since(clock.now()).into();
+                    let wait = later.wait_time_from(limiter.clock().now());
                     let at = Instant::now() + wait;
                     if at > by {
                         return false;

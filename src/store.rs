@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::{
-    AttemptId, Contents, DigestState, Entry, ItemState, Lease, Person, Priority, Receipt, Share, Time,
-};
+use crate::model::{AttemptId, Contents, DigestState, Entry, ItemState, Lease, Person, Priority, Receipt, Share, Time};
 use crate::quota::{Day, Terms};
 
 pub mod desk;

@@ -145,7 +145,7 @@ impl Office {
                 stop.clone(),
             );
             let deliver = Arc::new(Deliver {
-        quota: None,
+                quota: None,
                 store: all.clone(),
                 mailer: self.mailer.clone(),
                 directory: parts.directory.clone(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AppError;
-use crate::clock::Clock;
 use crate::account::Wanted;
+use crate::clock::Clock;
 use crate::config::{AddressRule, Allowance, Config, DirectoryKind, MailerKind, SesContent, SmtpTls};
 use crate::decode::{self, Decoder};
 use crate::directory::{ChainDirectory, Directory, FileDirectory, Rule, RulesDirectory};

@@ -87,7 +87,8 @@ impl SesMailer {
 
     /// What SES makes the message of.
     fn content(&self, mail: &Email, tag: AttemptId) -> Result<EmailContent, SendError> {
-        let broken = |e: aws_sdk_sesv2::error::BuildError| SendError::Permanent(format!("the mail is not complete: {e}"));
+        let broken =
+            |e: aws_sdk_sesv2::error::BuildError| SendError::Permanent(format!("the mail is not complete: {e}"));
         if self.settings.raw {
             let raw = RawMessage::builder().data(Blob::new(mime::message(mail, tag)?)).build().map_err(broken)?;
             return Ok(EmailContent::builder().raw(raw).build());

@@ -280,7 +280,10 @@ impl World {
 
     pub fn throttled(&mut self, mail: &Mail) -> Learned {
         self.truth(mail, Truth::Unsent);
-        self.learn(mail, Answer::Throttled { retry_in: Duration::from_secs(1), share: None, detail: "slow down".into() })
+        self.learn(
+            mail,
+            Answer::Throttled { retry_in: Duration::from_secs(1), share: None, detail: "slow down".into() },
+        )
     }
 
     pub fn not_called(&mut self, mail: &Mail) -> Learned {

@@ -61,15 +61,17 @@ fn ses(check: &mut Check<'_>, mailer: &MailerConfig) {
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
         if !matches!(scheme, "http" | "https") || name.is_empty() {
-            check.error(&["mailer", "endpoint_url"], "not a web address: expected https://HOST or http://127.0.0.1:PORT");
+            check.error(
+                &["mailer", "endpoint_url"],
+                "not a web address: expected https://HOST or http://127.0.0.1:PORT",
+            );
         } else if scheme == "http" && !is_loopback(name) {
             check.error(&["mailer", "endpoint_url"], "http:// is for this machine only; use https://");
         }
     }
-    for (key, value, part) in [
-        ("identity_arn", &mailer.identity_arn, ":identity/"),
-        ("assume_role_arn", &mailer.assume_role_arn, ":role/"),
-    ] {
+    for (key, value, part) in
+        [("identity_arn", &mailer.identity_arn, ":identity/"), ("assume_role_arn", &mailer.assume_role_arn, ":role/")]
+    {
         if value.as_deref().is_some_and(|arn| !arn.starts_with("arn:") || !arn.contains(part)) {
             check.error(&["mailer", key], format!("not an ARN of this kind: expected \"arn:aws:…{part}NAME\""));
         }
@@ -91,7 +93,10 @@ fn smtp(check: &mut Check<'_>, mailer: &MailerConfig) {
     if host.is_empty() {
         check.missing(&["mailer"], "kind = \"smtp\" needs a host");
     } else if host.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@')) {
-        check.error(&["mailer", "host"], "not a host: expected a name as in \"smtp.example.com\"; the port has a key of its own");
+        check.error(
+            &["mailer", "host"],
+            "not a host: expected a name as in \"smtp.example.com\"; the port has a key of its own",
+        );
     } else if mailer.tls == SmtpTls::None && !is_loopback(host) {
         check.error(&["mailer", "tls"], "\"none\" is for this machine only; use \"starttls\" or \"implicit\"");
     }

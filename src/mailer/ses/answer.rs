@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use aws_sdk_sesv2::config::http::HttpResponse;
 use aws_sdk_sesv2::error::{ProvideErrorMetadata, SdkError};
 
 use super::super::{SendError, without_addresses};
@@ -49,10 +50,9 @@ const THROTTLED: [&str; 6] = [
 ];
 
 /// `from`: the sender, whose own verification concerns every mail.
-pub fn class<E, R>(error: &SdkError<E, R>, from: &str) -> SendError
+pub fn class<E>(error: &SdkError<E, HttpResponse>, from: &str) -> SendError
 where
     E: ProvideErrorMetadata + Error + 'static,
-    R: Status + std::fmt::Debug,
 {
     match error {
         SdkError::ConstructionFailure(_) => {
@@ -62,29 +62,18 @@ where
         SdkError::DispatchFailure(failure) => undelivered(error, failure.is_other()),
         SdkError::ResponseError(response) => {
             // An answer that is no answer: it may well have been sent.
-            SendError::Ambiguous(format!("an answer that can't be read (HTTP {})", response.raw().status()))
+            SendError::Ambiguous(format!("an answer that can't be read (HTTP {})", response.raw().status().as_u16()))
         }
         SdkError::ServiceError(service) => {
             let meta = service.err().meta();
             refusal(
                 meta.code().unwrap_or_default(),
                 meta.message().unwrap_or_default(),
-                service.raw().status(),
+                service.raw().status().as_u16(),
                 from,
             )
         }
         _ => SendError::Ambiguous(innermost(error)),
-    }
-}
-
-/// The status of an HTTP answer.
-pub trait Status {
-    fn status(&self) -> u16;
-}
-
-impl Status for aws_sdk_sesv2::config::http::HttpResponse {
-    fn status(&self) -> u16 {
-        self.status().as_u16()
     }
 }
 
@@ -116,7 +105,12 @@ fn is_tls(error: &(dyn Error + 'static)) -> bool {
 }
 
 fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |e| e.source())
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let here = next?;
+        next = here.source();
+        Some(here)
+    })
 }
 
 fn innermost(error: &(dyn Error + 'static)) -> String {
@@ -189,7 +183,9 @@ mod tests {
     #[test]
     fn a_refused_message_is_dead_but_an_unverified_sender_stops_everything() {
         let not_verified = |who: &str| {
-            format!("Email address is not verified. The following identities failed the check in region EU-WEST-1: {who}")
+            format!(
+                "Email address is not verified. The following identities failed the check in region EU-WEST-1: {who}"
+            )
         };
         assert!(matches!(class_of("MessageRejected", "bad content", 400), SendError::Permanent(_)));
         assert!(matches!(class_of("BadRequestException", "", 400), SendError::Permanent(_)));

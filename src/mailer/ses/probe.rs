@@ -35,9 +35,7 @@ fn bad(what: impl Into<String>) -> Finding {
 }
 
 /// A call within its time, or why there is no answer.
-async fn asked<T, E, R>(
-    call: impl Future<Output = Result<T, SdkError<E, R>>>,
-) -> Result<T, String>
+async fn asked<T, E, R>(call: impl Future<Output = Result<T, SdkError<E, R>>>) -> Result<T, String>
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
@@ -58,9 +56,11 @@ where
 
 async fn identity(mailer: &SesMailer) -> Finding {
     match asked(mailer.sts.get_caller_identity().send()).await {
-        Ok(who) => {
-            good(format!("sts: this process is {} in account {}", who.arn().unwrap_or("?"), who.account().unwrap_or("?")))
-        }
+        Ok(who) => good(format!(
+            "sts: this process is {} in account {}",
+            who.arn().unwrap_or("?"),
+            who.account().unwrap_or("?")
+        )),
         Err(why) => bad(format!(
             "sts: AWS does not say who this process is: {why}; check AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE (EKS, \
              GKE), the profile, or the keys"

@@ -47,7 +47,12 @@ pub fn class(step: Step, error: &Error) -> SendError {
 
 /// Without a code: the connection broke, the time was over, or the answer was none.
 pub fn verdict(step: Step, code: Option<&str>, said: &str) -> SendError {
-    let shown = without_addresses(&format!("{}: {}{}{said}", step.words(), code.unwrap_or_default(), if code.is_some() { " " } else { "" }));
+    let shown = without_addresses(&format!(
+        "{}: {}{}{said}",
+        step.words(),
+        code.unwrap_or_default(),
+        if code.is_some() { " " } else { "" }
+    ));
     let Some(code) = code else {
         return match step {
             // Nobody knows whether the last dot arrived.

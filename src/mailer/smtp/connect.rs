@@ -92,9 +92,8 @@ impl Dialler {
                 Box::new(Secured(tls))
             }
         };
-        let mut smtp = AsyncSmtpConnection::connect_with_transport(stream, &self.hello)
-            .await
-            .map_err(fail(Step::Greeting))?;
+        let mut smtp =
+            AsyncSmtpConnection::connect_with_transport(stream, &self.hello).await.map_err(fail(Step::Greeting))?;
         if let Some(parameters) = &self.starttls {
             if !smtp.can_starttls() {
                 let why = "the server offers no STARTTLS; set mailer.tls = \"implicit\" if its port speaks TLS at once";
@@ -136,7 +135,9 @@ impl Dialler {
             None => "no login".to_owned(),
         };
         let mut found = Vec::new();
-        for (step, what) in [(Step::Greeting, format!("{to} answers")), (Step::Tls, tls.to_owned()), (Step::Login, login)] {
+        for (step, what) in
+            [(Step::Greeting, format!("{to} answers")), (Step::Tls, tls.to_owned()), (Step::Login, login)]
+        {
             if failed == Some(step) {
                 found.push(Finding { ok: false, what: format!("smtp: {to}: {why}") });
                 return found;
@@ -203,8 +204,7 @@ fn extra(settings: &Settings) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn parameters(settings: &Settings, extra: &[CertificateDer<'static>]) -> Result<TlsParameters, String> {
-    let mut builder =
-        TlsParametersBuilder::new(settings.host.clone()).certificate_store(CertificateStore::Default);
+    let mut builder = TlsParametersBuilder::new(settings.host.clone()).certificate_store(CertificateStore::Default);
     for der in extra {
         let certificate = Certificate::from_der(der.to_vec()).map_err(|e| format!("mailer.ca_file: {e}"))?;
         builder = builder.add_root_certificate(certificate);

@@ -63,8 +63,7 @@ fn figures(conn: &Connection, shared: &Shared, now: Time, cap: i64) -> Result<Ga
     let size: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
     gauges.size_bytes = rows::count(pages.saturating_mul(size));
     if let Some(quota) = shared.account.as_deref().map(|a| read_quota(conn, a, now)).transpose()?.flatten() {
-        gauges.quota =
-            Some(QuotaGauges { terms: quota.terms, day: quota.day, factor: quota.rate.factor(now) });
+        gauges.quota = Some(QuotaGauges { terms: quota.terms, day: quota.day, factor: quota.rate.factor(now) });
     }
     Ok(gauges)
 }

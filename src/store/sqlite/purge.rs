@@ -10,6 +10,7 @@ use super::books::Books;
 use super::sql;
 use super::subject::topic;
 use crate::model::{ItemState, Time, Topic};
+use crate::quota;
 use crate::store::{Result, Tidied};
 
 /// Events looked at, and events and items deleted, a call (a family that leaves together may be more): a transaction of

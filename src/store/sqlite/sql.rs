@@ -136,7 +136,8 @@ pub const SAVE_TERMS: &str = "INSERT INTO quota (account, per_second, per_day, b
      factor, slowed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1.0, ?8) ON CONFLICT (account) DO UPDATE SET \
      per_second = excluded.per_second, per_day = excluded.per_day, burst = excluded.burst, \
      urgent_reserve = excluded.urgent_reserve, external = excluded.external, asked_at = excluded.asked_at";
-pub const SAVE_QUOTA: &str = "UPDATE quota SET tat = ?2, factor = ?3, slowed_at = ?4, full_until = ?5 WHERE account = ?1";
+pub const SAVE_QUOTA: &str =
+    "UPDATE quota SET tat = ?2, factor = ?3, slowed_at = ?4, full_until = ?5 WHERE account = ?1";
 pub const DAY_HAS_ROOM: &str = "UPDATE quota SET full_until = NULL WHERE account = ?1";
 pub const USE_SHARES: &str = "INSERT INTO quota_use (account, minute, n) VALUES (?1, ?2, ?3) \
      ON CONFLICT (account, minute) DO UPDATE SET n = n + excluded.n";
