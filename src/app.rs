@@ -30,7 +30,7 @@ use crate::vitals::Vitals;
 
 mod parts;
 
-pub use parts::{Parts, renderer, try_renderer};
+pub use parts::{Parts, mailer, renderer, try_renderer};
 
 /// Why the worker can't start, or had to end.
 #[derive(Debug, thiserror::Error)]

@@ -7,20 +7,24 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 
+pub mod browser;
 pub mod check;
 pub mod dead_letters;
 pub mod demo;
 pub mod digests;
 pub mod ledger;
+pub mod live;
 pub mod migrate;
 pub mod open;
 pub mod output;
+pub mod pause;
 pub mod preview;
 pub mod publish;
 pub mod run;
 pub mod schema;
 pub mod since;
 pub mod status;
+pub mod suppressions;
 pub mod table;
 pub mod why;
 
@@ -46,6 +50,9 @@ pub enum Command {
     Ledger(ledger::Args),
     DeadLetters(dead_letters::Args),
     Digests(digests::Args),
+    Suppressions(suppressions::Args),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
     Migrate(migrate::Args),
     Schema(schema::Args),
 }
@@ -90,6 +97,9 @@ pub fn main() -> ExitCode {
         Command::Ledger(args) => ledger::run(args, &config),
         Command::DeadLetters(args) => dead_letters::run(args, &config),
         Command::Digests(args) => digests::run(args, &config),
+        Command::Suppressions(args) => suppressions::run(args, &config),
+        Command::Pause(args) => pause::pause(args, &config),
+        Command::Resume(args) => pause::resume(args, &config),
         Command::Migrate(args) => migrate::run(args, &config),
         Command::Schema(args) => schema::run(args),
     };

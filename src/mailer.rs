@@ -46,7 +46,7 @@ pub struct Account {
 }
 
 /// Something `check --live` found out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
     pub ok: bool,
     pub what: String,

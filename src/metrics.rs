@@ -10,6 +10,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::model::{DigestState, ItemState, Time};
+use crate::quota::Day;
 
 const EVENTS: &str = "owlpost_events_total";
 const ITEMS: &str = "owlpost_items";
@@ -27,6 +28,12 @@ const PURGED: &str = "owlpost_purged_items_total";
 const LEASES_EXPIRED: &str = "owlpost_leases_expired_total";
 const SOURCE_UP: &str = "owlpost_source_up";
 const BREAKER: &str = "owlpost_breaker_state";
+const QUOTA_PER_SECOND: &str = "owlpost_quota_per_second";
+const QUOTA_PER_DAY: &str = "owlpost_quota_per_day";
+const QUOTA_USED: &str = "owlpost_quota_used_24h";
+const QUOTA_RESERVED: &str = "owlpost_quota_reserved";
+const QUOTA_EXTERNAL: &str = "owlpost_quota_external_24h";
+const QUOTA_FACTOR: &str = "owlpost_quota_rate_factor";
 const BUILD_INFO: &str = "owlpost_build_info";
 const HTTP_REQUESTS: &str = "owlpost_http_requests_total";
 const RESIDENT: &str = "owlpost_process_resident_memory_bytes";
@@ -177,6 +184,18 @@ fn describe() {
     describe_counter!(LEASES_EXPIRED, "Leases that ended because their worker did not come back in time.");
     describe_gauge!(SOURCE_UP, "1 if the source gives messages or is at its end, 0 if it is down.");
     describe_gauge!(BREAKER, "Whether mails are let through to the mailer: 0 closed (they are), 1 probing, 2 open.");
+    describe_gauge!(QUOTA_PER_SECOND, "Recipients a second that the account may send; +Inf: without a bound.");
+    describe_gauge!(QUOTA_PER_DAY, "Recipients in any 24 hours that the account may send; +Inf: without a bound.");
+    describe_gauge!(QUOTA_USED, "Recipients of this store's mails in the last 24 hours.");
+    describe_gauge!(QUOTA_RESERVED, "Mails that are claimed or in a call, and count for the 24 hours already.");
+    describe_gauge!(
+        QUOTA_EXTERNAL,
+        "Recipients that others sent to from the same account in 24 hours, when last asked."
+    );
+    describe_gauge!(
+        QUOTA_FACTOR,
+        "The part of the rate that is used after the server said that it was too fast; 1: all."
+    );
     describe_gauge!(BUILD_INFO, "Always 1; the version stands in the label.");
     describe_counter!(HTTP_REQUESTS, "Requests to the listener by status.");
     describe_gauge!(RESIDENT, "Resident memory of this process.");
@@ -202,6 +221,7 @@ pub fn touch(sources: &[&str], mailer: &str) {
     }
     STATUSES.iter().for_each(|status| counter!(HTTP_REQUESTS, "status" => *status).absolute(0));
     breaker(mailer, Breaker::Closed);
+    quota(None, None, &Day::default(), 1.0);
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
@@ -259,6 +279,16 @@ pub fn dead_letters(count: u64) {
 
 pub fn store_size(size_bytes: u64) {
     gauge!(STORE_SIZE).set(size_bytes as f64);
+}
+
+/// The account's quota; without one, everything is unbounded and unused.
+pub fn quota(per_second: Option<f64>, per_day: Option<u64>, day: &Day, factor: f64) {
+    gauge!(QUOTA_PER_SECOND).set(per_second.unwrap_or(f64::INFINITY));
+    gauge!(QUOTA_PER_DAY).set(per_day.map_or(f64::INFINITY, |n| n as f64));
+    gauge!(QUOTA_USED).set(day.used as f64);
+    gauge!(QUOTA_RESERVED).set(day.reserved as f64);
+    gauge!(QUOTA_EXTERNAL).set(day.external as f64);
+    gauge!(QUOTA_FACTOR).set(factor);
 }
 
 pub fn purged(items: u64) {

@@ -146,6 +146,9 @@ impl Upkeep {
         metrics::oldest_due(gauges.oldest_due_at);
         metrics::dead_letters(gauges.dead_letters);
         metrics::store_size(gauges.size_bytes);
+        if let Some(quota) = &gauges.quota {
+            metrics::quota(quota.terms.per_second, quota.terms.per_day, &quota.day, quota.factor);
+        }
         Ok(())
     }
 }

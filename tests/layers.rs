@@ -16,7 +16,8 @@ const LAYERS: &[&[&str]] = &[
     &["schedule"],
     // Traits, and below each its adapters.
     &["source", "store", "mailer", "directory"],
-    &["metrics", "telemetry", "clock", "quota"],
+    &["metrics", "telemetry", "clock"],
+    &["quota"],
     &["model", "zone"],
     &["span"],
 ];

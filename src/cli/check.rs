@@ -7,16 +7,21 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{Failure, Outcome};
+use super::output::clean;
+use super::{Failure, Outcome, live};
 use crate::app;
 use crate::config::{self, Config, DirectoryKind, Problem, Severity, SourceKind};
 use crate::directory::FileDirectory;
+use crate::mailer::Finding;
 use crate::model::Priority;
 use crate::render;
 
 /// Every problem in configuration, routes and templates, at once
 #[derive(clap::Args)]
 pub struct Args {
+    /// Also reaches the store and the mail server, and says who AWS takes this process for; sends nothing
+    #[arg(long)]
+    live: bool,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -31,6 +36,9 @@ struct Checked {
     sources: Vec<Source>,
     routes: Vec<Route>,
     directories: Vec<Directory>,
+    /// What `--live` found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<Vec<Finding>>,
 }
 
 #[derive(Serialize)]
@@ -59,9 +67,13 @@ struct Directory {
     rules: usize,
 }
 
-/// Exit 0 if there is nothing but warnings, else 2.
+/// Exit 0 if there is nothing but warnings, else 2; 1 if only `--live` found something wrong.
 pub fn run(args: Args, files: &[PathBuf]) -> Outcome {
-    let checked = checked(files, config::load(files, config::environment()));
+    let mut checked = checked(files, config::load(files, config::environment()));
+    if args.live && checked.ok {
+        checked.live = Some(live::probe(&super::load(files)?)?);
+    }
+    let well = checked.live.iter().flatten().all(|found| found.ok);
     let text = if args.json {
         let json = serde_json::to_string_pretty(&checked);
         json.map_err(|error| Failure::failed(format!("the result is no JSON: {error}")))? + "\n"
@@ -71,7 +83,11 @@ pub fn run(args: Args, files: &[PathBuf]) -> Outcome {
     anstream::stdout()
         .write_all(text.as_bytes())
         .map_err(|error| Failure::failed(format!("the result can't be written: {error}")))?;
-    Ok(if checked.ok { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(match (checked.ok, well) {
+        (false, _) => ExitCode::from(2),
+        (true, false) => ExitCode::FAILURE,
+        (true, true) => ExitCode::SUCCESS,
+    })
 }
 
 fn checked(files: &[PathBuf], loaded: Result<Config, Vec<Problem>>) -> Checked {
@@ -95,6 +111,7 @@ fn checked(files: &[PathBuf], loaded: Result<Config, Vec<Problem>>) -> Checked {
         sources: config.sources.into_iter().map(source).collect(),
         routes: config.routes.into_iter().map(route).collect(),
         directories: config.directories.into_iter().map(directory).collect(),
+        live: None,
     }
 }
 
@@ -197,6 +214,13 @@ fn human(checked: &Checked) -> String {
             None => format!("{} {}", directory.rules, if directory.rules == 1 { "rule" } else { "rules" }),
         };
         let _ = writeln!(out, "  {:<16} {} {what}", directory.name.as_deref().unwrap_or("-"), directory.kind);
+    }
+    if let Some(live) = &checked.live {
+        let _ = writeln!(out, "{bold}live{bold:#}");
+        for found in live {
+            let (style, mark) = if found.ok { (green, "✓") } else { (red, "✗") };
+            let _ = writeln!(out, "  {style}{mark}{style:#} {}", clean(&found.what));
+        }
     }
     out
 }

@@ -19,6 +19,7 @@ use crate::telemetry;
 
 mod books;
 mod day;
+pub mod endpoint;
 mod folder;
 mod story;
 

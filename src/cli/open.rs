@@ -55,6 +55,11 @@ impl Office {
         Ok(Office { config, parts, store: Box::new(store), runtime })
     }
 
+    /// The names of the configured routes.
+    pub fn routes(&self) -> Vec<&str> {
+        self.config.routes.iter().map(|r| r.name.as_str()).collect()
+    }
+
     pub fn now(&self) -> Time {
         self.parts.clock.now()
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, browser};
 use crate::app;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
@@ -29,6 +29,9 @@ pub struct Args {
     /// Writes .html, .txt and .eml of each mail into this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Shows the HTML in a browser; without --out, from a folder of its own among the system's temporary files
+    #[arg(long)]
+    open: bool,
     /// Prints a JSON array, an object a mail
     #[arg(long)]
     json: bool,
@@ -53,15 +56,17 @@ pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
         return Err(Failure::usage(format!("there is no template {name:?}; there are {known}")));
     }
     let given = args.events.as_deref().map(|path| read_events(path, &config, now)).transpose()?;
-    let mut printed = Vec::new();
+    let (mut printed, mut pages) = (Vec::new(), Vec::new());
+    let out = args.out.clone().or_else(|| args.open.then(|| std::env::temp_dir().join("owlpost-preview")));
     for (name, template, contents) in plan(&args, &renderer, given, now) {
         let mail = renderer.render(&contents, &template).map_err(|e| Failure::failed(format!("{name}: {e}")))?;
         let whole = mime::message(&mail, contents.attempt).map_err(|e| Failure::failed(format!("{name}: {e}")))?;
         let mut files = Vec::new();
-        if let Some(dir) = &args.out {
+        if let Some(dir) = &out {
             for (ending, bytes) in [("html", mail.html.as_bytes()), ("txt", mail.text.as_bytes()), ("eml", &whole)] {
                 files.push(write(dir, &format!("{name}.{ending}"), bytes)?);
             }
+            pages.push(dir.join(format!("{name}.html")));
         }
         if args.json {
             printed.push(serde_json::json!({
@@ -80,6 +85,9 @@ pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
     }
     if args.json {
         anstream::println!("{:#}", Value::Array(printed));
+    }
+    if args.open {
+        pages.iter().try_for_each(|page| browser::open(page))?;
     }
     Ok(ExitCode::SUCCESS)
 }

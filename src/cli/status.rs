@@ -9,7 +9,7 @@ use super::open::Office;
 use super::output::{self, Out, Written, clean, seconds, written};
 use super::{Failure, Outcome};
 use crate::model::Time;
-use crate::store::desk::{Status, Verified};
+use crate::store::desk::{Quota, Status, Verified};
 use crate::store::{Page, Query, Rows};
 
 /// The ledger, digests by state, lateness
@@ -94,6 +94,7 @@ fn tell(out: &mut Out, status: &Status, now: Time) -> Written {
             out.line(&format!("  {what:<NAME$}{n:>width$}"))?;
         }
     }
+    quota(out, &status.quota)?;
     out.heading("Store")?;
     let mib = status.size_bytes as f64 / 1_048_576.0;
     out.line(&format!("  {:<NAME$}{}, schema {}, {mib:.1} MiB", "id", status.store_id, status.schema_version))?;
@@ -106,6 +107,23 @@ fn tell(out: &mut Out, status: &Status, now: Time) -> Written {
         out.line(&format!("  {:<NAME$}{what}", "paused"))?;
     }
     Ok(())
+}
+
+/// What the sending account may send; nothing where the mailer has none.
+fn quota(out: &mut Out, quota: &Quota) -> Written {
+    if quota.per_second.is_none() && quota.per_day.is_none() {
+        return Ok(());
+    }
+    out.heading("Quota")?;
+    let bound = |n: Option<String>| n.unwrap_or_else(|| "without a bound".into());
+    let slowed =
+        if quota.slowed_to < 1.0 { format!(", slowed to {:.0} %", quota.slowed_to * 100.0) } else { String::new() };
+    out.line(&format!("  {:<NAME$}{}{slowed}", "per second", bound(quota.per_second.map(|n| n.to_string()))))?;
+    out.line(&format!("  {:<NAME$}{}", "per 24 hours", bound(quota.per_day.map(|n| n.to_string()))))?;
+    out.line(&format!(
+        "  {:<NAME$}{} here, {} by others, {} reserved",
+        "used", quota.used_24h, quota.external_24h, quota.reserved
+    ))
 }
 
 fn verdict(out: &mut Out, verified: &Verified) -> Written {

@@ -66,6 +66,8 @@ pub enum Query {
     Why {
         id: String,
     },
+    /// Addresses that must not be mailed; `Page::after` is how many were read.
+    Suppressions,
 }
 
 #[derive(Clone, Debug)]
@@ -88,6 +90,10 @@ pub enum Rows {
     },
     /// `None`: nothing has that id.
     Why(Option<Box<History>>),
+    Suppressions {
+        rows: Vec<Suppression>,
+        next: Option<i64>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -304,6 +310,15 @@ pub struct Step {
     pub message_id: Option<String>,
 }
 
+/// An address that must not be mailed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Suppression {
+    /// In lower case.
+    pub address: String,
+    pub reason: String,
+    pub since: String,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Held digests become due now.
@@ -325,6 +340,14 @@ pub enum Command {
     },
     Discard {
         ids: Vec<String>,
+    },
+    /// No mail to these addresses from now on. What is no address is refused.
+    Suppress {
+        addresses: Vec<String>,
+        reason: String,
+    },
+    Unsuppress {
+        addresses: Vec<String>,
     },
     /// `None`: everything.
     Pause {

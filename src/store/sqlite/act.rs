@@ -34,6 +34,24 @@ pub(super) fn act(books: &mut Books<'_>, command: &Command) -> Result<Report> {
                 }
             }
         }
+        Command::Suppress { addresses, reason } => {
+            for address in addresses {
+                if !address.contains('@') || address.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                    report.refused.push(format!("{address}: not a mail address"));
+                    continue;
+                }
+                report.changed += books.tx.prepare_cached(sql::SUPPRESS)?.execute(params![
+                    address.to_lowercase(),
+                    reason,
+                    books.now.0
+                ])? as u64;
+            }
+        }
+        Command::Unsuppress { addresses } => {
+            for address in addresses {
+                report.changed += books.tx.prepare_cached(sql::UNSUPPRESS)?.execute([address.to_lowercase()])? as u64;
+            }
+        }
         Command::Pause { route } => {
             let route = route.as_deref().unwrap_or("*");
             report.changed = books.tx.prepare_cached(sql::PAUSE)?.execute(params![route, books.now.0])? as u64;

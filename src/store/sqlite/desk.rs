@@ -13,6 +13,7 @@ mod letters;
 mod rows;
 mod sql;
 mod status;
+mod suppressions;
 mod verify;
 mod why;
 
@@ -31,6 +32,7 @@ pub(super) fn read(conn: &Connection, shared: &Shared, query: &Query, page: Page
         }
         Query::DeadLetter { id } => Ok(Rows::DeadLetter(letters::letter(conn, shared, id)?)),
         Query::Ledger { since, recipient } => ledger::ledger(conn, shared, *since, recipient.as_deref(), page),
+        Query::Suppressions => suppressions::suppressions(conn, page),
         Query::Why { id } => Ok(Rows::Why(why::why(conn, shared, id)?.map(Box::new))),
     }
 }

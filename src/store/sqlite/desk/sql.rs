@@ -128,3 +128,5 @@ pub const DELIVERED_BY_NOTHING: &str = "SELECT i.event_no, i.mailbox_no, i.diges
      AND a.n < coalesce(r.left_before, 9223372036854775807) \
      WHERE r.event_no = i.event_no AND r.mailbox_no = i.mailbox_no) LIMIT ?1";
 pub const EMPTY_DIGESTS: &str = "SELECT no, state FROM digest WHERE open <= 0 AND state IN (0, 1, 4, 5) LIMIT ?1";
+
+pub const SUPPRESSIONS: &str = "SELECT address, reason, since FROM suppression ORDER BY address LIMIT ?1 OFFSET ?2";

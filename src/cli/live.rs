@@ -1,0 +1,49 @@
+//! `check --live`: whether what the configuration names can be reached.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Failure;
+use crate::app::{self, Parts};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::mailer::Finding;
+use crate::store::sqlite::Opening;
+
+/// # Errors
+/// The configuration names something that can't even be built, e.g. a certificate file that is not there.
+pub fn probe(config: &Config) -> Result<Vec<Finding>, Failure> {
+    let mut found = vec![store(config)];
+    found.extend(super::runtime()?.block_on(async {
+        let mailer = app::mailer(config).await?;
+        Ok::<_, Failure>(mailer.probe().await)
+    })?);
+    Ok(found)
+}
+
+/// Beside a running worker, and without making anything.
+fn store(config: &Config) -> Finding {
+    let url = &config.store.url;
+    let Some(path) = config.store.sqlite_path() else {
+        return Finding { ok: false, what: format!("store: {url} is no sqlite: URL") };
+    };
+    if !path.exists() {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        return match std::fs::metadata(folder) {
+            Ok(meta) if meta.is_dir() && !meta.permissions().readonly() => {
+                Finding { ok: true, what: format!("store: {url} is not there yet; `owlpost run` makes it") }
+            }
+            Ok(_) => Finding { ok: false, what: format!("store: {} can't be written", folder.display()) },
+            // Made at the first start, like the file.
+            Err(_) => Finding { ok: true, what: format!("store: {url} and its folder are made by `owlpost run`") },
+        };
+    }
+    let mut quiet = config.clone();
+    quiet.store.migrate = false;
+    let opened = Parts::new(&quiet, Arc::new(SystemClock::new()), false)
+        .and_then(|parts| parts.open_store(&quiet, Opening::Operator));
+    match opened {
+        Ok(store) => Finding { ok: true, what: format!("store: {url} can be read, id {:08x}", store.store_id()) },
+        Err(why) => Finding { ok: false, what: format!("store: {why}") },
+    }
+}
