@@ -23,6 +23,8 @@ mod operators;
 mod oracle;
 #[path = "store/property.rs"]
 mod property;
+#[path = "store/quota.rs"]
+mod quota;
 #[path = "store/sending.rs"]
 mod sending;
 #[path = "store/subjects.rs"]

@@ -21,10 +21,12 @@ mod books;
 mod day;
 pub mod endpoint;
 mod folder;
+mod ses;
 mod story;
 
 use books::Books;
 use day::Feed;
+use endpoint::Endpoint;
 use folder::Folder;
 
 /// The main job on embedded parts: a day of sample Athenz events, and what becomes of them
@@ -33,17 +35,22 @@ pub struct Args {
     /// Gets all that the demo writes: configuration, store, mails, log; an earlier demo in it is replaced
     #[arg(long, value_name = "DIR", default_value = "./owlpost-demo")]
     dir: PathBuf,
+    /// Sends through the real SES client, to an SES endpoint of the demo's own that throttles and loses a reply
+    #[arg(long)]
+    ses: bool,
 }
 
 /// # Errors
 /// Usage: the folder holds other things. Failed: the worker could not do its work; its log says more.
 pub fn run(args: Args) -> Outcome {
     let folder = Folder::prepare(&args.dir)?;
-    let config = folder.config()?;
-    telemetry::init_file(&config.log, folder.log()?).map_err(Failure::usage)?;
+    telemetry::init_file(&folder.config(&[])?.log, folder.log()?).map_err(Failure::usage)?;
     story::begin(&folder);
+    if args.ses {
+        ses::credentials();
+    }
     let books = super::runtime()?
-        .block_on(day(&config, &folder))
+        .block_on(whole(&folder, args.ses))
         .map_err(|e| Failure { message: format!("{}; {} says more", e.message, folder.shown("owlpost.log")), ..e })?;
     let page = index::index_page(&story::index(&books)).map_err(Failure::failed)?;
     folder.write("index.html", &page)?;
@@ -55,7 +62,17 @@ pub fn run(args: Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn day(config: &Config, folder: &Folder) -> Result<Books, Failure> {
+/// The day, and what the SES endpoint says of it, if there is one.
+async fn whole(folder: &Folder, through_ses: bool) -> Result<Books, Failure> {
+    if !through_ses {
+        return day(&folder.config(&[])?, folder, None).await;
+    }
+    let endpoint = ses::start().await?;
+    story::ses(&endpoint.url());
+    day(&folder.config(&ses::overrides(&endpoint))?, folder, Some(&endpoint)).await
+}
+
+async fn day(config: &Config, folder: &Folder, endpoint: Option<&Endpoint>) -> Result<Books, Failure> {
     let now = SystemClock::new().now();
     let morning = day::morning(now);
     let begin = Worker::start(config, Role::All, true).await?;
@@ -77,6 +94,9 @@ async fn day(config: &Config, folder: &Folder) -> Result<Books, Failure> {
     feed(&again, &day::afternoon(now), folder).await?;
     let all = finish(again).await?;
     story::sent(all.saturating_sub(first), "nothing of the morning is sent again");
+    if let Some(endpoint) = endpoint {
+        story::ses_record(&ses::keep(endpoint, folder)?);
+    }
     Books::read(config, folder).await
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures the whole program, release build, against the figures it must reach. Called by `tests/run bench`.
 
-    run.py BINARY [--dir DIR] [--only intake,again,due,ready,size] [--events N] [--windows N] [--seconds N]
+    run.py BINARY [--dir DIR] [--only intake,again,due,ses,smtp,render,quota,ready,size] [--events N] [--windows N]
+           [--mails N] [--seconds N]
 
 intake  a file of --events lines (10 % copies, 1,000 recipients) until every event is durable, deduplicated and in a
         digest: `run --until-idle` on routes that hold, so that nothing is rendered or sent. The clock runs from exec to
@@ -9,6 +10,11 @@ intake  a file of --events lines (10 % copies, 1,000 recipients) until every eve
 again   the same file into the same store: nothing may change.
 due     --windows open digests, 1,000 of them due each second, to a mailer that only counts; lateness as the worker's
         own histogram gives it, over --seconds.
+ses     --mails mails of one item each through the SES client to an endpoint on loopback that only counts, as the endpoint
+        counts them, from its first call to its last.
+smtp    the same through SMTP, pooled, to a server that only counts (no TLS).
+render  a 20-item digest, HTML and text, on one core, in a loop.
+quota   14/s and 500/s for --seconds with work waiting, against an endpoint that refuses what comes faster in any second.
 ready   from exec until /readyz says 200, median of 11.
 size    of the binary.
 
@@ -17,6 +23,7 @@ Peak memory is the kernel's VmHWM. Exit 1 if a figure is not reached or a count 
 
 import argparse
 import datetime
+import json
 import os
 import pathlib
 import re
@@ -121,6 +128,36 @@ name = "changes"
 types = ["io.athenz.domain.changed.v1"]
 [log]
 level = "error"
+"""
+
+
+MAILS = """
+[store]
+url = "sqlite:{dir}/{name}.db"
+[http]
+listen = "127.0.0.1:{port}"
+[[source]]
+name = "bench"
+kind = "file"
+path = "{dir}/mails.ndjson"
+[mailer]
+{mailer}
+[quota]
+{quota}
+[recipients]
+allowed_domains = ["example.com"]
+[delivery]
+in_flight = {in_flight}
+[[directory]]
+kind = "rules"
+rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
+[[route]]
+name = "expiries"
+types = ["io.athenz.membership.expiring.v1"]
+template = "expiries"
+[log]
+format = "json"
+level = "warn"
 """
 
 
@@ -319,6 +356,94 @@ def bench_due(args, folder, report):
     assert open_left >= 0
 
 
+class Tool:
+    """One of tests/bench/tools.rs: serves until `record` is asked for."""
+
+    def __init__(self, args, *words):
+        self.child = subprocess.Popen([args.tools, *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.port = json.loads(self.child.stdout.readline())["port"]
+
+    def record(self):
+        self.child.stdin.close()
+        found = json.loads(self.child.stdout.readline())
+        self.child.wait()
+        return found
+
+    def end(self):
+        if self.child.poll() is None:
+            self.child.kill()
+            self.child.wait()
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def mails(folder, count):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    events.write_expiries(folder / "mails.ndjson", count, now - datetime.timedelta(minutes=1),
+                          now + datetime.timedelta(days=3), PER_SECOND)
+
+
+def bench_mails(args, folder, report):
+    mails(folder, args.mails)
+    unbounded = "per_second = 1000000\nper_day = 1000000000"
+    for name, target, words, mailer in [
+        ("ses", 3_000, ("ses", 1e9, -1, 0), 'kind = "ses"\nregion = "eu-west-1"\nendpoint_url = "http://127.0.0.1:{port}"'),
+        ("smtp", 1_500, ("smtp",), 'kind = "smtp"\nhost = "127.0.0.1"\nport = {port}\ntls = "none"'),
+    ]:
+        if name not in args.only:
+            continue
+        tool = Tool(args, *words)
+        try:
+            made = config(folder, name, MAILS, name=name, port=0, quota=unbounded, in_flight=args.in_flight * 4,
+                          mailer=mailer.format(port=tool.port))
+            os.environ.update(KEYS)
+            took, peak = run_to_end(args.binary, made)
+            found = tool.record()
+        finally:
+            tool.end()
+        if found["taken"] != args.mails:
+            raise Failed(f"{name}: {found['taken']} mails arrived of {args.mails}")
+        rate = found["taken"] / max(found["seconds"], 1e-9)
+        report(f"{args.mails:,} mails of one item each through {name}", f"{rate:,.0f} mails/s", f">= {target:,}", rate >= target)
+        report("  peak RSS", f"{peak:.0f} MB", "", True)
+
+
+def bench_quota(args, folder, report):
+    for rate in (14, 500):
+        mails(folder, int(rate * args.seconds * 1.3) + 100)
+        tool = Tool(args, "ses", rate, 10_000_000, 1)
+        port = free_port()
+        made = config(folder, f"quota{rate}", MAILS, name=f"quota{rate}", port=port,
+                      mailer=f'kind = "ses"\nregion = "eu-west-1"\nendpoint_url = "http://127.0.0.1:{tool.port}"',
+                      quota="", in_flight=args.in_flight * 4)
+        os.environ.update(KEYS)
+        child = start(args.binary, made)
+        try:
+            wait_ready(port, child, 30)
+            time.sleep(args.seconds)
+        finally:
+            end(child)
+            found = tool.record()
+            tool.end()
+        used = found["taken"] / max(found["seconds"], 1e-9) / rate
+        report(f"quota of {rate}/s, {found['seconds']:.0f} s with work waiting: used", f"{used:.2%}", ">= 99 %", used >= 0.99)
+        share = found["refused"] / max(found["calls"], 1)
+        report("  refused by a server that counts each second", f"{found['refused']} of {found['calls']:,}", "< 1 in 1,000",
+               share < 0.001)
+        bounds = [1 + rate * (length + 0.2) for length in (0.1, 1.0, 10.0)]
+        ok = all(most <= bound for most, bound in zip(found["worst"], bounds))
+        report("  most calls in any 0.1 s, 1 s, 10 s", " ".join(map(str, found["worst"])),
+               "<= " + " ".join(f"{b:.0f}" for b in bounds), ok)
+
+
+def bench_render(args, _folder, report):
+    found = json.loads(subprocess.run([args.tools, "render", "5"], capture_output=True, check=True).stdout)
+    report("20-item digest, HTML and text, rendered on a core", f"{found['per_second']:,.0f}/s", ">= 5,000",
+           found["per_second"] >= 5_000)
+    report("  of so many bytes", f"{found['bytes']:,}", "", True)
+
+
 def cpu_s(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -373,13 +498,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", type=lambda p: str(pathlib.Path(p).resolve()))
     parser.add_argument("--dir", type=pathlib.Path, required=True, help="a folder on a real disk; emptied at the end")
-    parser.add_argument("--only", default="intake,again,due,ready,size", type=lambda s: s.split(","))
+    parser.add_argument("--only", default="intake,again,due,ses,smtp,render,quota,ready,size", type=lambda s: s.split(","))
     parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--mails", type=int, default=50_000)
     parser.add_argument("--windows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
+    args.tools = str(pathlib.Path(args.binary).parent / "examples" / "bench-tools")
     folder = args.dir.resolve() / f"owlpost-bench-{os.getpid()}"
     folder.mkdir(parents=True)
     missed = 0
@@ -392,7 +519,8 @@ def main():
 
     try:
         print(machine(folder), flush=True)
-        steps = [({"intake", "again"}, bench_intake), ({"due"}, bench_due), ({"ready"}, bench_ready), ({"size"}, bench_size)]
+        steps = [({"intake", "again"}, bench_intake), ({"due"}, bench_due), ({"ses", "smtp"}, bench_mails),
+                 ({"render"}, bench_render), ({"quota"}, bench_quota), ({"ready"}, bench_ready), ({"size"}, bench_size)]
         for names, step in steps:
             if names & set(args.only):
                 try:

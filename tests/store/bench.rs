@@ -51,10 +51,10 @@ impl Said {
 }
 
 impl Policy for Said {
-    fn rules(&self, _route: &str) -> Rules {
+    fn rules(&self, route: &str) -> Rules {
         let s = self.setup();
         Rules {
-            priority: Priority::Normal,
+            priority: if route == "urgent" { Priority::Urgent } else { Priority::Normal },
             hold: s.hold,
             max_listed: s.max_listed,
             attempts_max: s.attempts_max,
@@ -126,7 +126,7 @@ impl OnSqlite {
     }
 
     pub fn settings(&self, policy: Arc<Said>, limits: Limits, opening: Opening) -> Settings {
-        Settings { path: self.path(), opening, migrate: true, limits, policy, account: None }
+        Settings { path: self.path(), opening, migrate: true, limits, policy, account: Some("test/one".into()) }
     }
 
     fn look(&self) -> &rusqlite::Connection {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use owlpost::model::{AttemptId, Entry, Receipt, Time};
+use owlpost::quota::Terms;
 use owlpost::store::{Answer, Ask, Begun, Command, Evidence, Intent, Learned, Leased, Report, Result, Store, Tidied};
 
 use crate::bench::{Bench, LEASE, Said, Setup, benches};
@@ -56,11 +57,14 @@ impl World {
         let limits = setup.limits;
         let policy = Arc::new(Said(Mutex::new(setup)));
         let store = bench.open(policy.clone(), limits, now).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // An account that lets everything through; `tests/store/quota.rs` says something else.
+        runtime.block_on(store.account(now, Terms::default(), None)).unwrap();
         World {
             bench,
             store: Some(store),
             policy,
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+            runtime,
             now,
             role: ["ann".to_owned()].into(),
             blocked: BTreeSet::new(),
@@ -128,6 +132,21 @@ impl World {
     pub fn accept_entries(&mut self, entries: Vec<Entry>) -> Vec<Receipt> {
         let now = self.now;
         self.call(async |s| s.accept(now, Arc::new(entries)).await).unwrap()
+    }
+
+    // ---- the account
+
+    /// What the account may send from now on, and what all who use it have sent.
+    pub fn account(&mut self, terms: Terms, sent_24h: Option<u64>) {
+        let now = self.now;
+        self.note(format!("the account says {terms:?}, {sent_24h:?} sent"));
+        self.call(async |s| s.account(now, terms, sent_24h).await).unwrap();
+        self.check();
+    }
+
+    pub fn gauges(&self) -> owlpost::store::Gauges {
+        let now = self.now;
+        self.call(async |s| s.gauges(now).await).unwrap()
     }
 
     // ---- delivery
@@ -266,6 +285,11 @@ impl World {
     pub fn lost_unsent(&mut self, mail: &Mail) -> Learned {
         self.truth(mail, Truth::Unsent);
         self.learn(mail, Answer::Ambiguous { detail: "connection reset".into() })
+    }
+
+    /// The server does not take it; what it says comes apart.
+    pub fn unsent(&mut self, mail: &Mail) {
+        self.truth(mail, Truth::Unsent);
     }
 
     pub fn refused(&mut self, mail: &Mail) -> Learned {

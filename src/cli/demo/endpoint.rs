@@ -24,6 +24,8 @@ const BODY_MAX_BYTES: usize = 41 * 1024 * 1024;
 /// What the next `SendEmail` comes to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
+    /// Nothing is wrong: the mail is taken and answered.
+    Take,
     /// Refused, as SES says it: HTTP status, code, message.
     Refuse(u16, &'static str, &'static str),
     /// The mail is taken and the connection closed without an answer.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::books::Books;
 use super::folder::Folder;
+use super::ses::Record;
 use crate::cli::publish::Sum;
 use crate::render::index::{Index, LedgerCounts, Note, Row};
 use crate::render::text;
@@ -43,6 +44,23 @@ pub fn fed(what: &str, lines: usize, sum: &Sum) {
 
 pub fn sent(mails: u64, why: &str) {
     anstream::println!("  {GOOD}→ {mails} mails{GOOD:#}  {DIM}{why}{DIM:#}");
+}
+
+pub fn ses(url: &str) {
+    anstream::println!("  {DIM}Mails go through the real SES client to an endpoint of this demo, {url}: 14 a second.{DIM:#}");
+}
+
+/// What the receiving side says: it knows what left, whatever owlpost believes.
+pub fn ses_record(record: &Record) {
+    let Record { calls, taken, twice } = record;
+    anstream::println!("\n{BOLD}The SES endpoint{BOLD:#}  what it says is what happened");
+    anstream::println!("  {calls} calls, {taken} mails taken; the first it refused as too fast was sent again later");
+    for digest in twice {
+        anstream::println!(
+            "  {WARN}{digest}{WARN:#} came twice: the reply to its first attempt was lost, nobody could know, and its \
+             route says resend"
+        );
+    }
 }
 
 /// The ledger, who got what, what is worth a look, and where to go on.

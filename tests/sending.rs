@@ -1,0 +1,421 @@
+//! Sending inside the quota: the real loops on real SQLite in virtual time, against an account that keeps count itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use owlpost::account::{AccountWatch, Wanted};
+use owlpost::app::{Parts, renderer};
+use owlpost::clock::{Clock, VirtualClock};
+use owlpost::config::{self, Config};
+use owlpost::deliver::{AccountGate, Deliver, Patience};
+use owlpost::ingest;
+use owlpost::mailer::{Account, Finding, Mailer, MessageId, SendError};
+use owlpost::model::{AttemptId, Email, ItemState, Share, Time};
+use owlpost::phase::Phase;
+use owlpost::quota::SLOT;
+use owlpost::source::Message;
+use owlpost::store::sqlite::{Opening, Sqlite};
+use owlpost::store::{Command, Desk as _, Gauges, Store, Upkeep as _};
+use owlpost::upkeep::{Rhythm, Upkeep};
+use owlpost::vitals::Vitals;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+const START: Time = Time(1_795_000_000_000_000);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A sending account: its bounds, and everything that was called.
+struct Books {
+    per_second: f64,
+    per_day: u64,
+    /// What another application sends, at once, at this moment.
+    external: Vec<(Duration, u64)>,
+    away: bool,
+    stopped: Option<&'static str>,
+    /// Every mail is answered with this.
+    trouble: Option<SendError>,
+    /// Moments since the start, and the mail's digest; refused ones too.
+    calls: Vec<(Duration, AttemptId)>,
+    sent: Vec<(Duration, AttemptId)>,
+    refused_for_rate: u64,
+}
+
+/// The same, as a mailer.
+struct SesLike {
+    books: Mutex<Books>,
+    begin: Instant,
+    takes: Duration,
+}
+
+impl SesLike {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap()
+    }
+}
+
+impl Books {
+    fn sent_24h(&self, now: Duration) -> u64 {
+        let inside = |at: Duration| at <= now && now - at < DAY;
+        let ours = self.sent.iter().filter(|(at, _)| inside(*at)).count() as u64;
+        ours + self.external.iter().filter(|(at, _)| inside(*at)).map(|(_, n)| n).sum::<u64>()
+    }
+}
+
+#[async_trait]
+impl Mailer for SesLike {
+    fn kind(&self) -> &'static str {
+        "ses"
+    }
+
+    async fn send(&self, _: &Email, tag: AttemptId, by: Instant) -> Result<MessageId, SendError> {
+        assert!(Instant::now() <= by, "a call starts in its slot or not at all");
+        let answer = {
+            let mut books = self.books();
+            let now = self.begin.elapsed();
+            books.calls.push((now, tag));
+            let second = books.sent.iter().rev().take_while(|(at, _)| now - *at < Duration::from_secs(1)).count();
+            if let Some(trouble) = &books.trouble {
+                Err(trouble.clone())
+            } else if second as f64 >= books.per_second {
+                books.refused_for_rate += 1;
+                Err(SendError::Throttled { reason: "too fast".into(), share: Share::Second })
+            } else if books.sent_24h(now) >= books.per_day {
+                Err(SendError::Throttled { reason: "day".into(), share: Share::Day })
+            } else {
+                books.sent.push((now, tag));
+                Ok(format!("m-{tag}"))
+            }
+        };
+        sleep(self.takes).await;
+        answer
+    }
+
+    async fn account(&self) -> Result<Option<Account>, SendError> {
+        let books = self.books();
+        if books.away {
+            return Err(SendError::Retryable("away".into()));
+        }
+        Ok(Some(Account {
+            per_second: books.per_second,
+            per_day: Some(books.per_day),
+            sent_24h: books.sent_24h(self.begin.elapsed()),
+            stopped: books.stopped.map(str::to_owned),
+        }))
+    }
+
+    async fn probe(&self) -> Vec<Finding> {
+        vec![]
+    }
+
+    fn gives_evidence(&self) -> bool {
+        false
+    }
+}
+
+/// A worker of the account, with its store.
+struct Office {
+    config: Config,
+    parts: Parts,
+    store: Arc<Sqlite>,
+    mailer: Arc<SesLike>,
+    clock: Arc<dyn Clock>,
+    _folder: tempfile::TempDir,
+}
+
+impl Office {
+    /// Within a paused runtime.
+    fn open(per_second: f64, per_day: u64) -> Office {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("owlpost.toml");
+        let text = format!(
+            r#"
+            [store]
+            url = "sqlite:{}"
+            [mailer]
+            kind = "ses"
+            [recipients]
+            allowed_domains = ["example.com"]
+            [delivery]
+            attempts_max = 2
+            [[source]]
+            name = "events"
+            kind = "http"
+            [[directory]]
+            kind = "rules"
+            rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
+            [[route]]
+            name = "news"
+            types = ["com.example.news"]
+            audience = ["{{{{data.to}}}}"]
+            [[route]]
+            name = "alarms"
+            types = ["com.example.alarm"]
+            audience = ["{{{{data.to}}}}"]
+            priority = "urgent"
+            "#,
+            folder.path().join("owlpost.db").display()
+        );
+        std::fs::write(&path, text).unwrap();
+        let config = config::load(&[path], std::iter::empty()).unwrap_or_else(|p| panic!("{p:?}"));
+        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(START));
+        let parts = Parts::new(&config, clock.clone(), false).unwrap();
+        let store = Arc::new(parts.open_store(&config, Opening::Worker).unwrap());
+        let books = Books {
+            per_second,
+            per_day,
+            external: vec![],
+            away: false,
+            stopped: None,
+            trouble: None,
+            calls: vec![],
+            sent: vec![],
+            refused_for_rate: 0,
+        };
+        let takes = Duration::from_millis(20);
+        let mailer = Arc::new(SesLike { books: Mutex::new(books), begin: Instant::now(), takes });
+        Office { config, parts, store, mailer, clock, _folder: folder }
+    }
+
+    /// One event each, for so many people: each is a mail of its own, due at once.
+    async fn events(&self, kind: &str, people: std::ops::Range<usize>) {
+        let lines: Vec<String> = people
+            .map(|n| {
+                format!(
+                    r#"{{"specversion":"1.0","id":"{kind}{n}","source":"test","type":"com.example.{kind}","data":{{"to":"user.p{n}"}}}}"#
+                )
+            })
+            .collect();
+        let message = Message {
+            broker_id: None,
+            position: "test".into(),
+            time: None,
+            headers: vec![("content-type".into(), "application/x-ndjson".into())],
+            body: lines.join("\n").into_bytes(),
+        };
+        let pipeline = Arc::new(self.parts.pipeline(&self.config, "events", "test"));
+        ingest::replay_input(&pipeline, &*self.store, message).await.unwrap();
+    }
+
+    /// Runs the worker while `story` goes on; at its end the worker is dropped where it is.
+    async fn work(&self, story: impl Future<Output = ()>) -> Gauges {
+        let gate = || AccountGate { pace: Arc::default(), ask: Arc::default() };
+        let (quota, vitals, wake, stop) = (gate(), Vitals::new(), Arc::new(Notify::new()), CancellationToken::new());
+        let store: Arc<dyn Store> = self.store.clone();
+        let wanted = Wanted { per_second: None, per_day: None, burst: 1, urgent_reserve: 0.1 };
+        let watch_account = AccountWatch {
+            store: store.clone(),
+            mailer: self.mailer.clone(),
+            clock: self.clock.clone(),
+            pace: quota.pace.clone(),
+            wanted,
+        };
+        let account = watch_account.run(vitals.clone(), wake.clone(), quota.ask.clone(), stop.clone());
+        let deliver = Arc::new(Deliver {
+            store: store.clone(),
+            mailer: self.mailer.clone(),
+            directory: self.parts.directory.clone(),
+            renderer: Arc::new(renderer(&self.config).unwrap()),
+            policies: self.parts.policies.clone(),
+            clock: self.clock.clone(),
+            allowed_domains: vec!["example.com".into()],
+            patience: Patience {
+                in_flight: 64,
+                lease: Duration::from_secs(90),
+                send_within: Duration::from_secs(15),
+                call_timeout: Duration::from_secs(10),
+                drain: Duration::from_secs(20),
+                look_every: Duration::from_secs(1),
+                directory_age: Duration::from_secs(10),
+                throttle_max: Duration::from_secs(3_600),
+            },
+            quota: Some(quota),
+        });
+        let (_phase, phases) = watch::channel(Phase::Normal);
+        let delivery = deliver.run(vitals.clone(), wake.clone(), phases.clone(), stop.clone());
+        let upkeep =
+            Upkeep { store, clock: self.clock.clone(), rhythm: Rhythm::default() }.run(vitals, wake, phases, stop);
+        tokio::select! {
+            biased;
+            end = account => panic!("{end:?}"),
+            end = delivery => panic!("{end:?}"),
+            end = upkeep => panic!("{end:?}"),
+            () = story => {}
+        }
+        self.store.gauges(self.clock.now()).await.unwrap()
+    }
+
+    fn sent(&self) -> usize {
+        self.mailer.books().sent.len()
+    }
+
+    async fn act(&self, command: Command) {
+        self.store.act(self.clock.now(), &command).await.unwrap();
+    }
+}
+
+fn virtually(story: impl AsyncFnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(story());
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// The most calls in any window of this length, and what the bound allows.
+fn worst_window(calls: &[(Duration, AttemptId)], length: Duration, rate: f64) -> (usize, f64) {
+    let most = calls
+        .iter()
+        .enumerate()
+        .map(|(i, (from, _))| calls[i..].iter().take_while(|(at, _)| *at - *from <= length).count())
+        .max()
+        .unwrap_or(0);
+    (most, 1.0 + rate * (length + SLOT).as_secs_f64())
+}
+
+#[test]
+fn a_rate_is_used_and_never_passed() {
+    for (rate, minutes) in [(14.0, 1), (1.0, 5), (120.0, 1)] {
+        virtually(async || {
+            let office = Office::open(rate, 1_000_000);
+            let wanted = (rate * 60.0 * minutes as f64) as usize;
+            office.events("news", 0..wanted + 100).await;
+            office.work(sleep(seconds(60 * minutes))).await;
+            let books = office.mailer.books();
+            let used = books.sent.len() as f64 / wanted as f64;
+            assert!(used >= 0.99, "{rate}/s: {used}");
+            assert_eq!(books.refused_for_rate, 0, "{rate}/s");
+            for length in [Duration::ZERO, Duration::from_millis(100), seconds(1), seconds(10)] {
+                let (most, bound) = worst_window(&books.calls, length, rate);
+                assert!(most as f64 <= bound, "{rate}/s: {most} calls in {length:?}, at most {bound}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_day_that_runs_out_in_the_middle_ends_the_sending_and_urgent_mail_has_its_reserve() {
+    virtually(async || {
+        let office = Office::open(50.0, 100);
+        office.events("news", 0..150).await;
+        let gauges = office
+            .work(async {
+                sleep(seconds(600)).await;
+                assert_eq!(office.sent(), 90, "a tenth is kept for what is urgent");
+                office.events("alarm", 0..20).await;
+                sleep(seconds(600)).await;
+                assert_eq!(office.sent(), 100);
+                sleep(DAY).await;
+                sleep(seconds(600)).await;
+            })
+            .await;
+        let books = office.mailer.books();
+        assert_eq!(books.sent.len(), 170, "the next day has room again");
+        assert_eq!(books.calls.len(), 170, "nothing was tried that could not leave");
+        assert_eq!((gauges.item(ItemState::Dead), gauges.item(ItemState::Pending)), (0, 0));
+    });
+}
+
+#[test]
+fn another_application_that_eats_the_quota_burns_no_attempt() {
+    virtually(async || {
+        let office = Office::open(50.0, 1_000);
+        // Between two looks at the account, so that the server is the first to say so.
+        office.mailer.books().external.push((seconds(70), 980));
+        office
+            .work(async {
+                sleep(seconds(75)).await;
+                office.events("news", 0..60).await;
+                sleep(seconds(3_600)).await;
+            })
+            .await;
+        assert_eq!(office.sent(), 20, "what was left of the day");
+        let gauges = office.work(sleep(DAY + seconds(1_200))).await;
+        assert_eq!(office.sent(), 60);
+        assert_eq!(gauges.item(ItemState::Dead), 0, "being throttled kills nothing");
+        let books = office.mailer.books();
+        assert!(books.calls.len() < 400, "it is not tried all the time: {}", books.calls.len());
+    });
+}
+
+#[test]
+fn an_account_that_does_not_answer_holds_the_mail_at_first_and_later_does_not() {
+    virtually(async || {
+        let office = Office::open(50.0, 1_000);
+        office.mailer.books().away = true;
+        office.events("news", 0..10).await;
+        office
+            .work(async {
+                sleep(seconds(300)).await;
+                assert_eq!(office.sent(), 0, "nobody knows what may leave");
+                office.mailer.books().away = false;
+                sleep(seconds(60)).await;
+                assert_eq!(office.sent(), 10);
+                office.mailer.books().away = true;
+                sleep(seconds(300)).await;
+                office.events("news", 10..20).await;
+                sleep(seconds(60)).await;
+                assert_eq!(office.sent(), 20, "what was last known holds");
+            })
+            .await;
+        // A restart knows it from the store.
+        office.events("news", 20..30).await;
+        office.work(sleep(seconds(60))).await;
+        assert_eq!(office.sent(), 30);
+    });
+}
+
+#[test]
+fn a_pause_in_the_middle_of_a_burst_stops_it_and_burns_nothing() {
+    virtually(async || {
+        let office = Office::open(20.0, 10_000);
+        office.events("news", 0..400).await;
+        let gauges = office
+            .work(async {
+                sleep(seconds(5)).await;
+                office.act(Command::Pause { route: None }).await;
+                let paused_at = office.mailer.begin.elapsed();
+                sleep(seconds(600)).await;
+                let late = office.mailer.books().calls.iter().filter(|(at, _)| *at > paused_at + SLOT + SLOT).count();
+                assert_eq!(late, 0, "only what had begun still left");
+                assert!((80..130).contains(&office.sent()), "{}", office.sent());
+                office.act(Command::Resume { route: None }).await;
+                sleep(seconds(60)).await;
+            })
+            .await;
+        assert_eq!(office.sent(), 400);
+        assert_eq!(gauges.item(ItemState::Delivered), 400);
+        let mut attempts = BTreeMap::new();
+        office.mailer.books().calls.iter().for_each(|(_, tag)| *attempts.entry(tag.digest.number).or_insert(0) += 1);
+        assert!(attempts.values().all(|n| *n == 1), "one call a mail");
+    });
+}
+
+#[test]
+fn a_suspended_account_and_credentials_that_expire_burn_no_attempt_and_heal() {
+    for (trouble, stopped) in [
+        (SendError::Halted("AccountSuspendedException".into()), Some("suspended")),
+        (SendError::Halted("ExpiredTokenException".into()), None),
+    ] {
+        virtually(async || {
+            let office = Office::open(20.0, 10_000);
+            office.events("news", 0..200).await;
+            let gauges = office
+                .work(async {
+                    sleep(seconds(2)).await;
+                    (office.mailer.books().trouble, office.mailer.books().stopped) = (Some(trouble.clone()), stopped);
+                    sleep(seconds(1_800)).await;
+                    let calls = office.mailer.books().calls.len();
+                    assert!(calls < 200, "it is tried now and then, not all the time: {calls}");
+                    (office.mailer.books().trouble, office.mailer.books().stopped) = (None, None);
+                    sleep(seconds(300)).await;
+                })
+                .await;
+            assert_eq!(office.sent(), 200);
+            assert_eq!(gauges.item(ItemState::Dead), 0, "attempts_max is 2, and nothing was burned");
+        });
+    }
+}

@@ -1,0 +1,263 @@
+//! The account's quota as the store keeps it: shares of the day, permits of the rate.
+
+use std::time::Duration;
+
+use owlpost::model::{Share, Time};
+use owlpost::quota::{SLOT, Terms};
+use owlpost::store::{Answer, Begun, Intent};
+
+use crate::bench::{DAY, LEASE, Setup};
+use crate::events::news;
+use crate::world::{World, worlds};
+
+/// So many a day, as fast as can be, nothing kept back.
+fn per_day(n: u64) -> Terms {
+    Terms { per_day: Some(n), burst: 1, ..Terms::default() }
+}
+
+fn per_second(n: f64) -> Terms {
+    Terms { per_second: Some(n), burst: 1, ..Terms::default() }
+}
+
+/// A mail to each of so many people is due.
+fn due(w: &mut World, names: std::ops::Range<usize>) {
+    for n in names {
+        let who = format!("p{n}");
+        w.accept(news(&format!("n{n}")).to([who.as_str()]));
+    }
+}
+
+fn used(w: &World) -> (u64, u64) {
+    let day = w.gauges().quota.expect("the account is known").day;
+    (day.used, day.reserved)
+}
+
+#[test]
+fn nothing_leaves_before_the_account_has_said_what_may() {
+    let mut bench = crate::bench::OnSqlite::new();
+    let policy = std::sync::Arc::new(crate::bench::Said(std::sync::Mutex::new(Setup::default())));
+    let store = crate::bench::Bench::open(&mut bench, policy, Setup::default().limits, crate::events::START).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let gauges = runtime.block_on(store.gauges(crate::events::START)).unwrap();
+    assert_eq!(gauges.quota, None);
+}
+
+#[test]
+fn a_day_lets_through_what_it_has_and_no_more() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_day(3), Some(0));
+        due(&mut w, 0..5);
+        let leased = w.claim_all();
+        assert_eq!(leased.len(), 3, "a claim reserves");
+        assert!(w.claim_all().is_empty());
+        for one in &leased {
+            let mail = w.begun(one);
+            w.accepted(&mail);
+        }
+        assert_eq!(used(&w), (3, 0));
+        assert!(w.claim_all().is_empty(), "what was sent counts for 24 hours");
+        w.pass(DAY);
+        assert!(w.claim_all().is_empty(), "to the end of its minute");
+        w.pass(Duration::from_secs(60));
+        assert_eq!(w.claim_all().len(), 2);
+    }
+}
+
+/// `permit_returns`, `permit_once`
+#[test]
+fn an_unused_share_comes_back_once() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_day(1), Some(0));
+        due(&mut w, 0..2);
+        let first = w.claim();
+        assert_eq!(used(&w), (0, 1));
+        w.lease_ends();
+        assert_eq!(used(&w), (0, 0));
+        let second = w.claim();
+        // The old lease is given back once more, late: the share belongs to the new one.
+        let (now, old) = (w.now, first.lease);
+        w.call(async |s| s.release(now, std::sync::Arc::new(vec![old])).await).unwrap();
+        assert_eq!(used(&w), (0, 1));
+        assert!(w.claim_all().is_empty());
+        let mail = w.begun(&second);
+        w.not_called(&mail);
+        assert_eq!(used(&w), (0, 0), "a slot that was missed gives the day's share back");
+        let again = w.claim_up_to(1).remove(0);
+        let mail = w.begun(&again);
+        w.throttled(&mail);
+        assert_eq!(used(&w), (0, 0));
+    }
+}
+
+/// `doubt_uses_permit`
+#[test]
+fn a_doubtful_mail_counts_as_sent_and_only_once() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_day(2), Some(0));
+        due(&mut w, 0..1);
+        let mail = w.send();
+        w.lost_sent(&mail);
+        assert_eq!(used(&w), (1, 0));
+        w.evidence(&mail);
+        assert_eq!(used(&w), (1, 0), "the evidence tells nothing new about the quota");
+        // The same by the end of the lease: nobody came back.
+        due(&mut w, 1..2);
+        let mail = w.send();
+        w.taken(&mail);
+        w.lease_ends();
+        assert_eq!(used(&w), (2, 0));
+    }
+}
+
+/// `permit_outlives_window`
+#[test]
+fn what_is_claimed_counts_however_old_it_is() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_day(1), Some(0));
+        due(&mut w, 0..2);
+        let leased = w.claim();
+        w.pass(DAY * 2);
+        assert_eq!(used(&w), (0, 1));
+        assert!(w.claim_all().is_empty());
+        assert_eq!(w.begin(&leased), Begun::Lost, "its lease is long over");
+    }
+}
+
+#[test]
+fn others_who_send_from_the_account_are_counted_and_counted_anew() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_day(10), Some(9));
+        due(&mut w, 0..4);
+        let mail = w.begun(&w.claim_up_to(4).remove(0).clone());
+        w.accepted(&mail);
+        assert!(w.claim_all().is_empty(), "nine of others and one of ours");
+        // The account counts ours as well: still nine of others.
+        w.account(per_day(10), Some(10));
+        assert_eq!(w.gauges().quota.unwrap().day.external, 9);
+        assert!(w.claim_all().is_empty());
+        // Theirs leave the window.
+        w.account(per_day(10), Some(3));
+        assert_eq!(w.claim_all().len(), 3);
+    }
+}
+
+#[test]
+fn an_urgent_mail_has_a_reserve_that_others_leave_alone() {
+    for mut w in worlds(Setup::default()) {
+        w.account(Terms { urgent_reserve: 0.25, ..per_day(8) }, Some(0));
+        due(&mut w, 0..10);
+        assert_eq!(w.claim_all().len(), 6);
+        for n in 0..3 {
+            let who = format!("u{n}");
+            w.accept(news(&format!("urgent{n}")).to([who.as_str()]).by(["urgent"]));
+        }
+        let urgent = w.claim_all();
+        assert_eq!(urgent.len(), 2, "the reserve, and nothing beyond the quota");
+        assert!(urgent.iter().all(|l| l.route == "urgent"));
+    }
+}
+
+#[test]
+fn a_day_that_the_server_calls_full_is_full_until_the_account_or_ten_minutes_say_otherwise() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_day(100), Some(0));
+        due(&mut w, 0..2);
+        let full = |w: &mut World| {
+            let leased = w.claim_up_to(1).remove(0);
+            let mail = w.begun(&leased);
+            let why = "Daily message quota exceeded".to_owned();
+            w.unsent(&mail);
+            w.learn(
+                &mail,
+                Answer::Throttled { retry_in: Duration::from_secs(60), share: Some(Share::Day), detail: why },
+            );
+        };
+        full(&mut w);
+        w.pass(Duration::from_secs(120));
+        assert!(w.claim_all().is_empty(), "nothing is tried");
+        w.pass(Duration::from_secs(490));
+        assert_eq!(w.claim_up_to(1).len(), 1, "after ten minutes it is");
+        w.pass(LEASE);
+        w.expire();
+        full(&mut w);
+        w.account(per_day(100), Some(100));
+        w.pass(Duration::from_secs(120));
+        assert!(w.claim_all().is_empty());
+        w.account(per_day(100), Some(50));
+        assert_eq!(w.claim_up_to(1).len(), 1, "the account says that there is room");
+    }
+}
+
+/// A permit for each mail, at its own moment; a retry needs another one.
+#[test]
+fn the_rate_gives_each_mail_a_moment_of_its_own() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_second(10.0), None);
+        due(&mut w, 0..3);
+        let leased = w.claim_all();
+        assert_eq!(leased.len(), 3);
+        let Begun::Send(first) = w.begin(&leased[0]) else { panic!("the first may leave") };
+        assert_eq!(first.call_at, w.now);
+        let Begun::NoRate(until) = w.begin(&leased[1]) else { panic!("the second has to wait") };
+        assert!(until > w.now && until < w.now.plus(Duration::from_millis(200)));
+        w.now = until;
+        let Begun::Send(second) = w.begin(&leased[1]) else { panic!("now it may") };
+        assert!(second.call_at.since(first.call_at) >= Duration::from_millis(100), "a tenth of a second apart");
+    }
+}
+
+#[test]
+fn a_slow_begin_gets_a_moment_that_is_still_to_come() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_second(10.0), None);
+        due(&mut w, 0..1);
+        let leased = w.claim();
+        let intent = Intent { lead: Duration::from_secs(2), ..w.intent(&leased) };
+        let Begun::Send(contents) = w.begin_with(&leased, intent) else { panic!("it may leave") };
+        assert_eq!(contents.call_at, w.now.plus(Duration::from_secs(2)));
+    }
+}
+
+#[test]
+fn a_mail_that_turns_out_to_be_empty_uses_no_permit() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_second(1.0), None);
+        due(&mut w, 0..2);
+        w.accept(news("n9").to(["p9"]));
+        let leased = w.claim_all();
+        assert_eq!(leased.len(), 1, "no more than a second's worth");
+        let outside = Intent { domain_allowed: false, ..w.intent(&leased[0]) };
+        assert_eq!(w.begin_with(&leased[0], outside), Begun::Empty);
+        let next = w.claim_all().remove(0);
+        assert!(matches!(w.begin(&next), Begun::Send(_)));
+    }
+}
+
+#[test]
+fn a_server_that_says_too_fast_is_heeded_for_a_while() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_second(100.0), None);
+        due(&mut w, 0..1);
+        let mail = w.send();
+        w.unsent(&mail);
+        let why = "Maximum sending rate exceeded".to_owned();
+        w.learn(&mail, Answer::Throttled { retry_in: SLOT, share: Some(Share::Second), detail: why });
+        let slowed = w.gauges().quota.unwrap().factor;
+        assert!(slowed < 0.8, "{slowed}");
+        w.pass(Duration::from_secs(120));
+        assert_eq!(w.gauges().quota.unwrap().factor, 1.0);
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_stop_the_mail() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_second(2.0), None);
+        due(&mut w, 0..2);
+        let leased = w.claim_all();
+        assert!(matches!(w.begin(&leased[0]), Begun::Send(_)));
+        w.now = Time(w.now.0 - 3_600_000_000);
+        let Begun::NoRate(until) = w.begin(&leased[1]) else { panic!("it just sent one") };
+        assert!(until.since(w.now) <= Duration::from_secs(1), "{until}");
+    }
+}

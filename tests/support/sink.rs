@@ -1,0 +1,89 @@
+//! The SMTP server of the tests as a child process, and certificates for it.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use super::*;
+use crate::process::until;
+
+/// Python with the packages of `tests/servers/requirements.txt`, as `tests/run` sets it up.
+pub fn python() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let python = target.join("servers/venv/bin/python");
+    assert!(python.exists(), "{} is missing; tests/run sets it up: tests/run smtp", python.display());
+    python
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub struct Certificates {
+    _folder: tempfile::TempDir,
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// An authority of its own, and a certificate for localhost.
+pub fn certificates() -> Certificates {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let openssl = |args: &[&str]| {
+        let done = Command::new("openssl").args(args).current_dir(folder.path()).output().expect("openssl is installed");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let ca = ["req", "-x509", "-subj", "/CN=test authority", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem"];
+    openssl(&[&ca[..], &new_key[..]].concat());
+    openssl(&[&["req", "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "request.pem"][..], &new_key[..]].concat());
+    fs::write(at("names"), "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n").unwrap();
+    openssl(&[
+        "x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+        "-extfile", "names", "-out", "cert.pem",
+    ]);
+    Certificates { ca: at("ca.pem"), cert: at("cert.pem"), key: at("key.pem"), _folder: folder }
+}
+
+pub struct Sink {
+    folder: tempfile::TempDir,
+    child: Child,
+    ports: serde_json::Value,
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Sink {
+    pub fn start(args: &[&str], tls: Option<&Certificates>) -> Sink {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(python());
+        command.arg(root().join("tests/servers/smtp_sink.py")).arg(folder.path()).args(args);
+        if let Some(tls) = tls {
+            command.arg("--cert").arg(&tls.cert).arg("--key").arg(&tls.key);
+        }
+        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+        let ports = until("the SMTP server", || {
+            assert!(child.try_wait().unwrap().is_none(), "the SMTP server ended");
+            serde_json::from_slice(&fs::read(folder.path().join("ports.json")).ok()?).ok()
+        });
+        Sink { folder, child, ports }
+    }
+
+    pub fn port(&self, name: &str) -> u16 {
+        u16::try_from(self.ports[name].as_u64().unwrap()).unwrap()
+    }
+
+    /// What it has taken so far.
+    pub fn mails(&self) -> Vec<serde_json::Value> {
+        read_lines(&self.folder.path().join("mails.jsonl"))
+    }
+}
+
+fn read_lines(path: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
