@@ -119,8 +119,8 @@ impl Books<'_> {
             let returns = item.state.is_final() && !state.is_final();
             let digest = self.digest_mut(no)?;
             digest.open += i64::from(returns) - i64::from(leaves);
-            // What was sent in an attempt stays in its list; what leaves otherwise is in no later one.
-            if leaves && state != ItemState::Delivered {
+            // The attempts so far have listed it; whatever becomes of it, no later one of this digest does.
+            if leaves {
                 left_before = Some(digest.attempts + 1);
             }
             if leaves && digest.is_unfrozen() {
