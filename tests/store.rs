@@ -17,6 +17,8 @@ mod gates;
 mod keeping;
 #[path = "store/notices.rs"]
 mod notices;
+#[path = "store/letters.rs"]
+mod letters;
 #[path = "store/operators.rs"]
 mod operators;
 #[path = "store/oracle.rs"]

@@ -141,7 +141,8 @@ pub const PAUSED: &str = "SELECT route FROM pause";
 pub const IS_SUPPRESSED: &str = "SELECT 1 FROM suppression WHERE address = ?1";
 pub const ADD_LETTER: &str = "INSERT INTO dead_letter (no, key, source, position, reason, detail, first_at, last_at, count, \
      bytes, sha256, headers, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8, ?9, ?10, ?11) \
-     ON CONFLICT (key) DO UPDATE SET count = count + 1, last_at = excluded.last_at";
+     ON CONFLICT (key) DO UPDATE SET count = count + 1, last_at = excluded.last_at, position = excluded.position, \
+     reason = excluded.reason, detail = excluded.detail, discarded_at = NULL";
 pub const DISCARD_LETTER: &str = "UPDATE dead_letter SET discarded_at = ?2 WHERE no = ?1 AND discarded_at IS NULL";
 pub const PAUSE: &str = "INSERT INTO pause (route, since) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
 pub const RESUME: &str = "DELETE FROM pause WHERE route = ?1";
