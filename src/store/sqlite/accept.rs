@@ -70,12 +70,8 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Rec
     // By mailbox, so that the index of a digest's items is filled page by page. (The rows' own order is the events', all
     // of which are new: they fill the last pages of the table in any order.)
     made.items.sort_unstable_by_key(|item| (item.mailbox, item.event_no));
-    let limit = i64::from(books.shared.limits.open_items_per_recipient);
     for item in made.items {
-        let born = match item.born {
-            None if books.open_items(item.mailbox)? >= limit => Some((ItemState::Dead, Reason::TooManyOpen)),
-            born => born,
-        };
+        let born = books.born(item.mailbox, item.born)?;
         books.add_item(item.event_no, item.mailbox, item.urgency, born)?;
     }
     for (topic, recipient, older) in made.replaced {
@@ -109,6 +105,10 @@ pub(super) fn refuse(books: &mut Books<'_>, refused: &Refused) -> Result<Receipt
         &refused.sha256[..],
         headers,
         refused.body,
+    ])?;
+    Ok(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone() })
+}
+
 /// The same bytes under the same headers are the same input: in binary mode the event stands in the headers. Not the
 /// `message-id`, which is the broker's where the producer gave none, and new with every copy.
 fn letter_key(refused: &Refused) -> [u8; 16] {
@@ -124,10 +124,6 @@ fn letter_key(refused: &Refused) -> [u8; 16] {
     let mut key = [0; 16];
     parts.finalize_xof().fill(&mut key);
     key
-}
-
-    ])?;
-    Ok(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone() })
 }
 
 /// Looks the key up by writing it (`dedupe`): "seen" and "stored" cannot disagree.

@@ -183,13 +183,15 @@ impl Books<'_> {
     /// The notice "already handled", once by its key. Who decided it needs no mail about it: their item is born
     /// withdrawn.
     fn notify(&mut self, closer: i64, recipient: &str) -> Result<()> {
-        let mailbox = self.mailbox_of(recipient, HANDLED, None)?;
+        let mut zones = self.tx.prepare_cached(sql::ZONE_OF)?;
+        let zone: Option<String> = zones.query_row([recipient, HANDLED], |row| row.get(0)).optional()?;
+        let mailbox = self.mailbox_of(recipient, HANDLED, zone.as_deref())?;
         if self.has_item(closer, mailbox)? {
             return Ok(());
         }
         let (ver, _) = self.event_times(closer)?;
         let own = self.actor(closer)?.as_deref() == Some(recipient);
-        let born = own.then_some((ItemState::Withdrawn, Reason::Decided));
+        let born = self.born(mailbox, own.then_some((ItemState::Withdrawn, Reason::Decided)))?;
         self.add_item(closer, mailbox, urgency(None, ver >> 1), born)?;
         Ok(())
     }

@@ -38,12 +38,16 @@ pub const SET_TOLD: &str = "UPDATE standing SET told_ver = ?3 WHERE topic = ?1 A
 pub const TOLD: &str = "SELECT recipient FROM standing WHERE topic = ?1 AND told_ver < ?2 ORDER BY recipient";
 pub const DROP_STANDING: &str = "DELETE FROM standing WHERE topic = ?1";
 
+pub const ASKED: &str = "SELECT names FROM asked WHERE event_no = ?1 AND route = ?2";
 pub const ADD_ASKED: &str = "INSERT INTO asked (event_no, route, names, except_for) VALUES (?1, ?2, ?3, ?4)";
 
 // ---- mailboxes and digests
 pub const MAILBOX_BY_NAME: &str = "SELECT no, zone, previous_at FROM mailbox WHERE recipient = ?1 AND route = ?2";
 pub const MAILBOX: &str = "SELECT recipient, route, zone, previous_at FROM mailbox WHERE no = ?1";
 pub const ADD_MAILBOX: &str = "INSERT INTO mailbox (recipient, route, zone) VALUES (?1, ?2, ?3)";
+/// Of a route that knows it: the one that was mailed last.
+pub const ZONE_OF: &str = "SELECT zone FROM mailbox WHERE recipient = ?1 AND route <> ?2 AND zone IS NOT NULL \
+     ORDER BY previous_at DESC";
 pub const SAVE_ZONE: &str = "UPDATE mailbox SET zone = ?2 WHERE no = ?1";
 pub const SAVE_PREVIOUS: &str = "UPDATE mailbox SET previous_at = ?2 WHERE no = ?1";
 pub const OPEN_OF_RECIPIENT: &str = "SELECT (SELECT coalesce(sum(d.open), 0) FROM mailbox m JOIN digest d ON \
