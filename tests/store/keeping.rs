@@ -123,7 +123,7 @@ fn nothing_is_purged_before_its_time() {
         assert_eq!((count(&w, "item"), count(&w, "event"), count(&w, "subject")), (2, 3, 2));
         w.pass(2 * DAY);
         w.purge();
-        for table in ["item", "event", "subject", "standing", "asked", "digest", "attempt", "relisted"] {
+        for table in ["item", "event", "subject", "standing", "asked", "digest", "attempt", "relisted", "mailbox"] {
             assert_eq!(count(&w, table), 0, "{table}");
         }
     }
@@ -158,6 +158,28 @@ fn a_subject_leaves_as_a_whole_or_keeps_its_marks() {
         w.accept(decision("d1"));
         // A long doubt holds the request open; the decision alone would be old enough.
         w.change(|s| s.grace = 200 * DAY);
+/// The proof leaves, how many there were stays; what is left agrees with its counts.
+#[test]
+fn what_is_purged_stays_counted() {
+    for mut w in worlds(Setup::default()) {
+        w.accept_all(vec![request("r1"), decision("d1").about(["x"]), news("n1"), news("n2").to(["bob"])]);
+        w.suppress("bob");
+        settle_and_wait(&mut w, 91);
+        w.purge();
+        w.compact();
+        w.accept(news("n3"));
+        let query = owlpost::store::Query::Status { now: w.now };
+        let status = w.call(async |s| s.read(&query, owlpost::store::Page::FIRST).await).unwrap();
+        let owlpost::store::Rows::Status(status) = status else { panic!("a status") };
+        let (left, gone) = (&status.ledger, &status.purged);
+        assert_eq!((left.items, left.pending), (1, 1));
+        assert_eq!((gone.items, gone.delivered, gone.suppressed), (3, 2, 1));
+        let verified = w.call(async |s| s.read(&owlpost::store::Query::Verify, owlpost::store::Page::FIRST).await);
+        let owlpost::store::Rows::Verified(verified) = verified.unwrap() else { panic!("a verdict") };
+        assert_eq!(verified.differences, [""; 0]);
+    }
+}
+
         w.lost_unsent(&mail);
         w.pass(100 * DAY);
         w.purge();

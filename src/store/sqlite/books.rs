@@ -39,6 +39,7 @@ pub(super) struct Books<'c> {
     /// Open items of a recipient, counted on first sight.
     open: HashMap<String, i64>,
     deltas: [i64; ItemState::ALL.len()],
+    purged: [i64; ItemState::ALL.len()],
 }
 
 impl<'c> Books<'c> {
@@ -63,6 +64,7 @@ impl<'c> Books<'c> {
             numbers: HashMap::new(),
             open: HashMap::new(),
             deltas: [0; ItemState::ALL.len()],
+            purged: [0; ItemState::ALL.len()],
         })
     }
 
@@ -72,6 +74,9 @@ impl<'c> Books<'c> {
         let mut add = self.tx.prepare_cached(sql::ADD_DELTA)?;
         for (state, n) in self.deltas.iter().enumerate().filter(|(_, n)| **n != 0) {
             add.execute(params![state as i64, n])?;
+        }
+        for (state, n) in self.purged.iter().enumerate().filter(|(_, n)| **n != 0) {
+            self.tx.prepare_cached(sql::ADD_PURGED)?.execute(params![state as i64, n])?;
         }
         if self.meta_dirty {
             let m = self.meta;

@@ -122,6 +122,7 @@ impl Books<'_> {
     /// Purged rows leave the counts; how many they were is kept.
     pub fn uncount(&mut self, state: ItemState, n: i64) {
         self.deltas[state as usize] -= n;
+        self.purged[state as usize] += n;
     }
 
     /// Every change of an item's state passes here, with its count and its digest's.
