@@ -13,12 +13,14 @@ mod burning;
 mod events;
 #[path = "store/gates.rs"]
 mod gates;
+#[path = "store/healing.rs"]
+mod healing;
 #[path = "store/keeping.rs"]
 mod keeping;
-#[path = "store/notices.rs"]
-mod notices;
 #[path = "store/letters.rs"]
 mod letters;
+#[path = "store/notices.rs"]
+mod notices;
 #[path = "store/operators.rs"]
 mod operators;
 #[path = "store/oracle.rs"]

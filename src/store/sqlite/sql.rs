@@ -87,7 +87,11 @@ pub const ENDED: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND unti
 pub const DOUBTS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state = 5 ORDER BY until LIMIT ?1";
 pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3, 5)";
 pub const HELD_BY_OTHERS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state IN (2, 3)";
-pub const WINDOWS_AFTER: &str = "SELECT no FROM digest WHERE no > ?1 AND state = 0 ORDER BY no LIMIT ?2";
+pub const SHORTEN_WAITS: &str =
+    "UPDATE digest SET due_at = ?2 WHERE state IN (0, 4) AND priority = ?1 AND due_at > ?2 AND state = 4";
+/// By mailbox, so that the partial index bounds the walk, however many digests are closed.
+pub const WINDOWS_AFTER: &str = "SELECT mailbox_no, no FROM digest WHERE state IN (0, 1) AND mailbox_no > ?1 \
+     ORDER BY mailbox_no LIMIT ?2";
 
 // ---- items
 pub const ADD_ITEM: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) \
