@@ -208,12 +208,18 @@ impl Books<'_> {
     }
 
     /// A late answer says that a listed mail was certainly not sent: who was told by nothing else is not told. Looks at
-    /// the whole topic, which is rare.
+    /// the whole topic, but only if this item is the lowest that its person was told of: else nothing changes.
     pub fn untell(&mut self, item: &Item) -> Result<()> {
-        let (_, opens, topics) = self.event_mark(item.event_no)?;
+        let (mark, opens, topics) = self.event_mark(item.event_no)?;
         let (true, Some(topic)) = (opens, topics[0]) else { return Ok(()) };
         let Some(subject) = self.subject(&topic)? else { return Ok(()) };
         let recipient = self.mailbox(item.mailbox)?.recipient.clone();
+        let mut standing = self.tx.prepare_cached(sql::STANDING)?;
+        let told: Option<Option<i64>> =
+            standing.query_row(params![&topic.0[..], recipient], |row| row.get(2)).optional()?;
+        if told.flatten() != Some(mark.ver) {
+            return Ok(());
+        }
         let (mut lowest, mut at) = (None::<i64>, subject.head);
         while at != 0 {
             let Some(link) = self.link(at, &topic)? else { break };

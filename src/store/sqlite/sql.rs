@@ -143,13 +143,13 @@ pub const COUNTS: &str = "SELECT state, sum(n) FROM (SELECT state, n FROM ledger
      SELECT state, n FROM ledger_delta) GROUP BY state";
 pub const ROLL_UP: &str = "INSERT INTO ledger_total (state, n) SELECT state, sum(n) FROM ledger_delta WHERE true GROUP BY state \
      ON CONFLICT (state) DO UPDATE SET n = n + excluded.n";
+pub const ADD_PURGED: &str = "INSERT INTO ledger_total (state, n, purged) VALUES (?1, 0, ?2) \
+     ON CONFLICT (state) DO UPDATE SET purged = purged + excluded.purged";
+pub const PURGED: &str = "SELECT state, purged FROM ledger_total";
 pub const CLEAR_DELTAS: &str = "DELETE FROM ledger_delta";
 pub const IS_PAUSED: &str = "SELECT 1 FROM pause WHERE route IN ('*', ?1) LIMIT 1";
 pub const PAUSED: &str = "SELECT route FROM pause";
 pub const IS_SUPPRESSED: &str = "SELECT 1 FROM suppression WHERE address = ?1";
-pub const ADD_PURGED: &str = "INSERT INTO ledger_total (state, n, purged) VALUES (?1, 0, ?2) \
-     ON CONFLICT (state) DO UPDATE SET purged = purged + excluded.purged";
-pub const PURGED: &str = "SELECT state, purged FROM ledger_total";
 pub const ADD_LETTER: &str = "INSERT INTO dead_letter (no, key, source, position, reason, detail, first_at, last_at, count, \
      bytes, sha256, headers, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8, ?9, ?10, ?11) \
      ON CONFLICT (key) DO UPDATE SET count = count + 1, last_at = excluded.last_at, position = excluded.position, \
@@ -179,10 +179,6 @@ pub const DROP_ATTEMPTS: &str = "DELETE FROM attempt WHERE digest_no = ?1";
 pub const DROP_DIGEST: &str = "DELETE FROM digest WHERE no = ?1";
 pub const DROP_LETTERS: &str =
     "DELETE FROM dead_letter WHERE no IN (SELECT no FROM dead_letter WHERE last_at < ?1 LIMIT ?2)";
-/// A capped count by the partial index that holds the state.
-pub fn count_state(state: crate::model::DigestState) -> String {
-    use crate::model::DigestState::{Gathering, Held, Waiting};
-    let (index, within) = match state {
 /// The last of the next mailboxes after ?1, and how many they are.
 pub const MAILBOXES_AFTER: &str =
     "SELECT max(no), count(*) FROM (SELECT no FROM mailbox WHERE no > ?1 ORDER BY no LIMIT ?2)";
@@ -193,6 +189,10 @@ pub const DROP_MAILBOXES: &str = "DELETE FROM mailbox WHERE no > ?1 AND no <= ?2
      AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (2, 3, 4, 5)) \
      AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state = 6) \
      AND NOT EXISTS (SELECT 1 FROM item WHERE mailbox_no = mailbox.no AND digest_no IS NULL)";
+/// A capped count by the partial index that holds the state.
+pub fn count_state(state: crate::model::DigestState) -> String {
+    use crate::model::DigestState::{Gathering, Held, Waiting};
+    let (index, within) = match state {
         Held => ("digest_held", "state = 1"),
         Gathering => ("digest_window", "state IN (0, 1) AND state = 0"),
         Waiting => ("digest_busy", "state IN (2, 3, 4, 5) AND state = 4"),
@@ -247,9 +247,9 @@ pub const HOT: &[&str] = &[
     DROP_ITEMS,
     DROP_RELISTED,
     DROP_ATTEMPTS,
-];
     DROP_LETTERS,
     DROP_MAILBOXES,
     ZONE_OF,
     WINDOWS_AFTER,
     SHORTEN_WAITS,
+];
