@@ -30,6 +30,9 @@ pub enum StoreError {
     /// Trying again will not help: a corrupt file, a newer schema, a second worker.
     #[error("{0}")]
     Unusable(String),
+    /// Trying the same again will not help, other calls may work: rows that contradict themselves.
+    #[error("{0}")]
+    Broken(String),
     /// The operator asked for something that is not there or not allowed now.
     #[error("{0}")]
     Refused(String),
@@ -182,9 +185,10 @@ pub trait Delivery: Send + Sync {
     /// What the sending account may send, and, if it was asked, what all who use it sent in the last 24 hours. Until
     /// this was called once in the store's life, nothing is claimed for an account with a quota.
     async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()>;
-    /// The last gate before the calls, one savepoint a mail. Answers come in the order of the intents.
+    /// The last gate before the calls, each mail for itself: one that can't begin ([`StoreError::Broken`]) is
+    /// [`Begun::Lost`] and holds up no other. Answers come in the order of the intents.
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>>;
-    /// Answers and evidence alike, in the order given.
+    /// Answers and evidence alike, in the order given, each for itself: what can't be taken is [`Learned::Unknown`].
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>>;
     /// Gives unused leases back. Those that are lost already are passed over.
     async fn release(&self, now: Time, leases: Arc<Vec<Lease>>) -> Result<()>;

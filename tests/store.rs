@@ -13,8 +13,12 @@ mod burning;
 mod events;
 #[path = "store/gates.rs"]
 mod gates;
+#[path = "store/healing.rs"]
+mod healing;
 #[path = "store/keeping.rs"]
 mod keeping;
+#[path = "store/letters.rs"]
+mod letters;
 #[path = "store/notices.rs"]
 mod notices;
 #[path = "store/operators.rs"]

@@ -84,8 +84,19 @@ fn tell(out: &mut Out, status: &Status, now: Time) -> Written {
     ];
     let mails = [("sent", status.mails.sent), ("in 24 hours", status.quota.used_24h)];
     let inputs = [("dead letters", status.dead_letters)];
-    let sections: [(&str, &[(&str, u64)]); 4] =
-        [("Ledger", &ledger), ("Digests", &digests), ("Mails", &mails), ("Refused inputs", &inputs)];
+    let p = &status.purged;
+    let purged = [
+        ("items", p.items),
+        ("delivered", p.delivered),
+        ("withdrawn", p.withdrawn),
+        ("suppressed", p.suppressed),
+        ("dead", p.dead),
+    ];
+    let mut sections: Vec<(&str, &[(&str, u64)])> =
+        vec![("Ledger", &ledger), ("Digests", &digests), ("Mails", &mails), ("Refused inputs", &inputs)];
+    if p.items > 0 {
+        sections.insert(1, ("Purged", &purged));
+    }
     let figures = sections.iter().flat_map(|(_, figures)| figures.iter());
     let width = figures.map(|(_, n)| n.to_string().len()).max().unwrap_or(0);
     for (name, figures) in sections {

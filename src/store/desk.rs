@@ -132,6 +132,8 @@ pub struct Status {
     pub schema_version: u32,
     pub size_bytes: u64,
     pub ledger: Ledger,
+    /// Items that the retention has taken away since the store was made; not in `ledger`.
+    pub purged: Ledger,
     pub digests: DigestCounts,
     pub mails: Mails,
     /// Refused inputs that nobody discarded; dead items are `ledger.dead`.

@@ -1,13 +1,12 @@
 //! The store in one SQLite file: one writer behind a mutex, one `spawn_blocking` a call (virtual time stays right that
 //! way), WAL with `synchronous=FULL`, one IMMEDIATE transaction a call.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::{
     Ask, Begun, Command, Delivery, Desk, Evidence, Gauges, Intake, Intent, Learned, Leased, Limits, Page, Policy,
@@ -15,6 +14,8 @@ use super::{
 };
 use crate::model::{Entry, Lease, Receipt, Time};
 use crate::quota::Terms;
+pub(crate) use file::schema_version;
+use file::{connect, named};
 
 mod accept;
 mod act;
@@ -24,6 +25,7 @@ mod claim;
 mod closure;
 mod desk;
 mod expire;
+mod file;
 mod learn;
 mod purge;
 mod sql;
@@ -77,15 +79,6 @@ pub(crate) struct Shared {
 /// Older SQLite can corrupt a file when a WAL is reset (sqlite.org/wal.html, fixed in 3.51.3).
 const SQLITE_MIN: i32 = 3_051_003;
 
-/// Pages of WAL before a checkpoint: fewer checkpoints write hot pages fewer times, and 128 MiB of log is bounded.
-const WAL_PAGES: u32 = 32_768;
-
-/// What `PRAGMA auto_vacuum` answers for `INCREMENTAL`.
-const AUTO_VACUUM_INCREMENTAL: i64 = 2;
-
-/// How long an operator's command and the worker wait for each other's transaction.
-const BUSY_TIMEOUT_MS: u32 = 10_000;
-
 impl Sqlite {
     /// Opens, locks, migrates and takes over. Blocking; called once at start.
     pub fn open(settings: Settings, now: Time) -> Result<Sqlite> {
@@ -95,11 +88,12 @@ impl Sqlite {
                 rusqlite::version()
             )));
         }
-        let path = settings.path.clone();
+        let mut path = settings.path.clone();
         let lock = match settings.opening {
             Opening::Worker => {
-                make_folder(&path)?;
-                Some(take_lock(&path)?)
+                file::make_folder(&path)?;
+                path = file::real_path(&path)?;
+                Some(file::take_lock(&path)?)
             }
             Opening::Operator if !path.exists() => {
                 return Err(StoreError::Unusable(format!(
@@ -110,16 +104,16 @@ impl Sqlite {
             Opening::Operator => None,
         };
         let mut conn = connect(&path)?;
-        check_version(&conn, &path)?;
+        file::check_version(&conn, &path)?;
         if settings.migrate {
-            migrate(&mut conn, &path)?;
-        } else if schema_version(&conn).map_err(|e| named(&path, &e))? != newest_schema() {
+            file::migrate(&mut conn, &path)?;
+        } else if schema_version(&conn).map_err(|e| named(&path, &e))? != file::newest_schema() {
             return Err(StoreError::Unusable(format!(
                 "{}: the schema is older than this owlpost; run `owlpost migrate`",
                 path.display()
             )));
         }
-        let store_id = store_id(&conn).map_err(|e| named(&path, &e))?;
+        let store_id = file::store_id(&conn).map_err(|e| named(&path, &e))?;
         let store = Sqlite {
             writer: Arc::new(Mutex::new(conn)),
             shared: Arc::new(Shared {
@@ -160,6 +154,53 @@ impl Sqlite {
             transact(&mut conn, &shared, now, work)
         })
         .await
+    }
+
+    /// The same for a list: one transaction for all. If one of them can't be done, now or ever, each gets a transaction of
+    /// its own and only that one is given up, so that it holds up no other. Once the first is done, what was done counts:
+    /// an error of the whole call would hide it.
+    async fn write_each<T: Send + Sync + 'static, U: Send + 'static>(
+        &self,
+        now: Time,
+        list: Arc<Vec<T>>,
+        work: fn(&mut books::Books<'_>, &T) -> Result<U>,
+        give_up: fn(&T, &StoreError) -> U,
+    ) -> Result<Vec<U>> {
+        let all = list.clone();
+        match self.write(now, move |books| all.iter().map(|one| work(books, one)).collect()).await {
+            Err(StoreError::Broken(_)) => {}
+            result => return result,
+        }
+        let mut done = Vec::with_capacity(list.len());
+        for i in 0..list.len() {
+            let all = list.clone();
+            done.push(match self.write(now, move |books| work(books, &all[i])).await {
+                Ok(one) => one,
+                Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
+                Err(why) if done.is_empty() && !matches!(why, StoreError::Broken(_)) => return Err(why),
+                Err(why) => give_up(&list[i], &why),
+            });
+        }
+        Ok(done)
+    }
+
+    /// Each in a transaction of its own: what can't be ended is put off, and holds up no other.
+    async fn expire_each(&self, now: Time, doubts_now: bool) -> Result<Tidied> {
+        let mut all = Tidied::default();
+        for no in self.write(now, move |books| expire::ended(books, doubts_now)).await? {
+            match self.write(now, move |books| expire::expire(books, &[no])).await {
+                Ok(tidied) => {
+                    all.leases_ended += tidied.leases_ended;
+                    all.doubts_ended += tidied.doubts_ended;
+                }
+                Err(StoreError::Broken(why)) => {
+                    tracing::error!(digest = no, error = %why, "a digest could not be ended; it is put off, the others go on");
+                    self.write(now, move |books| expire::put_off(books, no)).await?;
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(all)
     }
 
     /// A consistent look at the store on a connection of its own: readers hold up nobody.
@@ -223,129 +264,6 @@ fn transact<T>(
     Ok(result)
 }
 
-fn make_folder(path: &Path) -> Result<()> {
-    match path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        Some(folder) => std::fs::create_dir_all(folder)
-            .map_err(|e| StoreError::Unusable(format!("{}: cannot make the store's folder: {e}", folder.display()))),
-        None => Ok(()),
-    }
-}
-
-/// A lock beside the file, not on it: SQLite's own locks come and go with transactions.
-fn take_lock(path: &Path) -> Result<File> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".lock");
-    let beside = PathBuf::from(beside);
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(|e| {
-        StoreError::Unusable(format!("{}: cannot lock the store: {e}; its folder must be writable", beside.display()))
-    })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
-            "{}: another worker has this store; stop it first (SQLite takes one worker, PostgreSQL many)",
-            path.display()
-        ))),
-        Err(std::fs::TryLockError::Error(e)) => {
-            Err(StoreError::Unusable(format!("{}: cannot lock the store: {e}", beside.display())))
-        }
-    }
-}
-
-fn connect(path: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).map_err(|e| named(path, &e))?;
-    conn.set_prepared_statement_cache_capacity(128);
-    // Plans never depend on bound values; without this, statements near a partial index are compiled anew at each call.
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(|e| named(path, &e))?;
-    // Saying it again of a file that has it takes the writer's lock: only a new file is told.
-    let vacuum: i64 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).map_err(|e| named(path, &e))?;
-    let vacuum = if vacuum == AUTO_VACUUM_INCREMENTAL { "" } else { "PRAGMA auto_vacuum = INCREMENTAL;" };
-    conn.execute_batch(&format!(
-        "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS};
-         {vacuum}
-         PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = FULL;
-         PRAGMA wal_autocheckpoint = {WAL_PAGES};
-         PRAGMA journal_size_limit = 167772160;
-         PRAGMA cache_size = -24576;
-         PRAGMA temp_store = MEMORY;
-         PRAGMA trusted_schema = OFF;"
-    ))
-    .map_err(|e| named(path, &e))?;
-    Ok(conn)
-}
-
-fn newest_schema() -> u32 {
-    migrations::migrations::runner().get_migrations().iter().map(|m| m.version() as u32).max().unwrap_or(0)
-}
-
-/// 0: an empty file.
-pub(crate) fn schema_version(conn: &Connection) -> rusqlite::Result<u32> {
-    let known: bool =
-        conn.query_row("SELECT count(*) > 0 FROM sqlite_schema WHERE name = 'refinery_schema_history'", [], |row| {
-            row.get(0)
-        })?;
-    if !known {
-        return Ok(0);
-    }
-    conn.query_row("SELECT coalesce(max(version), 0) FROM refinery_schema_history", [], |row| row.get(0))
-}
-
-fn check_version(conn: &Connection, path: &Path) -> Result<()> {
-    let (found, newest) = (schema_version(conn).map_err(|e| named(path, &e))?, newest_schema());
-    if found > newest {
-        return Err(StoreError::Unusable(format!(
-            "{}: its schema is version {found}, this owlpost knows {newest}; use the owlpost that wrote it, or a later one",
-            path.display()
-        )));
-    }
-    Ok(())
-}
-
-fn migrate(conn: &mut Connection, path: &Path) -> Result<()> {
-    if schema_version(conn).map_err(|e| named(path, &e))? == newest_schema() {
-        return Ok(());
-    }
-    let report = migrations::migrations::runner()
-        .run(conn)
-        .map_err(|e| StoreError::Unusable(format!("{}: cannot bring the schema up to date: {e}", path.display())))?;
-    for migration in report.applied_migrations() {
-        tracing::info!(version = migration.version(), name = migration.name(), "schema migrated");
-    }
-    Ok(())
-}
-
-fn store_id(conn: &Connection) -> rusqlite::Result<u32> {
-    // Looked up first: a command that only reads must not wait for the writer's lock.
-    let known = conn.query_row("SELECT store_id FROM meta", [], |row| row.get(0)).optional()?;
-    if let Some(id) = known {
-        return Ok(id);
-    }
-    conn.execute(
-        "INSERT INTO meta (one, store_id, next_event, next_digest, next_letter, mails_sent) \
-         VALUES (1, abs(random()) % 4294967296, 1, 1, 1, 0) ON CONFLICT DO NOTHING",
-        [],
-    )?;
-    conn.query_row("SELECT store_id FROM meta", [], |row| row.get(0))
-}
-
-/// Names the file, and says whether trying again can help.
-fn named(path: &Path, e: &rusqlite::Error) -> StoreError {
-    let said = format!("{}: {e}", path.display());
-    match e.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Unusable(format!(
-            "{said}; the file is damaged or no owlpost store: restore it from a backup, or move it away to start anew"
-        )),
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            StoreError::Unusable(format!("{said}; the file and its folder must be readable and writable"))
-        }
-        Some(ErrorCode::DiskFull) => {
-            StoreError::Unavailable(format!("{said}; free some space, the worker goes on by itself"))
-        }
-        _ => StoreError::Unavailable(said),
-    }
-}
-
 impl From<rusqlite::Error> for StoreError {
     fn from(e: rusqlite::Error) -> StoreError {
         named(Path::new("store"), &e)
@@ -367,7 +285,12 @@ impl Delivery for Sqlite {
     }
 
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>> {
-        self.write(now, move |books| mails.iter().map(|mail| begin::begin(books, mail)).collect()).await
+        self.write_each(now, mails, begin::begin, |mail, why| {
+            // Its lease ends by itself; then it is tried again.
+            tracing::error!(digest = %mail.lease.digest, error = %why, "a mail could not begin; the others go on");
+            Begun::Lost
+        })
+        .await
     }
 
     async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
@@ -375,7 +298,12 @@ impl Delivery for Sqlite {
     }
 
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {
-        self.write(now, move |books| evidence.iter().map(|e| learn::learn(books, e)).collect()).await
+        self.write_each(now, evidence, learn::learn, |one, why| {
+            // Its lease ends by itself, in a doubt.
+            tracing::error!(attempt = %one.attempt, error = %why, "an answer could not be taken; the others go on");
+            Learned::Unknown
+        })
+        .await
     }
 
     async fn release(&self, now: Time, leases: Arc<Vec<Lease>>) -> Result<()> {
@@ -391,7 +319,14 @@ impl Delivery for Sqlite {
 #[async_trait]
 impl Upkeep for Sqlite {
     async fn expire(&self, now: Time, doubts_now: bool) -> Result<Tidied> {
-        self.write(now, move |books| expire::expire(books, doubts_now)).await
+        let once = move |books: &mut books::Books<'_>| {
+            let ended = expire::ended(books, doubts_now)?;
+            expire::expire(books, &ended)
+        };
+        match self.write(now, once).await {
+            Err(StoreError::Broken(_)) => self.expire_each(now, doubts_now).await,
+            result => result,
+        }
     }
 
     async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {

@@ -40,6 +40,21 @@ fn who_has_no_address_or_a_foreign_one_is_not_mailed() {
     }
 }
 
+/// The bound on open items holds for those who join later as well.
+#[test]
+fn nobody_is_given_too_many_open_items_by_joining() {
+    let mut setup = Setup::default();
+    setup.limits.open_items_per_recipient = 1;
+    for mut w in worlds(setup) {
+        w.accept(request("r1"));
+        let leased = w.claim();
+        w.accept(news("n1").to(["bob"]));
+        w.role.insert("bob".into());
+        w.begun(&leased);
+        assert_eq!((w.state("r1", "bob"), w.before.items[&w.key("r1", "bob")].reason), (DEAD, Some(6)));
+    }
+}
+
 /// `leavers`
 #[test]
 fn who_left_the_role_is_not_asked_any_more() {

@@ -79,6 +79,35 @@ fn a_second_worker_is_refused_until_the_first_is_gone() {
     assert!(Sqlite::open(settings(), at(0)).is_ok());
 }
 
+/// The lock is the file's, whatever path leads to it; also where the link was there before the file.
+#[cfg(unix)]
+#[test]
+fn a_second_worker_is_refused_behind_a_link() {
+    for link_first in [true, false] {
+        let bench = OnSqlite::new();
+        let link = bench.path().with_file_name("link.db");
+        let open = |path: std::path::PathBuf| {
+            let settings = bench.settings(policy(), Setup::default().limits, Opening::Worker);
+            Sqlite::open(owlpost::store::sqlite::Settings { path, ..settings }, at(0))
+        };
+        std::os::unix::fs::symlink(bench.path(), &link).unwrap();
+        let paths = [link, bench.path()];
+        let [first, second] = if link_first {
+            paths
+        } else {
+            {
+                let [a, b] = paths;
+                [b, a]
+            }
+        };
+        let _first = open(first).unwrap();
+        match open(second) {
+            Err(StoreError::Unusable(why)) => assert!(why.contains("another worker"), "{why}"),
+            other => panic!("two workers: {:?}", other.err()),
+        }
+    }
+}
+
 #[test]
 fn an_operator_finds_no_store_where_none_is() {
     let bench = OnSqlite::new();
@@ -123,9 +152,31 @@ fn nothing_is_purged_before_its_time() {
         assert_eq!((count(&w, "item"), count(&w, "event"), count(&w, "subject")), (2, 3, 2));
         w.pass(2 * DAY);
         w.purge();
-        for table in ["item", "event", "subject", "standing", "asked", "digest", "attempt", "relisted"] {
+        for table in ["item", "event", "subject", "standing", "asked", "digest", "attempt", "relisted", "mailbox"] {
             assert_eq!(count(&w, table), 0, "{table}");
         }
+    }
+}
+
+/// The proof leaves, how many there were stays; what is left agrees with its counts.
+#[test]
+fn what_is_purged_stays_counted() {
+    for mut w in worlds(Setup::default()) {
+        w.accept_all(vec![request("r1"), decision("d1").about(["x"]), news("n1"), news("n2").to(["bob"])]);
+        w.suppress("bob");
+        settle_and_wait(&mut w, 91);
+        w.purge();
+        w.compact();
+        w.accept(news("n3"));
+        let query = owlpost::store::Query::Status { now: w.now };
+        let status = w.call(async |s| s.read(&query, owlpost::store::Page::FIRST).await).unwrap();
+        let owlpost::store::Rows::Status(status) = status else { panic!("a status") };
+        let (left, gone) = (&status.ledger, &status.purged);
+        assert_eq!((left.items, left.pending), (1, 1));
+        assert_eq!((gone.items, gone.delivered, gone.suppressed), (3, 2, 1));
+        let verified = w.call(async |s| s.read(&owlpost::store::Query::Verify, owlpost::store::Page::FIRST).await);
+        let owlpost::store::Rows::Verified(verified) = verified.unwrap() else { panic!("a verdict") };
+        assert_eq!(verified.differences, [""; 0]);
     }
 }
 

@@ -94,3 +94,38 @@ fn a_notice_is_owed_when_a_call_ends_after_its_decision() {
         w.finish();
     }
 }
+
+/// A notice comes at the recipient's time of day, though no event of its route has said where they are.
+#[test]
+fn a_notice_knows_where_its_recipient_is() {
+    for mut w in worlds(Setup::default()) {
+        let mut entry = request("r1").entry(&w.role);
+        if let owlpost::model::Entry::Event(arrival) = &mut entry {
+            arrival.asked[0].people[0].zone = Some("Asia/Tokyo".into());
+        }
+        w.accept_entries(vec![entry]);
+        w.history.push(request("r1"));
+        w.check();
+        let mail = w.send();
+        w.accepted(&mail);
+        w.accept(decision("d1"));
+        let zones = w.bench.rows("SELECT zone FROM mailbox WHERE route = 'handled'");
+        assert_eq!(zones[0][0].text(), "Asia/Tokyo");
+    }
+}
+
+/// The bound on open items holds for notices as well.
+#[test]
+fn nobody_is_given_too_many_open_items_by_notices() {
+    let mut setup = Setup::default();
+    setup.limits.open_items_per_recipient = 1;
+    for mut w in worlds(setup) {
+        w.accept(request("r1"));
+        let mail = w.send();
+        w.accepted(&mail);
+        w.accept(request("o1").about(["leave"]));
+        w.accept(decision("d1"));
+        assert_eq!(w.notices(), told("d1", "ann"));
+        assert_eq!(w.state("d1", "ann"), DEAD);
+    }
+}

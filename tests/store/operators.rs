@@ -1,5 +1,7 @@
 //! Operators: hold and release, send-now, replay.
 
+use std::time::Duration;
+
 use owlpost::store::{Answer, Begun, Command};
 
 use crate::bench::Setup;
@@ -201,6 +203,71 @@ fn a_later_mail_that_did_not_list_a_replayed_item_leaves_it_alone() {
             w.bounced(&third);
             assert_eq!((w.state("bad", "ann"), w.state("good", "ann")), (DEAD, DELIVERED));
         }
+    }
+}
+
+/// `evidence_by_attempt`: what was delivered before a mail began is not listed by it.
+#[test]
+fn a_mail_without_what_was_delivered_before_says_nothing_about_it() {
+    let window = Duration::from_secs(60);
+    for mut w in worlds(Setup { resend: false, window, ..Setup::default() }) {
+        w.accept(request("r1"));
+        w.pass(window);
+        let first = w.send();
+        w.lost_sent(&first);
+        w.doubt_ends();
+        w.accept(news("n1").by(["ask"]));
+        let item = w.key("r1", "ann");
+        assert_eq!(w.replay(&item).changed, 1);
+        w.evidence(&first);
+        assert_eq!(w.state("r1", "ann"), DELIVERED, "in the window that still gathers");
+        w.pass(window);
+        let second = w.send();
+        w.accepted(&second);
+        let listed = "SELECT e.id FROM item i JOIN event e ON e.no = i.event_no \
+                      WHERE i.digest_no = 2 AND (i.left_before IS NULL OR i.left_before > 1)";
+        let listed: Vec<String> = w.bench.rows(listed).iter().map(|row| row[0].text()).collect();
+        assert_eq!(listed, ["n1"]);
+        w.bounced(&first);
+        assert_eq!((w.state("r1", "ann"), w.state("n1", "ann")), (DEAD, DELIVERED));
+    }
+}
+
+/// `nobody_is_dead`: news for an audience that was nobody reach those who are in it when an operator sends them again.
+#[test]
+fn replayed_news_for_nobody_reach_who_is_there_now() {
+    for mut w in worlds(Setup::default()) {
+        w.role.clear();
+        w.accept(news("n1"));
+        let item = w.key("n1", crate::events::ROLE);
+        w.role.extend(["ann".to_owned(), "bob".to_owned()]);
+        w.replay(&item);
+        let leased = w.claim();
+        assert_eq!(w.begin(&leased), Begun::Empty);
+        assert_eq!((w.state("n1", "ann"), w.state("n1", "bob")), (PENDING, PENDING));
+        // Of those, nobody passes them on any further.
+        w.role.insert("kim".into());
+        w.finish();
+        assert_eq!(w.before.items.len(), 3);
+    }
+}
+
+/// The bound on open items holds for what an operator sends again as well.
+#[test]
+fn nobody_is_given_too_many_open_items_by_a_replay() {
+    let mut setup = Setup { window: Duration::from_secs(60), ..Setup::default() };
+    setup.limits.open_items_per_recipient = 2;
+    for mut w in worlds(setup) {
+        w.accept_all(vec![news("n1"), news("n2")]);
+        w.pass(Duration::from_secs(60));
+        let mail = w.send();
+        w.permanent(&mail);
+        w.accept(news("n3"));
+        let ids: Vec<String> = ["n1", "n2"].iter().map(|id| w.before.items[&w.key(id, "ann")].id.clone()).collect();
+        let report = w.act(Command::ReplayItems { ids });
+        assert_eq!(report.changed, 1);
+        assert!(report.refused[0].contains("open_items_per_recipient"), "{report:?}");
+        assert_eq!((w.state("n1", "ann"), w.state("n2", "ann")), (PENDING, DEAD));
     }
 }
 

@@ -70,12 +70,8 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Rec
     // By mailbox, so that the index of a digest's items is filled page by page. (The rows' own order is the events', all
     // of which are new: they fill the last pages of the table in any order.)
     made.items.sort_unstable_by_key(|item| (item.mailbox, item.event_no));
-    let limit = i64::from(books.shared.limits.open_items_per_recipient);
     for item in made.items {
-        let born = match item.born {
-            None if books.open_items(item.mailbox)? >= limit => Some((ItemState::Dead, Reason::TooManyOpen)),
-            born => born,
-        };
+        let born = books.born(item.mailbox, item.born)?;
         books.add_item(item.event_no, item.mailbox, item.urgency, born)?;
     }
     for (topic, recipient, older) in made.replaced {
@@ -96,15 +92,10 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Rec
 
 pub(super) fn refuse(books: &mut Books<'_>, refused: &Refused) -> Result<Receipt> {
     let no = books.next_letter();
-    let mut parts = blake3::Hasher::new();
-    parts
-        .update(&(refused.source.len() as u64).to_le_bytes())
-        .update(refused.source.as_bytes())
-        .update(&refused.sha256);
     let headers = serde_json::to_string(&refused.headers).unwrap_or_default();
     books.tx.prepare_cached(sql::ADD_LETTER)?.execute(params![
         no,
-        &parts.finalize().as_bytes()[..16],
+        letter_key(refused),
         refused.source,
         refused.position,
         refused.reason.as_str(),
@@ -116,6 +107,23 @@ pub(super) fn refuse(books: &mut Books<'_>, refused: &Refused) -> Result<Receipt
         refused.body,
     ])?;
     Ok(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone() })
+}
+
+/// The same bytes under the same headers are the same input: in binary mode the event stands in the headers. Not the
+/// `message-id`, which is the broker's where the producer gave none, and new with every copy.
+fn letter_key(refused: &Refused) -> [u8; 16] {
+    let mut headers: Vec<(&str, &str)> = refused.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    headers.retain(|(name, _)| *name != "message-id");
+    headers.sort_unstable();
+    let texts = headers.iter().flat_map(|(name, value)| [*name, *value]);
+    let mut parts = blake3::Hasher::new();
+    parts.update(&refused.sha256);
+    for text in std::iter::once(refused.source.as_str()).chain(texts) {
+        parts.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    }
+    let mut key = [0; 16];
+    parts.finalize_xof().fill(&mut key);
+    key
 }
 
 /// Looks the key up by writing it (`dedupe`): "seen" and "stored" cannot disagree.

@@ -156,6 +156,12 @@ fn replay(books: &mut Books<'_>, id: &str) -> Result<std::result::Result<(), Str
         books.settle(&item, ItemState::Withdrawn, Some(reason))?;
         return Ok(Ok(()));
     }
+    if books.has_too_many(mailbox)? {
+        let most = books.shared.limits.open_items_per_recipient;
+        return Ok(Err(format!(
+            "its recipient has {most} open items already (limits.open_items_per_recipient); try again when some have left"
+        )));
+    }
     if let Some(old) = item.digest {
         books.tx.prepare_cached(sql::ADD_RELISTED)?.execute(params![old, event_no, mailbox, item.left_before])?;
     }
@@ -165,7 +171,7 @@ fn replay(books: &mut Books<'_>, id: &str) -> Result<std::result::Result<(), Str
     }
     let home = books.gather(mailbox)?;
     books.tx.prepare_cached(sql::REOPEN_ITEM)?.execute(params![event_no, mailbox, home])?;
-    books.reopened(ItemState::Dead);
+    books.reopened(mailbox, ItemState::Dead);
     let (ver, deadline) = books.event_times(event_no)?;
     books.joins(home, urgency(deadline, ver >> 1))?;
     Ok(Ok(()))

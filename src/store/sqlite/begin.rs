@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::accept::nobody;
 use super::books::{Books, Item, urgency};
 use super::sql;
 use crate::model::{AttemptId, Contents, DigestState, ItemState, Listed, Person, Reason, Time};
@@ -89,7 +90,8 @@ fn follow_audience(books: &mut Books<'_>, no: i64, mailbox: i64, route: &str, ma
         if books.item_state(item)? != Some(ItemState::Pending) {
             continue;
         }
-        join(books, *event_no, route, people)?;
+        let nobody = is_nobody(books, *event_no, route, &recipient)?;
+        join(books, *event_no, route, people, nobody)?;
         if people.is_empty() {
             books.settle(item, ItemState::Dead, Some(Reason::Unreachable))?;
         } else if !people.iter().any(|p| p.principal == recipient) {
@@ -99,25 +101,39 @@ fn follow_audience(books: &mut Books<'_>, no: i64, mailbox: i64, route: &str, ma
     Ok(())
 }
 
-/// Only what waits for somebody is passed on to those who joined later; news are not.
-fn join(books: &mut Books<'_>, event_no: i64, route: &str, people: &[Person]) -> Result<()> {
+/// Whether this recipient stands for an audience that was nobody when the event came.
+fn is_nobody(books: &Books<'_>, event_no: i64, route: &str, recipient: &str) -> Result<bool> {
+    let mut asked = books.tx.prepare_cached(sql::ASKED)?;
+    let names: Option<String> = asked.query_row(params![event_no, route], |row| row.get(0)).optional()?;
+    let names: Vec<String> = names.map(|n| serde_json::from_str(&n).unwrap_or_default()).unwrap_or_default();
+    Ok(nobody(&names) == recipient)
+}
+
+/// Only what waits for somebody is passed on to those who joined later; news are not, unless there was nobody to hear
+/// them.
+fn join(books: &mut Books<'_>, event_no: i64, route: &str, people: &[Person], nobody: bool) -> Result<()> {
     let (mark, opens, topics) = books.event_mark(event_no)?;
-    let (true, Some(topic)) = (opens, topics[0]) else { return Ok(()) };
+    let topic = topics[0].filter(|_| opens);
+    if topic.is_none() && !nobody {
+        return Ok(());
+    }
     let (ver, deadline) = books.event_times(event_no)?;
     for person in people {
         let mailbox = books.mailbox_of(&person.principal, route, person.zone.as_deref())?;
         if books.has_item(event_no, mailbox)? {
             continue;
         }
-        let over = match books.subject(&topic)? {
-            Some(subject) => books.over(&subject, &topic, mark, &person.principal)?,
-            None => None,
-        };
-        let older = books.stand(&topic, &person.principal, mark)?;
-        let born = over.map(|reason| (ItemState::Withdrawn, reason));
+        let (mut over, mut older) = (None, None);
+        if let Some(topic) = topic {
+            if let Some(subject) = books.subject(&topic)? {
+                over = books.over(&subject, &topic, mark, &person.principal)?;
+            }
+            older = books.stand(&topic, &person.principal, mark)?;
+        }
+        let born = books.born(mailbox, over.map(|reason| (ItemState::Withdrawn, reason)))?;
         books.add_item(event_no, mailbox, urgency(deadline, ver >> 1), born)?;
         // Of twins, the last one that asks a person replaces their older item: so does one that asks them only now.
-        if let Some(older) = older
+        if let (Some(topic), Some(older)) = (topic, older)
             && let Some(subject) = books.subject(&topic)?
         {
             books.replace_own(&topic, &subject, older, &person.principal)?;

@@ -45,6 +45,7 @@ pub(super) struct Books<'c> {
     quota: Option<Quota>,
     /// Shares of the day that this transaction uses.
     used_shares: i64,
+    purged: [i64; ItemState::ALL.len()],
 }
 
 impl<'c> Books<'c> {
@@ -71,6 +72,7 @@ impl<'c> Books<'c> {
             deltas: [0; ItemState::ALL.len()],
             quota: None,
             used_shares: 0,
+            purged: [0; ItemState::ALL.len()],
         })
     }
 
@@ -81,6 +83,9 @@ impl<'c> Books<'c> {
         let mut add = self.tx.prepare_cached(sql::ADD_DELTA)?;
         for (state, n) in self.deltas.iter().enumerate().filter(|(_, n)| **n != 0) {
             add.execute(params![state as i64, n])?;
+        }
+        for (state, n) in self.purged.iter().enumerate().filter(|(_, n)| **n != 0) {
+            self.tx.prepare_cached(sql::ADD_PURGED)?.execute(params![state as i64, n])?;
         }
         if self.meta_dirty {
             let m = self.meta;

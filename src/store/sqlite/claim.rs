@@ -184,14 +184,22 @@ pub(super) fn next_due(conn: &Connection, ask: &Ask) -> Result<Option<Time>> {
     Ok(next.map(Time))
 }
 
-/// Plans open windows anew: the cadence, the zones or the calendar may have changed.
+/// Plans open windows anew: the cadence, the zones, the calendar or the hold may have changed. What an operator let go
+/// is never held again. The cursor is a mailbox.
 pub(super) fn replan(books: &mut Books<'_>, cursor: i64, limit: u32) -> Result<Option<i64>> {
-    let numbers: Vec<i64> = {
+    let windows: Vec<(i64, i64)> = {
         let mut after = books.tx.prepare_cached(sql::WINDOWS_AFTER)?;
-        after.query_map(params![cursor, limit], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
+        let rows = after.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect::<rusqlite::Result<_>>()?
     };
-    for no in &numbers {
+    for (mailbox, no) in &windows {
+        if books.digest(*no)?.state == DigestState::Held {
+            let route = books.mailbox(*mailbox)?.route.clone();
+            if !books.shared.policy.rules(&route).hold {
+                books.set_state(*no, DigestState::Gathering)?;
+            }
+        }
         books.replan(*no)?;
     }
-    Ok(if numbers.len() < limit as usize { None } else { numbers.last().copied() })
+    Ok(if windows.len() < limit as usize { None } else { windows.last().map(|(mailbox, _)| *mailbox) })
 }

@@ -183,13 +183,15 @@ impl Books<'_> {
     /// The notice "already handled", once by its key. Who decided it needs no mail about it: their item is born
     /// withdrawn.
     fn notify(&mut self, closer: i64, recipient: &str) -> Result<()> {
-        let mailbox = self.mailbox_of(recipient, HANDLED, None)?;
+        let mut zones = self.tx.prepare_cached(sql::ZONE_OF)?;
+        let zone: Option<String> = zones.query_row([recipient, HANDLED], |row| row.get(0)).optional()?;
+        let mailbox = self.mailbox_of(recipient, HANDLED, zone.as_deref())?;
         if self.has_item(closer, mailbox)? {
             return Ok(());
         }
         let (ver, _) = self.event_times(closer)?;
         let own = self.actor(closer)?.as_deref() == Some(recipient);
-        let born = own.then_some((ItemState::Withdrawn, Reason::Decided));
+        let born = self.born(mailbox, own.then_some((ItemState::Withdrawn, Reason::Decided)))?;
         self.add_item(closer, mailbox, urgency(None, ver >> 1), born)?;
         Ok(())
     }
@@ -206,12 +208,18 @@ impl Books<'_> {
     }
 
     /// A late answer says that a listed mail was certainly not sent: who was told by nothing else is not told. Looks at
-    /// the whole topic, which is rare.
+    /// the whole topic, but only if this item is the lowest that its person was told of: else nothing changes.
     pub fn untell(&mut self, item: &Item) -> Result<()> {
-        let (_, opens, topics) = self.event_mark(item.event_no)?;
+        let (mark, opens, topics) = self.event_mark(item.event_no)?;
         let (true, Some(topic)) = (opens, topics[0]) else { return Ok(()) };
         let Some(subject) = self.subject(&topic)? else { return Ok(()) };
         let recipient = self.mailbox(item.mailbox)?.recipient.clone();
+        let mut standing = self.tx.prepare_cached(sql::STANDING)?;
+        let told: Option<Option<i64>> =
+            standing.query_row(params![&topic.0[..], recipient], |row| row.get(2)).optional()?;
+        if told.flatten() != Some(mark.ver) {
+            return Ok(());
+        }
         let (mut lowest, mut at) = (None::<i64>, subject.head);
         while at != 0 {
             let Some(link) = self.link(at, &topic)? else { break };

@@ -72,8 +72,12 @@ fn figures(conn: &Connection, shared: &Shared, now: Time, cap: i64) -> Result<Ga
 
 /// Items by state, as counted along the way.
 fn counts(conn: &Connection) -> Result<[i64; ItemState::ALL.len()]> {
+    by_state(conn, worker::COUNTS)
+}
+
+fn by_state(conn: &Connection, statement: &str) -> Result<[i64; ItemState::ALL.len()]> {
     let mut found = [0; ItemState::ALL.len()];
-    let mut counts = conn.prepare_cached(worker::COUNTS)?;
+    let mut counts = conn.prepare_cached(statement)?;
     let mut rows = counts.query([])?;
     while let Some(row) = rows.next()? {
         if let Some(state) = ItemState::from_number(row.get(0)?) {

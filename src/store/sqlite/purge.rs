@@ -32,6 +32,9 @@ const CLOCK_ERROR: Duration = Duration::from_secs(60);
 pub(crate) struct Cursor {
     event: i64,
     digest: i64,
+    mailbox: i64,
+    /// Letters were left over by the call before.
+    letters: bool,
 }
 
 pub(super) fn purge(books: &mut Books<'_>) -> Result<Tidied> {
@@ -39,7 +42,8 @@ pub(super) fn purge(books: &mut Books<'_>) -> Result<Tidied> {
     let mut cursor = books.shared.purge_cursor.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut gone, mut purged, mut last) = (HashSet::new(), 0, 0);
     let page = page(books, cursor.event)?;
-    let young = page.last().is_none_or(|e| e.received_at >= horizon.0);
+    let young = page.last().is_none_or(|e| is_young(e.received_at, horizon, books.now));
+    let first = cursor.event == 0 && cursor.digest == 0;
     let mut full = false;
     for event in &page {
         full = gone.len() as u64 + purged >= DELETE;
@@ -57,12 +61,17 @@ pub(super) fn purge(books: &mut Books<'_>) -> Result<Tidied> {
     let more_events = full || (page.len() >= LOOK as usize && !young);
     cursor.event = if more_events { last } else { 0 };
     let more_digests = drop_digests(books, horizon, &mut cursor)?;
-    let letters = books.tx.prepare_cached(sql::DROP_LETTERS)?.execute(params![horizon.0, LOOK])?;
-    Ok(Tidied {
-        purged_items: purged,
-        more: more_events || more_digests || letters >= LOOK as usize,
-        ..Tidied::default()
-    })
+    if first || cursor.letters {
+        let letters = books.tx.prepare_cached(sql::DROP_LETTERS)?.execute(params![horizon.0, LOOK])?;
+        cursor.letters = letters >= LOOK as usize;
+    }
+    drop_mailboxes(books, horizon, &mut cursor)?;
+    Ok(Tidied { purged_items: purged, more: more_events || more_digests || cursor.letters, ..Tidied::default() })
+}
+
+/// Everything behind it is young as well: the walk may end. Not so behind what a clock that was ahead has dated.
+fn is_young(at: i64, horizon: Time, now: Time) -> bool {
+    (horizon.0..=now.0).contains(&at)
 }
 
 /// An event as the walk sees it.
@@ -209,7 +218,7 @@ fn drop_digests(books: &Books<'_>, horizon: Time, cursor: &mut Cursor) -> Result
             .query_map(params![cursor.digest, LOOK], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
             .collect::<rusqlite::Result<_>>()?
     };
-    let young = page.last().is_none_or(|(_, opened_at, _)| *opened_at >= horizon.0);
+    let young = page.last().is_none_or(|(_, opened_at, _)| is_young(*opened_at, horizon, books.now));
     for (no, _, closed_at) in &page {
         let old = closed_at.is_some_and(|at| at < horizon.0);
         if old && !books.tx.prepare_cached(sql::IS_LISTED)?.exists([no])? {
@@ -221,6 +230,18 @@ fn drop_digests(books: &Books<'_>, horizon: Time, cursor: &mut Cursor) -> Result
     let more = page.len() >= LOOK as usize && !young;
     cursor.digest = if more { page.last().map_or(0, |(no, ..)| *no) } else { 0 };
     Ok(more)
+}
+
+/// Mailboxes that nothing refers to any more: a page a call, round and round, since there is no hurry.
+fn drop_mailboxes(books: &Books<'_>, horizon: Time, cursor: &mut Cursor) -> Result<()> {
+    let mut after = books.tx.prepare_cached(sql::MAILBOXES_AFTER)?;
+    let of = params![cursor.mailbox, LOOK];
+    let (last, n): (Option<i64>, u32) = after.query_row(of, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if let Some(last) = last {
+        books.tx.prepare_cached(sql::DROP_MAILBOXES)?.execute(params![cursor.mailbox, last, horizon.0])?;
+    }
+    cursor.mailbox = last.filter(|_| n >= LOOK).unwrap_or(0);
+    Ok(())
 }
 
 /// The insert-only counts become one row a state.

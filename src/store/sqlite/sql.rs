@@ -38,12 +38,16 @@ pub const SET_TOLD: &str = "UPDATE standing SET told_ver = ?3 WHERE topic = ?1 A
 pub const TOLD: &str = "SELECT recipient FROM standing WHERE topic = ?1 AND told_ver < ?2 ORDER BY recipient";
 pub const DROP_STANDING: &str = "DELETE FROM standing WHERE topic = ?1";
 
+pub const ASKED: &str = "SELECT names FROM asked WHERE event_no = ?1 AND route = ?2";
 pub const ADD_ASKED: &str = "INSERT INTO asked (event_no, route, names, except_for) VALUES (?1, ?2, ?3, ?4)";
 
 // ---- mailboxes and digests
 pub const MAILBOX_BY_NAME: &str = "SELECT no, zone, previous_at FROM mailbox WHERE recipient = ?1 AND route = ?2";
 pub const MAILBOX: &str = "SELECT recipient, route, zone, previous_at FROM mailbox WHERE no = ?1";
 pub const ADD_MAILBOX: &str = "INSERT INTO mailbox (recipient, route, zone) VALUES (?1, ?2, ?3)";
+/// Of a route that knows it: the one that was mailed last.
+pub const ZONE_OF: &str = "SELECT zone FROM mailbox WHERE recipient = ?1 AND route <> ?2 AND zone IS NOT NULL \
+     ORDER BY previous_at DESC";
 pub const SAVE_ZONE: &str = "UPDATE mailbox SET zone = ?2 WHERE no = ?1";
 pub const SAVE_PREVIOUS: &str = "UPDATE mailbox SET previous_at = ?2 WHERE no = ?1";
 pub const OPEN_OF_RECIPIENT: &str = "SELECT (SELECT coalesce(sum(d.open), 0) FROM mailbox m JOIN digest d ON \
@@ -83,7 +87,11 @@ pub const ENDED: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND unti
 pub const DOUBTS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state = 5 ORDER BY until LIMIT ?1";
 pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3, 5)";
 pub const HELD_BY_OTHERS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state IN (2, 3)";
-pub const WINDOWS_AFTER: &str = "SELECT no FROM digest WHERE no > ?1 AND state = 0 ORDER BY no LIMIT ?2";
+pub const SHORTEN_WAITS: &str =
+    "UPDATE digest SET due_at = ?2 WHERE state IN (0, 4) AND priority = ?1 AND due_at > ?2 AND state = 4";
+/// By mailbox, so that the partial index bounds the walk, however many digests are closed.
+pub const WINDOWS_AFTER: &str = "SELECT mailbox_no, no FROM digest WHERE state IN (0, 1) AND mailbox_no > ?1 \
+     ORDER BY mailbox_no LIMIT ?2";
 
 // ---- items
 pub const ADD_ITEM: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) \
@@ -152,13 +160,17 @@ pub const COUNTS: &str = "SELECT state, sum(n) FROM (SELECT state, n FROM ledger
      SELECT state, n FROM ledger_delta) GROUP BY state";
 pub const ROLL_UP: &str = "INSERT INTO ledger_total (state, n) SELECT state, sum(n) FROM ledger_delta WHERE true GROUP BY state \
      ON CONFLICT (state) DO UPDATE SET n = n + excluded.n";
+pub const ADD_PURGED: &str = "INSERT INTO ledger_total (state, n, purged) VALUES (?1, 0, ?2) \
+     ON CONFLICT (state) DO UPDATE SET purged = purged + excluded.purged";
+pub const PURGED: &str = "SELECT state, purged FROM ledger_total";
 pub const CLEAR_DELTAS: &str = "DELETE FROM ledger_delta";
 pub const IS_PAUSED: &str = "SELECT 1 FROM pause WHERE route IN ('*', ?1) LIMIT 1";
 pub const PAUSED: &str = "SELECT route FROM pause";
 pub const IS_SUPPRESSED: &str = "SELECT 1 FROM suppression WHERE address = ?1";
 pub const ADD_LETTER: &str = "INSERT INTO dead_letter (no, key, source, position, reason, detail, first_at, last_at, count, \
      bytes, sha256, headers, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8, ?9, ?10, ?11) \
-     ON CONFLICT (key) DO UPDATE SET count = count + 1, last_at = excluded.last_at";
+     ON CONFLICT (key) DO UPDATE SET count = count + 1, last_at = excluded.last_at, position = excluded.position, \
+     reason = excluded.reason, detail = excluded.detail, discarded_at = NULL";
 pub const DISCARD_LETTER: &str = "UPDATE dead_letter SET discarded_at = ?2 WHERE no = ?1 AND discarded_at IS NULL";
 pub const SUPPRESS: &str =
     "INSERT INTO suppression (address, reason, since) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -187,6 +199,16 @@ pub const DROP_ATTEMPTS: &str = "DELETE FROM attempt WHERE digest_no = ?1";
 pub const DROP_DIGEST: &str = "DELETE FROM digest WHERE no = ?1";
 pub const DROP_LETTERS: &str =
     "DELETE FROM dead_letter WHERE no IN (SELECT no FROM dead_letter WHERE last_at < ?1 LIMIT ?2)";
+/// The last of the next mailboxes after ?1, and how many they are.
+pub const MAILBOXES_AFTER: &str =
+    "SELECT max(no), count(*) FROM (SELECT no FROM mailbox WHERE no > ?1 ORDER BY no LIMIT ?2)";
+/// Mailboxes from ?1 to ?2 that nothing refers to, and whose last digest began before ?3. An item that is in a digest
+/// keeps that digest, so that only those in none are looked for.
+pub const DROP_MAILBOXES: &str = "DELETE FROM mailbox WHERE no > ?1 AND no <= ?2 AND coalesce(previous_at, 0) < ?3 \
+     AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (0, 1)) \
+     AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (2, 3, 4, 5)) \
+     AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state = 6) \
+     AND NOT EXISTS (SELECT 1 FROM item WHERE mailbox_no = mailbox.no AND digest_no IS NULL)";
 /// A capped count by the partial index that holds the state.
 pub fn count_state(state: crate::model::DigestState) -> String {
     use crate::model::DigestState::{Gathering, Held, Waiting};
@@ -248,4 +270,9 @@ pub const HOT: &[&str] = &[
     DROP_ITEMS,
     DROP_RELISTED,
     DROP_ATTEMPTS,
+    DROP_LETTERS,
+    DROP_MAILBOXES,
+    ZONE_OF,
+    WINDOWS_AFTER,
+    SHORTEN_WAITS,
 ];

@@ -275,7 +275,9 @@ impl Books<'_> {
     /// The due time of a window that changed, from what is still in it.
     fn plan(&mut self, no: i64) -> Result<()> {
         let Some(d) = self.digests.get(&no).filter(|d| d.replan && d.is_unfrozen()) else { return Ok(()) };
-        let (mailbox, items, first_at, last_at) = (d.mailbox, d.open, d.first_at, d.last_at);
+        // Nothing came in the future: a clock that was ahead for a moment must not hold a mailbox until it is caught up.
+        let now = self.now;
+        let (mailbox, items, first_at, last_at) = (d.mailbox, d.open, d.first_at.min(now), d.last_at.min(now));
         let deadline = if d.recount {
             let first: Option<i64> = self.tx.prepare_cached(sql::FIRST_URGENCY)?.query_row([no], |row| row.get(0))?;
             first.filter(|u| *u < NO_DEADLINE / 2)
@@ -289,14 +291,12 @@ impl Books<'_> {
             last_at,
             items: u32::try_from(items).unwrap_or(u32::MAX),
             deadline: deadline.map(Time),
-            // Not in the future: the clock may have been set back.
-            previous_at: box_.previous_at.map(|at| at.min(self.now)),
+            previous_at: box_.previous_at.map(|at| at.min(now)),
         };
         let rules = self.shared.policy.rules(&box_.route);
         let due_at = self.shared.policy.due(&box_.route, box_.zone.as_deref(), &window);
-        let now = self.now;
         if let Some(d) = self.digests.get_mut(&no) {
-            d.deadline = deadline;
+            (d.first_at, d.last_at, d.deadline) = (first_at, last_at, deadline);
             // What is due already stays due: an item that joins or leaves does not move it to the next slot, nor does it
             // undo what an operator released or hurried.
             if d.anew || d.due_at > now {

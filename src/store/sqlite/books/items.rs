@@ -50,6 +50,17 @@ impl Books<'_> {
         Ok(n)
     }
 
+    /// How a new item begins: pending (`None`), but dead for one who has too many open items already.
+    pub fn born(&mut self, mailbox: i64, born: Option<(ItemState, Reason)>) -> Result<Option<(ItemState, Reason)>> {
+        let too_many = born.is_none() && self.has_too_many(mailbox)?;
+        Ok(if too_many { Some((ItemState::Dead, Reason::TooManyOpen)) } else { born })
+    }
+
+    pub fn has_too_many(&mut self, mailbox: i64) -> Result<bool> {
+        let limit = i64::from(self.shared.limits.open_items_per_recipient);
+        Ok(self.open_items(mailbox)? >= limit)
+    }
+
     /// A new item: pending in its window, or born final. `false`: it was there already (callers that expect that look
     /// with `has_item` first, since the window is made before).
     pub fn add_item(
@@ -82,15 +93,19 @@ impl Books<'_> {
             if added {
                 join(self.digest_mut(no)?, urgency, now);
             }
-            let known = self.mailboxes.get(&mailbox).and_then(|m| self.open.get_mut(&m.recipient));
-            if let Some(open) = known.filter(|_| added) {
-                *open += 1;
-            }
-            if !added {
+            if added {
+                self.count_open(mailbox);
+            } else {
                 self.tidy(no)?;
             }
         }
         Ok(added)
+    }
+
+    fn count_open(&mut self, mailbox: i64) {
+        if let Some(open) = self.mailboxes.get(&mailbox).and_then(|m| self.open.get_mut(&m.recipient)) {
+            *open += 1;
+        }
     }
 
     pub fn has_item(&self, event_no: i64, mailbox: i64) -> Result<bool> {
@@ -98,14 +113,16 @@ impl Books<'_> {
     }
 
     /// A final item is pending again; its row is written by the caller.
-    pub fn reopened(&mut self, from: ItemState) {
+    pub fn reopened(&mut self, mailbox: i64, from: ItemState) {
+        self.count_open(mailbox);
         self.deltas[from as usize] -= 1;
         self.deltas[ItemState::Pending as usize] += 1;
     }
 
-    /// Purged rows leave the counts.
+    /// Purged rows leave the counts; how many they were is kept.
     pub fn uncount(&mut self, state: ItemState, n: i64) {
         self.deltas[state as usize] -= n;
+        self.purged[state as usize] += n;
     }
 
     /// Every change of an item's state passes here, with its count and its digest's.
@@ -119,8 +136,8 @@ impl Books<'_> {
             let returns = item.state.is_final() && !state.is_final();
             let digest = self.digest_mut(no)?;
             digest.open += i64::from(returns) - i64::from(leaves);
-            // What was sent in an attempt stays in its list; what leaves otherwise is in no later one.
-            if leaves && state != ItemState::Delivered {
+            // The attempts so far have listed it; whatever becomes of it, no later one of this digest does.
+            if leaves {
                 left_before = Some(digest.attempts + 1);
             }
             if leaves && digest.is_unfrozen() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::rows::count;
-use super::{figures, sql};
+use super::{by_state, figures, sql};
 use crate::model::{DigestState, ItemState, Time};
 use crate::store::desk::{DigestCounts, Ledger, Mails, Quota, Status};
 use crate::store::sqlite::{Shared, schema_version, sql as worker};
@@ -26,6 +26,7 @@ pub(super) fn status(conn: &Connection, shared: &Shared, now: Time) -> Result<St
         schema_version: schema_version(conn)?,
         size_bytes: all.size_bytes,
         ledger: ledger(&all.items),
+        purged: ledger(&by_state(conn, worker::PURGED)?.map(count)),
         digests: digests(&all),
         mails: Mails { sent: count(sent) },
         dead_letters: all.dead_letters,

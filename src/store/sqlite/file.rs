@@ -1,0 +1,160 @@
+//! The store's file: its one name, its lock, how it is opened, its schema, and what its errors mean.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+
+use crate::store::{Result, StoreError};
+
+/// Pages of WAL before a checkpoint: fewer checkpoints write hot pages fewer times, and 128 MiB of log is bounded.
+const WAL_PAGES: u32 = 32_768;
+
+/// What `PRAGMA auto_vacuum` answers for `INCREMENTAL`.
+const AUTO_VACUUM_INCREMENTAL: i64 = 2;
+
+/// How long an operator's command and the worker wait for each other's transaction.
+const BUSY_TIMEOUT_MS: u32 = 10_000;
+
+pub(super) fn make_folder(path: &Path) -> Result<()> {
+    match path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        Some(folder) => std::fs::create_dir_all(folder)
+            .map_err(|e| StoreError::Unusable(format!("{}: cannot make the store's folder: {e}", folder.display()))),
+        None => Ok(()),
+    }
+}
+
+/// One name for a store, whatever path leads to it: the lock stands beside the file, so two names would be two locks. A
+/// new file is made at once, since a link to nothing has no other name yet.
+pub(super) fn real_path(path: &Path) -> Result<PathBuf> {
+    let why = |e: std::io::Error| StoreError::Unusable(format!("{}: cannot open the store: {e}", path.display()));
+    if !path.exists() {
+        OpenOptions::new().create(true).append(true).open(path).map_err(why)?;
+    }
+    path.canonicalize().map_err(why)
+}
+
+/// A lock beside the file, not on it: SQLite's own locks come and go with transactions.
+pub(super) fn take_lock(path: &Path) -> Result<File> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(|e| {
+        StoreError::Unusable(format!("{}: cannot lock the store: {e}; its folder must be writable", beside.display()))
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
+            "{}: another worker has this store; stop it first (SQLite takes one worker, PostgreSQL many)",
+            path.display()
+        ))),
+        Err(std::fs::TryLockError::Error(e)) => {
+            Err(StoreError::Unusable(format!("{}: cannot lock the store: {e}", beside.display())))
+        }
+    }
+}
+
+pub(super) fn connect(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(|e| named(path, &e))?;
+    conn.set_prepared_statement_cache_capacity(128);
+    // Plans never depend on bound values; without this, statements near a partial index are compiled anew at each call.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(|e| named(path, &e))?;
+    // Saying it again of a file that has it takes the writer's lock: only a new file is told.
+    let vacuum: i64 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).map_err(|e| named(path, &e))?;
+    let vacuum = if vacuum == AUTO_VACUUM_INCREMENTAL { "" } else { "PRAGMA auto_vacuum = INCREMENTAL;" };
+    conn.execute_batch(&format!(
+        "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS};
+         {vacuum}
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = {WAL_PAGES};
+         PRAGMA journal_size_limit = 167772160;
+         PRAGMA cache_size = -24576;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA trusted_schema = OFF;"
+    ))
+    .map_err(|e| named(path, &e))?;
+    Ok(conn)
+}
+
+pub(super) fn newest_schema() -> u32 {
+    super::migrations::migrations::runner().get_migrations().iter().map(|m| m.version() as u32).max().unwrap_or(0)
+}
+
+/// 0: an empty file.
+pub(crate) fn schema_version(conn: &Connection) -> rusqlite::Result<u32> {
+    let known: bool =
+        conn.query_row("SELECT count(*) > 0 FROM sqlite_schema WHERE name = 'refinery_schema_history'", [], |row| {
+            row.get(0)
+        })?;
+    if !known {
+        return Ok(0);
+    }
+    conn.query_row("SELECT coalesce(max(version), 0) FROM refinery_schema_history", [], |row| row.get(0))
+}
+
+pub(super) fn check_version(conn: &Connection, path: &Path) -> Result<()> {
+    let (found, newest) = (schema_version(conn).map_err(|e| named(path, &e))?, newest_schema());
+    if found > newest {
+        return Err(StoreError::Unusable(format!(
+            "{}: its schema is version {found}, this owlpost knows {newest}; use the owlpost that wrote it, or a later one",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<()> {
+    if schema_version(conn).map_err(|e| named(path, &e))? == newest_schema() {
+        return Ok(());
+    }
+    let report = super::migrations::migrations::runner()
+        .run(conn)
+        .map_err(|e| StoreError::Unusable(format!("{}: cannot bring the schema up to date: {e}", path.display())))?;
+    for migration in report.applied_migrations() {
+        tracing::info!(version = migration.version(), name = migration.name(), "schema migrated");
+    }
+    Ok(())
+}
+
+pub(super) fn store_id(conn: &Connection) -> rusqlite::Result<u32> {
+    // Looked up first: a command that only reads must not wait for the writer's lock.
+    let known = conn.query_row("SELECT store_id FROM meta", [], |row| row.get(0)).optional()?;
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    conn.execute(
+        "INSERT INTO meta (one, store_id, next_event, next_digest, next_letter, mails_sent) \
+         VALUES (1, abs(random()) % 4294967296, 1, 1, 1, 0) ON CONFLICT DO NOTHING",
+        [],
+    )?;
+    conn.query_row("SELECT store_id FROM meta", [], |row| row.get(0))
+}
+
+/// Names the file, and says whether trying again can help.
+pub(super) fn named(path: &Path, e: &rusqlite::Error) -> StoreError {
+    let said = format!("{}: {e}", path.display());
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Unusable(format!(
+            "{said}; the file is damaged or no owlpost store: restore it from a backup, or move it away to start anew"
+        )),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            StoreError::Unusable(format!("{said}; the file and its folder must be readable and writable"))
+        }
+        Some(ErrorCode::DiskFull) => {
+            StoreError::Unavailable(format!("{said}; free some space, the worker goes on by itself"))
+        }
+        // What a statement or a row says will be the same next time.
+        None
+        | Some(
+            ErrorCode::ConstraintViolation
+            | ErrorCode::TypeMismatch
+            | ErrorCode::TooBig
+            | ErrorCode::ParameterOutOfRange
+            | ErrorCode::Unknown,
+        ) => StoreError::Broken(said),
+        _ => StoreError::Unavailable(said),
+    }
+}
