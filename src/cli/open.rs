@@ -46,7 +46,9 @@ impl Office {
     }
 
     fn open_as(config: Config, opening: Opening) -> Result<Office, Failure> {
-        let parts = Parts::new(&config, Arc::new(SystemClock::new()), false)?;
+        // Without the directories: a people file that is broken right now must lock nobody out of the store.
+        let nobody = Config { directories: vec![], ..config.clone() };
+        let parts = Parts::new(&nobody, Arc::new(SystemClock::new()), false)?;
         let store = parts.open_store(&config, opening)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -74,7 +76,7 @@ impl Office {
     /// The front door for one input, as its source would bring it.
     ///
     /// # Errors
-    /// The source is in the configuration no more, or the store or the directory is away.
+    /// The source is in the configuration no more, the directory can't be used, or the store is away.
     pub fn enter(&self, source: &str, message: Message) -> Result<Vec<Receipt>, Failure> {
         let origin = self.config.sources.iter().find(|s| s.name == source).map(|s| s.origin().to_owned());
         let Some(origin) = origin else {
@@ -82,7 +84,9 @@ impl Office {
                 "source {source}: not in the configuration; name it there again to replay what it brought"
             )));
         };
-        let pipeline = Arc::new(self.parts.pipeline(&self.config, source, &origin));
+        // Only here is anybody looked up.
+        let whole = Parts::new(&self.config, self.parts.clock.clone(), false)?;
+        let pipeline = Arc::new(whole.pipeline(&self.config, source, &origin));
         self.runtime
             .block_on(ingest::replay_input(&pipeline, &*self.store, message))
             .map_err(|e| Failure::failed(e.to_string()))

@@ -237,6 +237,32 @@ fn a_store_that_is_not_there_is_made_by_migrate_alone() {
 }
 
 #[tokio::test]
+async fn a_broken_people_file_locks_the_operator_out_of_nothing_that_needs_no_people() {
+    let world = busy().await;
+    let config = world.config();
+    let people = world.path().with_file_name("people.toml");
+    std::fs::write(&people, "[members]\n\"a:role.b\" = []\n\"a:role.b\" = []\n").unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let more = "[[source]]\nname = \"events\"\nkind = \"http\"\n[[directory]]\nkind = \"file\"\npath = ";
+    std::fs::write(&config, format!("{text}{more}\"{}\"\n", people.display())).unwrap();
+    for args in [
+        &["status"][..],
+        &["ledger"],
+        &["why", "a"],
+        &["digests", "release", "--all"],
+        &["dead-letters", "show", "in-1"],
+        &["dead-letters", "replay", "--kind", "item"],
+        &["dead-letters", "discard", "in-2"],
+    ] {
+        let output = owlpost(&config, args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    }
+    let input = owlpost(&config, &["dead-letters", "replay", "in-1"]);
+    assert_eq!(input.status.code(), Some(2), "an input's people are looked up");
+    assert!(stderr(&input).contains("people.toml"), "{}", stderr(&input));
+}
+
+#[tokio::test]
 async fn reading_changes_nothing_and_waits_for_nobody() {
     let world = busy().await;
     let config = world.config();
