@@ -103,7 +103,7 @@ impl Worker {
         let renderer = Arc::new(renderer(config)?);
         let store = Arc::new(parts.open_store(config, Opening::Worker)?);
         let vitals = Vitals::new();
-        vitals.set_store(Ok(()));
+        vitals.set_store("start", Ok(()));
         let (phase, phases) = watch::channel(if until_idle { Phase::Holding } else { Phase::Normal });
         let mut worker = Worker {
             groups: std::array::from_fn(|_| JoinSet::new()),

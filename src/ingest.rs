@@ -75,7 +75,8 @@ pub async fn run(
     wake: Arc<Notify>,
     stop: CancellationToken,
 ) -> Result<(), IngestError> {
-    let pulse = vitals.pulse(format!("intake {}", pipeline.source));
+    let name = format!("intake {}", pipeline.source);
+    let pulse = vitals.pulse(name.clone());
     let mut stamps = Stamps::default();
     let mut committing: Option<Committing> = None;
     let mut prepared: Option<Prepared> = None;
@@ -102,7 +103,9 @@ pub async fn run(
                 match done {
                     Ok(receipts) => {
                         wait = bounds.retry.0;
-                        vitals.set_store(Ok(()));
+                        if vitals.set_store(&name, Ok(())) {
+                            tracing::info!(source = pipeline.source, "the store is back");
+                        }
                         settle(source.as_mut(), &pipeline, &batch, began, &receipts).await;
                         wake.notify_one();
                     }
@@ -112,9 +115,13 @@ pub async fn run(
                     }
                     Err(why) => {
                         metrics::store_error();
-                        vitals.set_store(Err(why.to_string()));
-                        tracing::warn!(source = pipeline.source, error = %why, retry_ms = wait.as_millis() as u64,
-                            "the store took no batch; it is tried again");
+                        let retry_ms = wait.as_millis() as u64;
+                        if vitals.set_store(&name, Err(why.to_string())) {
+                            tracing::warn!(source = pipeline.source, error = %why, retry_ms,
+                                "the store took no batch; it is tried again until it does");
+                        } else {
+                            tracing::debug!(source = pipeline.source, error = %why, retry_ms, "the store is still away");
+                        }
                         source.refuse(batch.ack, wait).await;
                         pause_until = Some(Instant::now() + wait);
                         wait = (wait * 2).min(bounds.retry.1);
