@@ -96,7 +96,9 @@ impl Worker {
     /// Anything that the configuration asks for can't be opened.
     pub async fn start(config: &Config, role: Role, until_idle: bool) -> Result<Worker, AppError> {
         let recorder = metrics::install();
-        let names: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
+        // Those that run here: another role's are another process's.
+        let sources = if role == Role::Deliver { &[][..] } else { &config.sources };
+        let names: Vec<&str> = sources.iter().map(|s| s.name.as_str()).collect();
         let mailer = parts::mailer(config)?;
         metrics::touch(&names, mailer.kind());
         let parts = Parts::new(config, Arc::new(SystemClock::new()), until_idle)?;
@@ -123,8 +125,9 @@ impl Worker {
             events = worker.start_sources(config, &wake)?;
         }
         if role != Role::Intake {
-            worker.start_delivery(config, mailer, renderer, &wake, phases);
+            worker.start_delivery(config, mailer, renderer, &wake, phases.clone());
         }
+        worker.start_upkeep(&wake, phases);
         let listener = Listener::bind(&config.http.listen).await.map_err(|e| AppError::Failed(e.to_string()))?;
         worker.address = Some(listener.address());
         let (app, stop) = (http::router(worker.vitals.clone(), recorder.clone(), events), worker.stops[2].clone());
@@ -187,7 +190,7 @@ impl Worker {
         let d = &config.delivery;
         let store: Arc<dyn Store> = self.store.clone();
         let deliver = Arc::new(Deliver {
-            store: store.clone(),
+            store,
             mailer,
             directory: self.parts.directory.clone(),
             renderer,
@@ -205,9 +208,14 @@ impl Worker {
                 throttle_max: Duration::from_secs(if self.until_idle { 1 } else { 3_600 }),
             },
         });
-        let (vitals, w, p, stop) = (self.vitals.clone(), wake.clone(), phases.clone(), self.stops[1].clone());
-        self.groups[1].spawn(async move { (DELIVERY, deliver.run(vitals, w, p, stop).await.map_err(AppError::from)) });
-        let upkeep = Upkeep { store, clock: self.parts.clock.clone(), rhythm: Rhythm::default() };
+        let (vitals, w, stop) = (self.vitals.clone(), wake.clone(), self.stops[1].clone());
+        self.groups[1]
+            .spawn(async move { (DELIVERY, deliver.run(vitals, w, phases, stop).await.map_err(AppError::from)) });
+    }
+
+    /// In every role: the gauges are the store's, whoever shows them, and leases end also where nothing is sent.
+    fn start_upkeep(&mut self, wake: &Arc<Notify>, phases: watch::Receiver<Phase>) {
+        let upkeep = Upkeep { store: self.store.clone(), clock: self.parts.clock.clone(), rhythm: Rhythm::default() };
         let (vitals, w, stop) = (self.vitals.clone(), wake.clone(), self.stops[2].clone());
         self.groups[2]
             .spawn(async move { (UPKEEP, upkeep.run(vitals, w, phases, stop).await.map_err(AppError::from)) });

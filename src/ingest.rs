@@ -200,9 +200,7 @@ async fn settle(source: &mut dyn Source, pipeline: &Pipeline, batch: &Prepared, 
     metrics::accepted_batch(took);
     let took_ms = took.as_millis() as u64;
     tracing::debug!(source = pipeline.source, entries = batch.entries.len(), took_ms, "batch committed");
-    if let Some(oldest) = batch.oldest {
-        metrics::intake_lag(pipeline.clock.now().since(oldest));
-    }
+    lag(pipeline, &batch.entries, receipts);
     let of_messages: Vec<Vec<Receipt>> = batch
         .slots
         .iter()
@@ -217,6 +215,16 @@ async fn settle(source: &mut dyn Source, pipeline: &Pipeline, batch: &Prepared, 
     count(&pipeline.source, of_messages.iter().flatten());
     tell_refused(pipeline, batch, receipts);
     source.ack(batch.ack, &of_messages).await;
+}
+
+/// How long after its own time (without one: the broker's, else that of its receipt) each event was accepted.
+fn lag(pipeline: &Pipeline, entries: &[Entry], receipts: &[Receipt]) {
+    let now = pipeline.clock.now();
+    let accepted = entries.iter().zip(receipts).filter_map(|(entry, receipt)| match (entry, receipt) {
+        (Entry::Event(arrival), Receipt::Accepted) => Some(now.since(arrival.time)),
+        _ => None,
+    });
+    metrics::intake_lags(accepted);
 }
 
 fn count<'r>(source: &str, receipts: impl Iterator<Item = &'r Receipt>) {
