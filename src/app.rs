@@ -264,6 +264,10 @@ impl Worker {
                     sources -= 1;
                     if self.until_idle && sources == 0 {
                         self.phase.send_replace(Phase::Flushing);
+                        if delivery.is_empty() {
+                            // Intake alone: another process sends.
+                            break;
+                        }
                     }
                 }
                 Ok((DELIVERY, Ok(()))) if *self.phase.borrow() == Phase::Flushing => break,

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use process::{Worker, get, owlpost, post, until};
 use rusqlite::Connection;
@@ -216,7 +216,7 @@ fn held_digests_are_told_in_the_exit_code() {
     config(folder.path(), FILE, "owlpost.db", "hold = true");
     fs::write(folder.path().join("in.ndjson"), event("held", 10)).unwrap();
     let log = Worker::start(folder.path(), IDLE).ends_with(1);
-    assert!(log.contains("1 item") && log.contains("held"), "{log}");
+    assert!(log.contains("1 item is still open in held"), "{log}");
     assert!(!folder.path().join("outbox").exists());
 }
 
@@ -235,6 +235,70 @@ fn a_signal_drains_and_ends_with_success() {
     let conn = Connection::open(folder.path().join("owlpost.db")).unwrap();
     let kept: i64 = conn.query_row("SELECT count(*) FROM event", [], |row| row.get(0)).unwrap();
     assert_eq!(kept, 2);
+}
+
+#[test]
+fn intake_alone_is_idle_at_the_end_of_its_sources_and_leaves_the_sending_to_others() {
+    let folder = folder();
+    config(folder.path(), FILE, "owlpost.db", "");
+    fs::write(folder.path().join("in.ndjson"), event("later", 10)).unwrap();
+    let role = |role| [&["--role", role][..], IDLE].concat();
+    Worker::start(folder.path(), &role("intake")).ends_with(0);
+    assert!(!folder.path().join("outbox").exists());
+    Worker::start(folder.path(), &role("deliver")).ends_with(0);
+    assert_eq!(fs::read_dir(folder.path().join("outbox")).unwrap().count(), 2);
+}
+
+#[test]
+fn a_signal_before_idle_is_no_failure_and_says_what_is_left() {
+    let folder = folder();
+    let endless = "[[source]]\nname = \"endless\"\nkind = \"file\"\npath = \"-\"";
+    config(folder.path(), &format!("{FILE}\n{endless}"), "owlpost.db", "");
+    fs::write(folder.path().join("in.ndjson"), event("waits", 10)).unwrap();
+    let mut command = owlpost(folder.path());
+    // Nobody ever writes into this pipe, so that source has no end.
+    command.arg("run").args(IDLE).stdin(Stdio::piped()).env("RUST_LOG", "debug");
+    let worker = Worker::spawn(folder.path(), command);
+    until("the event", || worker.log().contains("batch committed").then_some(()));
+    worker.signal("TERM");
+    let log = worker.ends_with(0);
+    assert!(log.contains("stopped before idle: 1 pending") && !log.contains("held"), "{log}");
+}
+
+#[test]
+fn the_log_of_a_worker_is_json_to_its_last_line() {
+    let folder = folder();
+    // A warning of the configuration, and a failure at the start: the folder of the store is a file.
+    config(folder.path(), HTTP, "c.toml/owlpost.db", "");
+    let text = fs::read_to_string(folder.path().join("c.toml")).unwrap();
+    fs::write(folder.path().join("c.toml"), format!("{text}[limits]\nevent_bytes = 100_000_000\n")).unwrap();
+    let log = Worker::start(folder.path(), RUN).ends_with(1);
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let (first, last) = (lines.first().unwrap(), lines.last().unwrap());
+    assert_eq!((&first["level"], &first["fields"]["file"]), (&"WARN".into(), &"c.toml".into()), "{log}");
+    assert_eq!(last["level"], "ERROR");
+    assert!(last["message"].as_str().unwrap().contains("c.toml"), "{log}");
+}
+
+#[test]
+fn each_role_counts_what_it_has_and_nothing_else() {
+    let folder = folder();
+    config(folder.path(), HTTP, "owlpost.db", "");
+    for (role, has_sources) in [("intake", true), ("deliver", false)] {
+        let mut worker = Worker::start(folder.path(), &["--role", role, "-c", "c.toml"]);
+        let address = worker.address();
+        let metrics = || get(&address, "/metrics").unwrap().1;
+        until("the gauges of the store", || (!metrics().contains("owlpost_store_size_bytes 0\n")).then_some(()));
+        assert_eq!(metrics().contains("owlpost_source_up{source=\"in\"}"), has_sources, "{role}");
+        if has_sources {
+            assert!(post(&address, &[event("late", 10)]));
+            let lag = "owlpost_intake_lag_seconds_count 1";
+            until("a sample of the lag", || metrics().contains(lag).then_some(()));
+            assert!(metrics().contains("owlpost_intake_lag_seconds_bucket{le=\"3600\"} 0"), "hours, by its own time");
+        }
+        worker.signal("TERM");
+        worker.ends_with(0);
+    }
 }
 
 #[test]
