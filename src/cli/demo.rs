@@ -40,14 +40,14 @@ pub fn run(args: Args) -> Outcome {
     let folder = Folder::prepare(&args.dir)?;
     let config = folder.config()?;
     telemetry::init_file(&config.log, folder.log()?).map_err(Failure::usage)?;
-    story::begin(&folder);
+    story::begin(&folder)?;
     let books = super::runtime()?
         .block_on(day(&config, &folder))
         .map_err(|e| Failure { message: format!("{}; {} says more", e.message, folder.shown("owlpost.log")), ..e })?;
     let page = index::index_page(&story::index(&books)).map_err(Failure::failed)?;
     folder.write("index.html", &page)?;
     let program = std::env::args().next().unwrap_or_else(|| "owlpost".into());
-    story::end(&books, &folder, &program);
+    story::end(&books, &folder, &program)?;
     if !books.verified.differences.is_empty() {
         return Err(Failure::failed("the ledger does not balance, which is a bug: please report it with this folder"));
     }
@@ -58,15 +58,15 @@ async fn day(config: &Config, folder: &Folder) -> Result<Books, Failure> {
     let now = SystemClock::new().now();
     let morning = day::morning(now);
     let begin = Worker::start(config, Role::All, true).await?;
-    story::part("Morning", "a worker starts on an empty store and takes events over HTTP");
+    story::part("Morning", "a worker starts on an empty store and takes events over HTTP")?;
     for one in &morning {
         feed(&begin, one, folder).await?;
     }
     let first = finish(begin).await?;
-    story::sent(first, "every window is made due now; else it would be the routes' cadences");
+    story::sent(first, "every window is made due now; else it would be the routes' cadences")?;
     // The second worker knows only what the store kept.
     let again = Worker::start(config, Role::All, true).await?;
-    story::part("Afternoon", "a new worker on the same store; all that was sent before comes again");
+    story::part("Afternoon", "a new worker on the same store; all that was sent before comes again")?;
     let whole = Feed {
         name: "again.ndjson",
         what: "the whole morning again",
@@ -75,7 +75,7 @@ async fn day(config: &Config, folder: &Folder) -> Result<Books, Failure> {
     feed(&again, &whole, folder).await?;
     feed(&again, &day::afternoon(now), folder).await?;
     let all = finish(again).await?;
-    story::sent(all.saturating_sub(first), "nothing of the morning is sent again");
+    story::sent(all.saturating_sub(first), "nothing of the morning is sent again")?;
     Books::read(config, folder).await
 }
 
@@ -84,8 +84,7 @@ async fn feed(worker: &Worker, feed: &Feed, folder: &Folder) -> Result<(), Failu
     let address = worker.address().ok_or_else(|| Failure::failed("the worker has no listener"))?;
     let file = folder.write(&format!("events/{}", feed.name), &feed.text)?;
     let sum = publish::feed(&format!("http://{address}/v1/events"), file).await?;
-    story::fed(feed.what, feed.text.lines().count(), &sum);
-    Ok(())
+    story::fed(feed.what, feed.text.lines().count(), &sum)
 }
 
 /// Everything becomes due; ends when nothing is left, and gives the number of mails that the outbox got so far.

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use super::books::Books;
 use super::folder::Folder;
+use crate::cli::Failure;
+use crate::cli::output::tell;
 use crate::cli::publish::Sum;
 use crate::render::index::{Index, LedgerCounts, Note, Row};
 use crate::render::text;
@@ -18,36 +20,39 @@ const BAD: anstyle::Style = anstyle::AnsiColor::Red.on_default();
 const SUBJECT_CHARS: usize = 72;
 const BAR_CELLS: u64 = 30;
 
-pub fn begin(folder: &Folder) {
+/// All of them fail only if nothing can be written: whoever closed the pipe does not stop the demo.
+pub type Told = Result<(), Failure>;
+
+pub fn begin(folder: &Folder) -> Told {
     let dir = folder.shown.display();
-    anstream::println!("{BOLD}owlpost demo{BOLD:#}  A day of access events at the real worker. Everything is in {dir}");
+    tell(&format!("{BOLD}owlpost demo{BOLD:#}  A day of access events at the real worker. Everything is in {dir}\n"))
 }
 
-pub fn part(name: &str, what: &str) {
-    anstream::println!("\n{BOLD}{name}{BOLD:#}  {what}");
-    anstream::println!("  {DIM}{:<30}{:>6}{:>10}{:>11}{:>9}{DIM:#}", "", "lines", "accepted", "duplicate", "refused");
+pub fn part(name: &str, what: &str) -> Told {
+    let head = format!("{:<30}{:>6}{:>10}{:>11}{:>9}", "", "lines", "accepted", "duplicate", "refused");
+    tell(&format!("\n{BOLD}{name}{BOLD:#}  {what}\n  {DIM}{head}{DIM:#}\n"))
 }
 
-pub fn fed(what: &str, lines: usize, sum: &Sum) {
+pub fn fed(what: &str, lines: usize, sum: &Sum) -> Told {
     let expired = if sum.dropped > 0 { format!("  {} of them expired", sum.dropped) } else { String::new() };
     // A dot where nothing is: what stands out is what happened.
     let cell = |n: u64| if n == 0 { "·".to_owned() } else { n.to_string() };
     let style = if sum.rejected > 0 { BAD } else { DIM };
-    anstream::println!(
-        "  {what:<30}{lines:>6}{:>10}{:>11}{style}{:>9}{style:#}{DIM}{expired}{DIM:#}",
+    tell(&format!(
+        "  {what:<30}{lines:>6}{:>10}{:>11}{style}{:>9}{style:#}{DIM}{expired}{DIM:#}\n",
         cell(sum.accepted),
         cell(sum.duplicates),
         cell(sum.rejected),
-    );
+    ))
 }
 
-pub fn sent(mails: u64, why: &str) {
-    anstream::println!("  {GOOD}→ {mails} mails{GOOD:#}  {DIM}{why}{DIM:#}");
+pub fn sent(mails: u64, why: &str) -> Told {
+    tell(&format!("  {GOOD}→ {mails} mails{GOOD:#}  {DIM}{why}{DIM:#}\n"))
 }
 
 /// The ledger, who got what, what is worth a look, and where to go on.
-pub fn end(books: &Books, folder: &Folder, program: &str) {
-    anstream::print!("{}", told(books, folder, program));
+pub fn end(books: &Books, folder: &Folder, program: &str) -> Told {
+    tell(&told(books, folder, program))
 }
 
 fn told(books: &Books, folder: &Folder, program: &str) -> String {
