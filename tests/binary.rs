@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use process::{Worker, get, owlpost, post, until};
+use process::{Worker, get, http, owlpost, post, until};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -247,6 +247,22 @@ fn intake_alone_is_idle_at_the_end_of_its_sources_and_leaves_the_sending_to_othe
     assert!(!folder.path().join("outbox").exists());
     Worker::start(folder.path(), &role("deliver")).ends_with(0);
     assert_eq!(fs::read_dir(folder.path().join("outbox")).unwrap().count(), 2);
+}
+
+#[test]
+fn an_event_that_is_too_old_is_found_among_the_others_of_its_request() {
+    let folder = folder();
+    config(folder.path(), HTTP, "owlpost.db", "");
+    let mut worker = Worker::start(folder.path(), RUN);
+    let mut old: serde_json::Value = serde_json::from_str(&event("old-one", 10)).unwrap();
+    old["time"] = "2020-01-01T00:00:00Z".into();
+    let body = format!("{}\n{old}\n", event("new-one", 10));
+    let sent = http(&worker.address(), "POST", "/v1/events", "content-type: application/x-ndjson\r\n", body.as_bytes());
+    assert_eq!(sent.unwrap().0, 202);
+    let listed = owlpost(folder.path()).args(["-c", "c.toml", "dead-letters", "list", "--json"]).output().unwrap();
+    let letter: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(letter["reason"], "too_old");
+    assert!(letter["position"].as_str().unwrap().ends_with(" event old-one"), "{letter}");
 }
 
 #[test]

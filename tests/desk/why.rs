@@ -42,7 +42,7 @@ async fn an_event_tells_who_was_told_and_why_not() {
     assert_eq!(history.matches[0].state.as_deref(), Some("withdrawn"));
     assert_eq!(whats(&history), ["received", "digested", "digested", "closed_by", "withdrawn", "withdrawn"]);
     let closed = &history.history[3];
-    assert_eq!(closed.at, "2026-11-22T09:01:00Z");
+    assert_eq!(closed.at, "2026-11-22T09:01:00.000000Z");
     assert_eq!(closed.reason.as_deref(), Some("io.athenz.membership.decided.v1 done from zms"));
     let withdrawn = &history.history[4];
     assert_eq!((withdrawn.reason.as_deref(), withdrawn.route.as_deref()), (Some("decided"), Some("changes")));
@@ -124,7 +124,9 @@ async fn an_open_digest_says_what_it_waits_for() {
     world
         .accept(START, vec![news("a", START).to("changes", &["user.alice"]).to("held", &["user.alice"]).entry()])
         .await;
-    for (route, waits, at) in [("changes", "due", "2026-11-22T10:00:00Z"), ("held", "held", "2026-11-22T09:00:00Z")] {
+    for (route, waits, at) in
+        [("changes", "due", "2026-11-22T10:00:00.000000Z"), ("held", "held", "2026-11-22T09:00:00.000000Z")]
+    {
         let id = world.digests(None, Some(route), START).await.remove(0).id;
         let history = world.why(&id).await.unwrap();
         assert_eq!(whats(&history), ["opened", "digested", waits]);
@@ -132,7 +134,7 @@ async fn an_open_digest_says_what_it_waits_for() {
     }
     world.act(after(60), Command::Release { digest: None, route: None }).await;
     let id = world.digests(None, Some("held"), START).await.remove(0).id;
-    assert_eq!(world.why(&id).await.unwrap().history[2].at, "2026-11-22T09:01:00Z");
+    assert_eq!(world.why(&id).await.unwrap().history[2].at, "2026-11-22T09:01:00.000000Z");
 }
 
 #[tokio::test]
