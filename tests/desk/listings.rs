@@ -95,6 +95,7 @@ async fn late_evidence_names_the_digest_that_told_and_not_the_one_it_waits_in() 
             "digested",
             "attempt_begun",
             "attempt_refused",
+            "dead",
             "relisted",
             "attempt_begun",
             "attempt_accepted",

@@ -2,7 +2,7 @@
 
 use owlpost::store::{Answer, Command};
 
-use crate::world::{START, World, after, news, whats};
+use crate::world::{START, World, after, every_letter, news, whats};
 
 #[tokio::test]
 async fn an_event_is_found_in_every_source() {
@@ -116,6 +116,35 @@ async fn attempts_tell_how_they_ended() {
     for unknown in ["user.nobody", "m-9", "00000000-1"] {
         assert!(world.why(unknown).await.is_none(), "{unknown}");
     }
+}
+
+#[tokio::test]
+async fn a_replayed_item_tells_its_death_and_no_step_before_it_could_be() {
+    let world = World::new();
+    world
+        .accept(
+            START,
+            vec![
+                news("mailed", START).to("changes", &["user.alice"]).entry(),
+                news("nobody", START).named_nobody("changes", "sports:role.gone").entry(),
+            ],
+        )
+        .await;
+    let attempt = world.begin(after(3_600)).await.remove(0).attempt;
+    world.learn(after(3_601), attempt, Answer::Permanent { detail: "no such user".into() }).await;
+    let ids = world.letters(every_letter(), 10).await.into_iter().map(|letter| letter.id).collect();
+    assert_eq!(world.act(after(7_200), Command::ReplayItems { ids }).await.changed, 2);
+
+    let history = world.why("mailed").await.unwrap();
+    let whats = whats(&history);
+    assert_eq!(whats, ["received", "digested", "attempt_begun", "attempt_refused", "dead", "relisted"]);
+    assert_eq!(history.history[4].at, "2026-11-22T10:00:01.000000Z");
+    assert_eq!(history.history[5].at, "2026-11-22T11:00:00.000000Z");
+    assert_ne!(history.history[4].digest, history.history[5].digest);
+    // It died at the door, in no digest; into one it came by the replay.
+    let history = world.why("nobody").await.unwrap();
+    let digested = history.history.iter().find(|step| step.what == "digested").unwrap();
+    assert_eq!(digested.at, "2026-11-22T11:00:00.000000Z");
 }
 
 #[tokio::test]
