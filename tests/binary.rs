@@ -154,6 +154,36 @@ fn a_file_that_is_no_store_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_database_of_another_program_is_refused_and_left_alone() {
+    let folder = folder();
+    config(folder.path(), HTTP, "owlpost.db", "");
+    let path = folder.path().join("owlpost.db");
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE photo (name TEXT)").unwrap();
+    let before = fs::read(&path).unwrap();
+    let log = Worker::start(folder.path(), RUN).ends_with(1);
+    assert!(log.contains("owlpost.db") && log.contains("another program"), "{log}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_worker_whose_store_is_removed_or_replaced_acknowledges_nothing_more_and_ends() {
+    for (name, put_back) in [("owlpost.db", false), ("owlpost.db", true), ("owlpost.db.lock", false)] {
+        let folder = folder();
+        config(folder.path(), HTTP, "owlpost.db", "");
+        let mut worker = Worker::start(folder.path(), RUN);
+        let address = worker.address();
+        assert!(post(&address, &[event("before", 10)]));
+        fs::remove_file(folder.path().join(name)).unwrap();
+        if put_back {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert!(!post(&address, &[event("after", 10)]), "{name}");
+        let log = worker.ends_with(1);
+        assert!(log.contains(name) && log.contains("removed or replaced"), "{log}");
+    }
+}
+
+#[test]
 fn a_store_of_a_later_version_is_refused() {
     let folder = folder();
     let store = made(folder.path());

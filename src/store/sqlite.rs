@@ -23,6 +23,7 @@ mod claim;
 mod closure;
 mod desk;
 mod expire;
+mod identity;
 mod learn;
 mod purge;
 mod sql;
@@ -63,6 +64,7 @@ pub struct Sqlite {
 /// What every transaction may ask.
 pub(crate) struct Shared {
     pub(crate) path: PathBuf,
+    pub(crate) identity: identity::Identity,
     pub(crate) store_id: u32,
     pub(crate) limits: Limits,
     pub(crate) policy: Arc<dyn Policy>,
@@ -105,6 +107,7 @@ impl Sqlite {
             }
             Opening::Operator => None,
         };
+        identity::refuse_foreign(&path)?;
         let mut conn = connect(&path)?;
         check_version(&conn, &path)?;
         if settings.migrate {
@@ -119,6 +122,7 @@ impl Sqlite {
         let store = Sqlite {
             writer: Arc::new(Mutex::new(conn)),
             shared: Arc::new(Shared {
+                identity: identity::Identity::of(&[&path, &lock_path(&path)]),
                 path,
                 store_id,
                 limits: settings.limits,
@@ -214,6 +218,7 @@ fn transact<T>(
         books.close()?;
         result
     };
+    shared.identity.still()?;
     tx.commit().map_err(|e| named(&shared.path, &e))?;
     Ok(result)
 }
@@ -226,11 +231,15 @@ fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// A lock beside the file, not on it: SQLite's own locks come and go with transactions.
-fn take_lock(path: &Path) -> Result<File> {
+fn lock_path(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
-    let beside = PathBuf::from(beside);
+    beside.into()
+}
+
+/// A lock beside the file, not on it: SQLite's own locks come and go with transactions.
+fn take_lock(path: &Path) -> Result<File> {
+    let beside = lock_path(path);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(|e| {
         StoreError::Unusable(format!("{}: cannot lock the store: {e}; its folder must be writable", beside.display()))
     })?;
