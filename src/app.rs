@@ -98,14 +98,16 @@ impl Worker {
     /// Anything that the configuration asks for can't be opened.
     pub async fn start(config: &Config, role: Role, until_idle: bool) -> Result<Worker, AppError> {
         let recorder = metrics::install();
-        let names: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
+        // Those that run here: another role's are another process's.
+        let sources = if role == Role::Deliver { &[][..] } else { &config.sources };
+        let names: Vec<&str> = sources.iter().map(|s| s.name.as_str()).collect();
         let mailer = parts::mailer(config).await?;
         metrics::touch(&names, mailer.kind());
         let parts = Parts::new(config, Arc::new(SystemClock::new()), until_idle)?;
         let renderer = Arc::new(renderer(config)?);
         let store = Arc::new(parts.open_store(config, Opening::Worker)?);
         let vitals = Vitals::new();
-        vitals.set_store(Ok(()));
+        vitals.set_store("start", Ok(()));
         let (phase, phases) = watch::channel(if until_idle { Phase::Holding } else { Phase::Normal });
         let mut worker = Worker {
             groups: std::array::from_fn(|_| JoinSet::new()),
@@ -125,8 +127,9 @@ impl Worker {
             events = worker.start_sources(config, &wake)?;
         }
         if role != Role::Intake {
-            worker.start_delivery(config, mailer, renderer, &wake, phases);
+            worker.start_delivery(config, mailer, renderer, &wake, phases.clone());
         }
+        worker.start_upkeep(&wake, phases);
         let listener = Listener::bind(&config.http.listen).await.map_err(|e| AppError::Failed(e.to_string()))?;
         worker.address = Some(listener.address());
         let (app, stop) = (http::router(worker.vitals.clone(), recorder.clone(), events), worker.stops[2].clone());
@@ -202,7 +205,7 @@ impl Worker {
                 .spawn(async move { (ACCOUNT, watch.run(vitals, w, ask, stop).await.map_err(AppError::from)) });
         }
         let deliver = Arc::new(Deliver {
-            store: store.clone(),
+            store,
             mailer,
             quota: account,
             directory: self.parts.directory.clone(),
@@ -221,9 +224,14 @@ impl Worker {
                 throttle_max: Duration::from_secs(if self.until_idle { 1 } else { 3_600 }),
             },
         });
-        let (vitals, w, p, stop) = (self.vitals.clone(), wake.clone(), phases.clone(), self.stops[1].clone());
-        self.groups[1].spawn(async move { (DELIVERY, deliver.run(vitals, w, p, stop).await.map_err(AppError::from)) });
-        let upkeep = Upkeep { store, clock: self.parts.clock.clone(), rhythm: Rhythm::default() };
+        let (vitals, w, stop) = (self.vitals.clone(), wake.clone(), self.stops[1].clone());
+        self.groups[1]
+            .spawn(async move { (DELIVERY, deliver.run(vitals, w, phases, stop).await.map_err(AppError::from)) });
+    }
+
+    /// In every role: the gauges are the store's, whoever shows them, and leases end also where nothing is sent.
+    fn start_upkeep(&mut self, wake: &Arc<Notify>, phases: watch::Receiver<Phase>) {
+        let upkeep = Upkeep { store: self.store.clone(), clock: self.parts.clock.clone(), rhythm: Rhythm::default() };
         let (vitals, w, stop) = (self.vitals.clone(), wake.clone(), self.stops[2].clone());
         self.groups[2]
             .spawn(async move { (UPKEEP, upkeep.run(vitals, w, phases, stop).await.map_err(AppError::from)) });
@@ -272,6 +280,10 @@ impl Worker {
                     sources -= 1;
                     if self.until_idle && sources == 0 {
                         self.phase.send_replace(Phase::Flushing);
+                        if delivery.is_empty() {
+                            // Intake alone: another process sends.
+                            break;
+                        }
                     }
                 }
                 Ok((DELIVERY, Ok(()))) if *self.phase.borrow() == Phase::Flushing => break,

@@ -1,5 +1,6 @@
 //! The commands: one file each. Data goes to stdout, logs and progress to stderr.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,11 +29,15 @@ pub mod suppressions;
 pub mod table;
 pub mod why;
 
+/// Configuration files, where the command line names none.
+const CONFIG: &str = "OWLPOST_CONFIG";
+
 #[derive(Parser)]
 #[command(name = "owlpost", version, about, max_term_width = 120)]
 pub struct Cli {
-    /// Configuration file; repeatable, later files win. Without one: the built-in local.toml.
-    #[arg(short, long, global = true, value_name = "FILE", env = "OWLPOST_CONFIG", value_delimiter = ':')]
+    /// Configuration file; repeatable, later files win. Without one: those of OWLPOST_CONFIG (with ':' between them), else
+    /// the built-in local.toml.
+    #[arg(short, long, global = true, value_name = "FILE")]
     pub config: Vec<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
@@ -85,7 +90,7 @@ pub type Outcome = Result<ExitCode, Failure>;
 /// Runs the command and turns a failure into one line on stderr and its exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let config = cli.config;
+    let config = if cli.config.is_empty() { of_environment(std::env::var_os(CONFIG)) } else { cli.config };
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args, &config),
@@ -107,6 +112,12 @@ pub fn main() -> ExitCode {
         anstream::eprintln!("owlpost: {}", failure.message);
         ExitCode::from(failure.code)
     })
+}
+
+/// Set and empty is as good as not set.
+fn of_environment(value: Option<OsString>) -> Vec<PathBuf> {
+    let all = value.unwrap_or_default();
+    std::env::split_paths(&all).filter(|path| !path.as_os_str().is_empty()).collect()
 }
 
 /// The configuration, or all that is wrong with it (exit 2).
@@ -133,4 +144,22 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("no threads to run on: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_names_no_file_and_others_name_several() {
+        let files = |value: &str| of_environment(Some(value.into()));
+        assert_eq!((of_environment(None).len(), files("").len(), files(":").len()), (0, 0, 0));
+        assert_eq!(files("a.toml:b.toml"), [PathBuf::from("a.toml"), PathBuf::from("b.toml")]);
+    }
+
+    #[test]
+    fn a_file_of_the_command_line_may_have_a_colon_in_its_name() {
+        let cli = Cli::try_parse_from(["owlpost", "-c", "a:b.toml", "status"]).unwrap();
+        assert_eq!(cli.config, [PathBuf::from("a:b.toml")]);
+    }
 }

@@ -117,13 +117,42 @@ impl fmt::Display for Problem {
     }
 }
 
+/// What could be read, and everything that is wrong with it: enough to look further, not to work with.
+pub struct Reading {
+    pub config: Config,
+    /// Errors before warnings, each in the order of its file; at most [`PROBLEMS_MAX`].
+    pub problems: Vec<Problem>,
+    /// There was something to build [`Reading::config`] on.
+    whole: bool,
+    root: tree::Node,
+}
+
+impl Reading {
+    pub fn has_errors(&self) -> bool {
+        !self.whole || self.problems.iter().any(|p| p.severity == Severity::Error)
+    }
+
+    /// An error at the place of a value, for those who find out more about it.
+    pub fn error(&self, path: &[&str], message: impl Into<String>) -> Problem {
+        Problem::error(self.root.locate(path), message)
+    }
+}
+
 /// Reads and checks the configuration. No file: the built-in [`LOCAL`]. Of several files, later ones win. `env` is the
 /// process's environment, for `OWLPOST__SECTION__KEY` and `${NAME}`.
 ///
 /// # Errors
-/// Every problem of every file at once, errors before warnings, each in the order of its file; at most
-/// [`PROBLEMS_MAX`].
+/// Every problem of every file at once.
 pub fn load(files: &[PathBuf], env: impl Iterator<Item = (String, String)>) -> Result<Config, Vec<Problem>> {
+    let read = look(files, env);
+    if read.has_errors() {
+        return Err(read.problems);
+    }
+    Ok(Config { warnings: read.problems, ..read.config })
+}
+
+/// As [`load`], for `check`: also what can be read of a configuration with errors.
+pub fn look(files: &[PathBuf], env: impl Iterator<Item = (String, String)>) -> Reading {
     let mut problems = Vec::new();
     let env: BTreeMap<String, String> = env.collect();
     let nodes: Vec<tree::Node> = if files.is_empty() {
@@ -151,7 +180,8 @@ pub fn load(files: &[PathBuf], env: impl Iterator<Item = (String, String)>) -> R
     if let (Some(config), true) = (&config, complete) {
         validate::validate(config, &root, &mut problems);
     }
-    finish(config, problems, files)
+    let (whole, config) = (config.is_some(), config.unwrap_or_default());
+    Reading { config, problems: in_order(problems, files), whole, root }
 }
 
 /// The process's environment, for [`load`]. Bytes that are no UTF-8 become U+FFFD, so that no variable is passed over.
@@ -164,7 +194,7 @@ pub fn schema() -> schemars::Schema {
     schemars::schema_for!(Config)
 }
 
-fn finish(config: Option<Config>, mut problems: Vec<Problem>, files: &[PathBuf]) -> Result<Config, Vec<Problem>> {
+fn in_order(mut problems: Vec<Problem>, files: &[PathBuf]) -> Vec<Problem> {
     let place = |p: &Problem| files.iter().position(|f| f.as_os_str() == p.file.as_str()).unwrap_or(files.len());
     problems.sort_by_cached_key(|p| (p.severity, place(p), p.clone()));
     problems.dedup();
@@ -174,10 +204,5 @@ fn finish(config: Option<Config>, mut problems: Vec<Problem>, files: &[PathBuf])
             problems.push(Problem { message: "there are more problems; these first".into(), ..last });
         }
     }
-    match config {
-        Some(config) if problems.iter().all(|p| p.severity == Severity::Warning) => {
-            Ok(Config { warnings: problems, ..config })
-        }
-        _ => Err(problems),
-    }
+    problems
 }

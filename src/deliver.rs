@@ -136,14 +136,15 @@ impl Deliver {
             let turned = match self.turn(&mut air, now_phase).await {
                 Ok(turned) => {
                     wait = STORE_AWAY.0;
-                    vitals.set_store(Ok(()));
+                    vitals.set_store("delivery", Ok(()));
                     turned
                 }
                 Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
                 Err(why) => {
                     metrics::store_error();
-                    vitals.set_store(Err(why.to_string()));
-                    tracing::warn!(error = %why, retry_ms = wait.as_millis() as u64, "the store is away; nothing is sent");
+                    if vitals.set_store("delivery", Err(why.to_string())) {
+                        tracing::warn!(error = %why, retry_ms = wait.as_millis() as u64, "the store is away; nothing is sent");
+                    }
                     let turned = Turned { next: Some(Instant::now() + wait), done: false };
                     wait = (wait * 2).min(STORE_AWAY.1);
                     turned

@@ -75,7 +75,8 @@ pub async fn run(
     wake: Arc<Notify>,
     stop: CancellationToken,
 ) -> Result<(), IngestError> {
-    let pulse = vitals.pulse(format!("intake {}", pipeline.source));
+    let name = format!("intake {}", pipeline.source);
+    let pulse = vitals.pulse(name.clone());
     let mut stamps = Stamps::default();
     let mut committing: Option<Committing> = None;
     let mut prepared: Option<Prepared> = None;
@@ -102,7 +103,9 @@ pub async fn run(
                 match done {
                     Ok(receipts) => {
                         wait = bounds.retry.0;
-                        vitals.set_store(Ok(()));
+                        if vitals.set_store(&name, Ok(())) {
+                            tracing::info!(source = pipeline.source, "the store is back");
+                        }
                         settle(source.as_mut(), &pipeline, &batch, began, &receipts).await;
                         wake.notify_one();
                     }
@@ -112,9 +115,13 @@ pub async fn run(
                     }
                     Err(why) => {
                         metrics::store_error();
-                        vitals.set_store(Err(why.to_string()));
-                        tracing::warn!(source = pipeline.source, error = %why, retry_ms = wait.as_millis() as u64,
-                            "the store took no batch; it is tried again");
+                        let retry_ms = wait.as_millis() as u64;
+                        if vitals.set_store(&name, Err(why.to_string())) {
+                            tracing::warn!(source = pipeline.source, error = %why, retry_ms,
+                                "the store took no batch; it is tried again until it does");
+                        } else {
+                            tracing::debug!(source = pipeline.source, error = %why, retry_ms, "the store is still away");
+                        }
                         source.refuse(batch.ack, wait).await;
                         pause_until = Some(Instant::now() + wait);
                         wait = (wait * 2).min(bounds.retry.1);
@@ -193,9 +200,7 @@ async fn settle(source: &mut dyn Source, pipeline: &Pipeline, batch: &Prepared, 
     metrics::accepted_batch(took);
     let took_ms = took.as_millis() as u64;
     tracing::debug!(source = pipeline.source, entries = batch.entries.len(), took_ms, "batch committed");
-    if let Some(oldest) = batch.oldest {
-        metrics::intake_lag(pipeline.clock.now().since(oldest));
-    }
+    lag(pipeline, &batch.entries, receipts);
     let of_messages: Vec<Vec<Receipt>> = batch
         .slots
         .iter()
@@ -210,6 +215,16 @@ async fn settle(source: &mut dyn Source, pipeline: &Pipeline, batch: &Prepared, 
     count(&pipeline.source, of_messages.iter().flatten());
     tell_refused(pipeline, batch, receipts);
     source.ack(batch.ack, &of_messages).await;
+}
+
+/// How long after its own time (without one: the broker's, else that of its receipt) each event was accepted.
+fn lag(pipeline: &Pipeline, entries: &[Entry], receipts: &[Receipt]) {
+    let now = pipeline.clock.now();
+    let accepted = entries.iter().zip(receipts).filter_map(|(entry, receipt)| match (entry, receipt) {
+        (Entry::Event(arrival), Receipt::Accepted) => Some(now.since(arrival.time)),
+        _ => None,
+    });
+    metrics::intake_lags(accepted);
 }
 
 fn count<'r>(source: &str, receipts: impl Iterator<Item = &'r Receipt>) {

@@ -36,6 +36,8 @@ impl Default for Rhythm {
 /// Between two pieces of a long duty, so that intake and delivery get their turns.
 const BREATH: Duration = Duration::from_millis(20);
 
+const LOOP: &str = "upkeep";
+
 /// Windows planned anew in one transaction.
 const REPLAN: u32 = 500;
 
@@ -57,7 +59,7 @@ impl Upkeep {
         phase: watch::Receiver<Phase>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
-        let pulse = vitals.pulse("upkeep");
+        let pulse = vitals.pulse(LOOP);
         let start = Instant::now();
         let (mut purge_at, mut compact_at) = (start, start + self.rhythm.compact_every);
         // The cadence, the zones or the calendar may have changed since the windows were planned.
@@ -90,14 +92,24 @@ impl Upkeep {
                 }
                 Ok(more)
             };
-            let next = match result.await {
-                Ok(true) => BREATH,
-                Ok(false) => self.pause(flushing).await,
+            let result = result.await;
+            let changed = vitals.set_store(LOOP, result.as_ref().map(|_| ()).map_err(ToString::to_string));
+            let next = match result {
                 Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
                 Err(why) => {
                     metrics::store_error();
-                    tracing::warn!(error = %why, "upkeep could not use the store; it tries again");
+                    if changed {
+                        tracing::warn!(error = %why, "upkeep could not use the store; it tries again until it can");
+                    } else {
+                        tracing::debug!(error = %why, "the store is still away");
+                    }
                     self.rhythm.look_every
+                }
+                Ok(more) => {
+                    if changed {
+                        tracing::info!("the store is back");
+                    }
+                    if more { BREATH } else { self.pause(flushing).await }
                 }
             };
             tokio::select! {

@@ -14,6 +14,10 @@ use crate::source::Health;
 /// disk, some seconds), and a restart that comes a minute late harms less than one that comes for nothing.
 pub const SILENT_AFTER: Duration = Duration::from_secs(60);
 
+/// How long a loop's last error of the store counts. Each loop tries again sooner while it has something to do; one that
+/// has nothing (nobody sends requests to a process that is not ready) would stay not ready for ever.
+pub const STORE_ERROR_COUNTS_FOR: Duration = Duration::from_secs(30);
+
 /// Shared by all loops and the listener; cheap to clone.
 #[derive(Clone)]
 pub struct Vitals {
@@ -29,8 +33,8 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    /// `None`: not asked yet.
-    store: Option<Result<(), String>>,
+    /// What each loop's last call came to, and when. Empty: not open yet.
+    stores: BTreeMap<String, (Instant, Result<(), String>)>,
     sources: BTreeMap<String, Health>,
 }
 
@@ -108,9 +112,12 @@ impl Vitals {
             .collect()
     }
 
-    /// The last call of the store worked, or why it did not.
-    pub fn set_store(&self, state: Result<(), String>) {
-        lock(&self.inner.state).store = Some(state);
+    /// This loop's last call of the store worked, or why it did not. One loop's success says nothing of another's: who
+    /// only reads goes on while the disk is full. `true`: it went away, or came back, for this loop with this call.
+    pub fn set_store(&self, of_loop: &str, result: Result<(), String>) -> bool {
+        let works = result.is_ok();
+        let before = lock(&self.inner.state).stores.insert(of_loop.to_owned(), (Instant::now(), result));
+        before.is_none_or(|(_, before)| before.is_ok()) != works
     }
 
     /// Sets the metric `owlpost_source_up` with it.
@@ -130,10 +137,15 @@ impl Vitals {
         if self.inner.stopping.load(Ordering::Relaxed) {
             reasons.push("stopping".to_owned());
         }
-        match &state.store {
-            None => reasons.push("store: not open yet".to_owned()),
-            Some(Err(why)) => reasons.push(format!("store: {why}")),
-            Some(Ok(())) => {}
+        if state.stores.is_empty() {
+            reasons.push("store: not open yet".to_owned());
+        }
+        for (at, result) in state.stores.values() {
+            let reason = result.as_ref().err().map(|why| format!("store: {why}"));
+            // Several loops meet the same trouble.
+            if let Some(reason) = reason.filter(|r| at.elapsed() < STORE_ERROR_COUNTS_FOR && !reasons.contains(r)) {
+                reasons.push(reason);
+            }
         }
         for (name, health) in &state.sources {
             if let Health::Down(why) = health {
@@ -184,13 +196,40 @@ mod tests {
     fn readiness_tells_every_reason() {
         let vitals = Vitals::new();
         assert_eq!(vitals.readiness().reasons, ["store: not open yet"]);
-        vitals.set_store(Ok(()));
+        vitals.set_store("intake", Ok(()));
         vitals.set_source("events", Health::Ready);
         vitals.set_source("old", Health::Ended);
         assert!(vitals.readiness().reasons.is_empty());
-        vitals.set_store(Err("disk full".to_owned()));
+        vitals.set_store("intake", Err("disk full".to_owned()));
+        vitals.set_store("upkeep", Err("disk full".to_owned()));
         vitals.set_source("events", Health::Down("no broker".to_owned()));
         vitals.set_stopping();
         assert_eq!(vitals.readiness().reasons, ["stopping", "store: disk full", "source events: no broker"]);
+    }
+
+    #[test]
+    fn one_loops_success_does_not_hide_anothers_failure() {
+        let vitals = Vitals::new();
+        vitals.set_store("intake", Err("disk full".to_owned()));
+        vitals.set_store("delivery", Ok(()));
+        assert_eq!(vitals.readiness().reasons, ["store: disk full"]);
+        vitals.set_store("intake", Ok(()));
+        assert!(vitals.readiness().reasons.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_with_nothing_to_try_again_does_not_stay_not_ready_for_ever() {
+        let vitals = Vitals::new();
+        vitals.set_store("intake", Err("disk full".to_owned()));
+        tokio::time::advance(STORE_ERROR_COUNTS_FOR).await;
+        assert!(vitals.readiness().reasons.is_empty());
+    }
+
+    #[test]
+    fn a_loop_is_told_when_the_store_goes_and_when_it_comes_back() {
+        let vitals = Vitals::new();
+        let away = || Err("away".to_owned());
+        let told = [Ok(()), away(), away(), Ok(()), Ok(())].map(|result| vitals.set_store("upkeep", result));
+        assert_eq!(told, [false, true, false, true, false]);
     }
 }

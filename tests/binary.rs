@@ -7,9 +7,9 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use process::{Worker, get, owlpost, post, until};
+use process::{Worker, get, http, owlpost, post, until};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -154,6 +154,36 @@ fn a_file_that_is_no_store_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_database_of_another_program_is_refused_and_left_alone() {
+    let folder = folder();
+    config(folder.path(), HTTP, "owlpost.db", "");
+    let path = folder.path().join("owlpost.db");
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE photo (name TEXT)").unwrap();
+    let before = fs::read(&path).unwrap();
+    let log = Worker::start(folder.path(), RUN).ends_with(1);
+    assert!(log.contains("owlpost.db") && log.contains("another program"), "{log}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_worker_whose_store_is_removed_or_replaced_acknowledges_nothing_more_and_ends() {
+    for (name, put_back) in [("owlpost.db", false), ("owlpost.db", true), ("owlpost.db.lock", false)] {
+        let folder = folder();
+        config(folder.path(), HTTP, "owlpost.db", "");
+        let mut worker = Worker::start(folder.path(), RUN);
+        let address = worker.address();
+        assert!(post(&address, &[event("before", 10)]));
+        fs::remove_file(folder.path().join(name)).unwrap();
+        if put_back {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert!(!post(&address, &[event("after", 10)]), "{name}");
+        let log = worker.ends_with(1);
+        assert!(log.contains(name) && log.contains("removed or replaced"), "{log}");
+    }
+}
+
+#[test]
 fn a_store_of_a_later_version_is_refused() {
     let folder = folder();
     let store = made(folder.path());
@@ -216,7 +246,7 @@ fn held_digests_are_told_in_the_exit_code() {
     config(folder.path(), FILE, "owlpost.db", "hold = true");
     fs::write(folder.path().join("in.ndjson"), event("held", 10)).unwrap();
     let log = Worker::start(folder.path(), IDLE).ends_with(1);
-    assert!(log.contains("1 item") && log.contains("held"), "{log}");
+    assert!(log.contains("1 item is still open in held"), "{log}");
     assert!(!folder.path().join("outbox").exists());
 }
 
@@ -235,6 +265,86 @@ fn a_signal_drains_and_ends_with_success() {
     let conn = Connection::open(folder.path().join("owlpost.db")).unwrap();
     let kept: i64 = conn.query_row("SELECT count(*) FROM event", [], |row| row.get(0)).unwrap();
     assert_eq!(kept, 2);
+}
+
+#[test]
+fn intake_alone_is_idle_at_the_end_of_its_sources_and_leaves_the_sending_to_others() {
+    let folder = folder();
+    config(folder.path(), FILE, "owlpost.db", "");
+    fs::write(folder.path().join("in.ndjson"), event("later", 10)).unwrap();
+    let role = |role| [&["--role", role][..], IDLE].concat();
+    Worker::start(folder.path(), &role("intake")).ends_with(0);
+    assert!(!folder.path().join("outbox").exists());
+    Worker::start(folder.path(), &role("deliver")).ends_with(0);
+    assert_eq!(fs::read_dir(folder.path().join("outbox")).unwrap().count(), 2);
+}
+
+#[test]
+fn an_event_that_is_too_old_is_found_among_the_others_of_its_request() {
+    let folder = folder();
+    config(folder.path(), HTTP, "owlpost.db", "");
+    let mut worker = Worker::start(folder.path(), RUN);
+    let mut old: serde_json::Value = serde_json::from_str(&event("old-one", 10)).unwrap();
+    old["time"] = "2020-01-01T00:00:00Z".into();
+    let body = format!("{}\n{old}\n", event("new-one", 10));
+    let sent = http(&worker.address(), "POST", "/v1/events", "content-type: application/x-ndjson\r\n", body.as_bytes());
+    assert_eq!(sent.unwrap().0, 202);
+    let listed = owlpost(folder.path()).args(["-c", "c.toml", "dead-letters", "list", "--json"]).output().unwrap();
+    let letter: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(letter["reason"], "too_old");
+    assert!(letter["position"].as_str().unwrap().ends_with(" event old-one"), "{letter}");
+}
+
+#[test]
+fn a_signal_before_idle_is_no_failure_and_says_what_is_left() {
+    let folder = folder();
+    let endless = "[[source]]\nname = \"endless\"\nkind = \"file\"\npath = \"-\"";
+    config(folder.path(), &format!("{FILE}\n{endless}"), "owlpost.db", "");
+    fs::write(folder.path().join("in.ndjson"), event("waits", 10)).unwrap();
+    let mut command = owlpost(folder.path());
+    // Nobody ever writes into this pipe, so that source has no end.
+    command.arg("run").args(IDLE).stdin(Stdio::piped()).env("RUST_LOG", "debug");
+    let worker = Worker::spawn(folder.path(), command);
+    until("the event", || worker.log().contains("batch committed").then_some(()));
+    worker.signal("TERM");
+    let log = worker.ends_with(0);
+    assert!(log.contains("stopped before idle: 1 pending") && !log.contains("held"), "{log}");
+}
+
+#[test]
+fn the_log_of_a_worker_is_json_to_its_last_line() {
+    let folder = folder();
+    // A warning of the configuration, and a failure at the start: the folder of the store is a file.
+    config(folder.path(), HTTP, "c.toml/owlpost.db", "");
+    let text = fs::read_to_string(folder.path().join("c.toml")).unwrap();
+    fs::write(folder.path().join("c.toml"), format!("{text}[limits]\nevent_bytes = 100_000_000\n")).unwrap();
+    let log = Worker::start(folder.path(), RUN).ends_with(1);
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let (first, last) = (lines.first().unwrap(), lines.last().unwrap());
+    assert_eq!((&first["level"], &first["fields"]["file"]), (&"WARN".into(), &"c.toml".into()), "{log}");
+    assert_eq!(last["level"], "ERROR");
+    assert!(last["message"].as_str().unwrap().contains("c.toml"), "{log}");
+}
+
+#[test]
+fn each_role_counts_what_it_has_and_nothing_else() {
+    let folder = folder();
+    config(folder.path(), HTTP, "owlpost.db", "");
+    for (role, has_sources) in [("intake", true), ("deliver", false)] {
+        let mut worker = Worker::start(folder.path(), &["--role", role, "-c", "c.toml"]);
+        let address = worker.address();
+        let metrics = || get(&address, "/metrics").unwrap().1;
+        until("the gauges of the store", || (!metrics().contains("owlpost_store_size_bytes 0\n")).then_some(()));
+        assert_eq!(metrics().contains("owlpost_source_up{source=\"in\"}"), has_sources, "{role}");
+        if has_sources {
+            assert!(post(&address, &[event("late", 10)]));
+            let lag = "owlpost_intake_lag_seconds_count 1";
+            until("a sample of the lag", || metrics().contains(lag).then_some(()));
+            assert!(metrics().contains("owlpost_intake_lag_seconds_bucket{le=\"3600\"} 0"), "hours, by its own time");
+        }
+        worker.signal("TERM");
+        worker.ends_with(0);
+    }
 }
 
 #[test]

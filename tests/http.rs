@@ -358,7 +358,7 @@ async fn ready_means_that_work_can_be_taken_with_the_reason_if_not() {
     let (_source, server) = by_hand(options()).await;
     let starting = get(server.address, "/readyz").await;
     assert_eq!((starting.status, starting.json()["reasons"][0].as_str()), (503, Some("store: not open yet")));
-    server.vitals.set_store(Ok(()));
+    server.vitals.set_store("intake", Ok(()));
     server.vitals.set_source("web", Health::Ready);
     let ready = get(server.address, "/readyz").await;
     assert_eq!((ready.status, ready.json()["sources"]["web"].as_str()), (200, Some("ready")));

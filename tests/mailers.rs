@@ -117,12 +117,12 @@ async fn a_scripted_answer_says_whether_the_mail_was_kept() {
 }
 
 #[tokio::test]
-async fn an_outbox_that_cannot_write_says_where_and_what_to_do() {
+async fn an_outbox_that_cannot_write_burns_no_attempt_and_says_where_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     std::fs::write(&path, "in the way").unwrap();
     let mailer = OutboxMailer::new(&path);
-    let Err(SendError::Retryable(why)) = mailer.send(&mail(), attempt(1), soon()).await else { panic!("it was sent") };
+    let Err(SendError::Halted(why)) = mailer.send(&mail(), attempt(1), soon()).await else { panic!("not halted") };
     assert!(why.contains(&path.display().to_string()) && why.contains("mailer.dir"), "{why}");
     assert!(mailer.probe().await.iter().any(|f| !f.ok && f.what.contains("mailer.dir")));
 }
@@ -130,12 +130,12 @@ async fn an_outbox_that_cannot_write_says_where_and_what_to_do() {
 /// `/dev/full` answers every write with ENOSPC: a link of the temporary file's name to it stands for a full disk.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_full_disk_is_worth_another_try_and_leaves_no_half_mail() {
+async fn a_full_disk_burns_no_attempt_and_leaves_no_half_mail() {
     let dir = tempfile::tempdir().unwrap();
     let name = "1f2e3d4c-5k.1";
     std::os::unix::fs::symlink("/dev/full", dir.path().join(format!(".{name}.eml.part"))).unwrap();
     let mailer = OutboxMailer::new(dir.path());
-    let Err(SendError::Retryable(why)) = mailer.send(&mail(), attempt(1), soon()).await else { panic!("it was sent") };
+    let Err(SendError::Halted(why)) = mailer.send(&mail(), attempt(1), soon()).await else { panic!("not halted") };
     assert!(why.contains("free some space"), "{why}");
     assert_eq!((files(dir.path(), ".eml"), files(dir.path(), ".part")), (0, 0));
     mailer.send(&mail(), attempt(1), soon()).await.unwrap();

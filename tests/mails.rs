@@ -352,6 +352,8 @@ fn preview_shows_every_mail_and_names_what_it_does_not_know() {
         for ending in ["html", "txt", "eml"] {
             assert!(dir.path().join(format!("{name}.{ending}")).exists(), "{name}.{ending}");
         }
+        let html = fs::read_to_string(dir.path().join(format!("{name}.html"))).unwrap();
+        assert!(mails.iter().any(|m| m["name"] == **name && m["html"] == html), "{name}");
     }
     let out = owlpost(&["preview", "nowhere"]);
     assert_eq!(out.status.code(), Some(2));

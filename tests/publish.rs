@@ -41,26 +41,29 @@ async fn answer(State(script): State<Script>, request: Request) -> Response {
     response.body(Body::from(body)).unwrap()
 }
 
-/// Runs `publish` with `input` on stdin.
-fn publish(script: &Script, args: &[&str], input: &[u8]) -> (Option<i32>, String, String) {
+/// The scripted worker, and what it runs on.
+fn serve(script: &Script) -> (String, tokio::runtime::Runtime) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let url = format!("http://{}/v1/events", listener.local_addr().unwrap());
     let app = Router::new().route("/v1/events", post(answer)).with_state(script.clone());
     runtime.spawn(async move { axum::serve(listener, app).await });
+    (url, runtime)
+}
+
+/// Runs `publish` with `input` on stdin.
+fn publish(script: &Script, args: &[&str], input: &[u8]) -> (Option<i32>, String, String) {
+    let (url, _runtime) = serve(script);
     told(run(&[&["--to", &url], args].concat(), input))
 }
 
 fn run(args: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_owlpost"))
-        .arg("publish")
-        .args(args)
-        .env("OWLPOST_TOKEN", "t0ken")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    fed(Command::new(env!("CARGO_BIN_EXE_owlpost")).arg("publish").args(args).env("OWLPOST_TOKEN", "t0ken"), input)
+}
+
+fn fed(command: &mut Command, input: &[u8]) -> Output {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     // It may end before it reads.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
@@ -158,6 +161,51 @@ fn what_goes_wrong_is_told_with_what_to_do_and_never_with_the_token() {
     let (code, _, err) = told(run(&["no-such-file.ndjson"], b""));
     assert_eq!(code, Some(1));
     assert!(err.contains("no-such-file.ndjson"), "{err}");
+}
+
+#[test]
+fn a_broken_first_line_costs_the_others_nothing() {
+    let script = Script::default();
+    let input = format!("{{\"id\":\n{}\n{}\n", event(1), event(2));
+    let (code, out, _) = publish(&script, &[], input.as_bytes());
+    assert_eq!(code, Some(1));
+    assert!(out.starts_with("stdin line 1 (event 0): rejected: "), "{out}");
+    assert!(out.ends_with("2 accepted, 0 duplicates, 1 rejected\n"), "{out}");
+}
+
+#[test]
+fn without_a_url_the_worker_of_the_configuration_is_meant_and_only_it_gets_its_token() {
+    let script = Script::default();
+    let (url, _runtime) = serve(&script);
+    let listen = url.trim_start_matches("http://").split('/').next().unwrap();
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), format!("[http]\nlisten = \"{listen}\"\ntoken = \"of-the-worker\"\n")).unwrap();
+    let config = file.path().to_str().unwrap();
+    let publish = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_owlpost"));
+        command.args(["publish", "-c", config]).args(args).env_remove("OWLPOST_TOKEN").env_remove("OWLPOST_CONFIG");
+        told(fed(&mut command, event(1).as_bytes()))
+    };
+    let (code, _, err) = publish(&[]);
+    assert_eq!(code, Some(0), "{err}");
+    let (code, _, err) = publish(&["--to", &url]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(*script.tokens.lock().unwrap(), ["Bearer of-the-worker", ""]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sum_that_cannot_be_written_is_a_failure() {
+    let script = Script::default();
+    let (url, _runtime) = serve(&script);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_owlpost"));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    command.args(["publish", "--to", &url]).stdout(full);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(event(1).as_bytes()).unwrap();
+    let (code, _, err) = told(child.wait_with_output().unwrap());
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("cannot write"), "{err}");
 }
 
 #[test]

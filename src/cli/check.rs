@@ -1,20 +1,20 @@
 //! Every problem in configuration, routes and templates, at once.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::output::clean;
+use super::output::{clean, tell};
 use super::{Failure, Outcome, live};
 use crate::app;
-use crate::config::{self, Config, DirectoryKind, Problem, Severity, SourceKind};
+use crate::config::{self, Config, DirectoryKind, Problem, Reading, Severity, SourceKind, TemplatesConfig};
 use crate::directory::FileDirectory;
 use crate::mailer::Finding;
 use crate::model::Priority;
 use crate::render;
+use crate::source::file::FileSource;
 
 /// Every problem in configuration, routes and templates, at once
 #[derive(clap::Args)]
@@ -69,7 +69,7 @@ struct Directory {
 
 /// Exit 0 if there is nothing but warnings, else 2; 1 if only `--live` found something wrong.
 pub fn run(args: Args, files: &[PathBuf]) -> Outcome {
-    let mut checked = checked(files, config::load(files, config::environment()));
+    let mut checked = checked(files, config::look(files, config::environment()));
     if args.live && checked.ok {
         checked.live = Some(live::probe(&super::load(files)?)?);
     }
@@ -80,9 +80,7 @@ pub fn run(args: Args, files: &[PathBuf]) -> Outcome {
     } else {
         human(&checked)
     };
-    anstream::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Failure::failed(format!("the result can't be written: {error}")))?;
+    tell(&text)?;
     Ok(match (checked.ok, well) {
         (false, _) => ExitCode::from(2),
         (true, false) => ExitCode::FAILURE,
@@ -90,20 +88,17 @@ pub fn run(args: Args, files: &[PathBuf]) -> Outcome {
     })
 }
 
-fn checked(files: &[PathBuf], loaded: Result<Config, Vec<Problem>>) -> Checked {
+fn checked(files: &[PathBuf], read: Reading) -> Checked {
     let mut files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
     if files.is_empty() {
         files.push("config/local.toml (built in)".to_owned());
     }
-    let (config, problems) = match loaded {
-        Ok(config) => {
-            let mut problems = config.warnings.clone();
-            problems.extend(templates(&config));
-            problems.extend(people(&config));
-            (config, problems)
-        }
-        Err(problems) => (Config::default(), problems),
-    };
+    let mut problems = read.problems.clone();
+    problems.extend(inputs(&read));
+    problems.extend(if read.has_errors() { templates(&fit(&read.config)) } else { templates(&read.config) });
+    problems.extend(people(&read));
+    problems.sort_by_key(|problem| problem.severity);
+    let config = read.config;
     Checked {
         ok: problems.iter().all(|problem| problem.severity == Severity::Warning),
         files,
@@ -113,6 +108,30 @@ fn checked(files: &[PathBuf], loaded: Result<Config, Vec<Problem>>) -> Checked {
         directories: config.directories.into_iter().map(directory).collect(),
         live: None,
     }
+}
+
+/// A configuration with errors, in which only templates and routes can be wrong: the rest has been told.
+fn fit(config: &Config) -> Config {
+    let templates = TemplatesConfig { ui_url: None, ..config.templates.clone() };
+    Config { routes: config.routes.clone(), templates, ..Config::default() }
+}
+
+/// Files that a source would read, in the words of the worker that can't.
+fn inputs(read: &Reading) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (n, section) in read.config.sources.iter().enumerate().filter(|(_, s)| s.kind == SourceKind::File) {
+        let Some(path) = section.path.as_ref().filter(|p| !p.as_os_str().is_empty() && p.as_os_str() != "-") else {
+            continue;
+        };
+        // A named pipe waits for its writer.
+        if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+            continue;
+        }
+        if let Err(why) = FileSource::open(&section.name, path, 1) {
+            problems.push(read.error(&["source", &n.to_string(), "path"], why.to_string()));
+        }
+    }
+    problems
 }
 
 /// What is wrong with the templates, built in and overridden; tried with every sample.
@@ -129,24 +148,36 @@ fn templates(config: &Config) -> Vec<Problem> {
 }
 
 /// What is wrong with the directories' files: a file that can't be used, and entries that the worker leaves out.
-fn people(config: &Config) -> Vec<Problem> {
+fn people(read: &Reading) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let files = config.directories.iter().filter(|d| d.kind == DirectoryKind::File);
-    for path in files.filter_map(|d| d.path.as_ref()) {
-        let mut add = |severity, message| {
-            problems.push(Problem { file: path.display().to_string(), line: 0, column: 0, severity, message });
+    let files = read.config.directories.iter().filter(|d| d.kind == DirectoryKind::File);
+    for path in files.filter_map(|d| d.path.as_ref()).filter(|p| !p.as_os_str().is_empty()) {
+        let file = path.display().to_string();
+        let problem = |severity, why: &str| {
+            let (line, column, message) = placed(why);
+            Problem { file: file.clone(), line, column, severity, message: message.to_owned() }
         };
         match FileDirectory::open(path) {
-            Ok(read) => read.problems().into_iter().for_each(|why| add(Severity::Warning, why)),
+            Ok(read) => problems.extend(read.problems().iter().map(|why| problem(Severity::Warning, why))),
             Err(why) => {
                 let why = why.to_string();
                 // It begins with the path, as the problem does.
-                let told = why.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&why);
-                add(Severity::Error, told.to_owned());
+                let told = why.strip_prefix(&file).map_or(&*why, |rest| rest.trim_start_matches([':', ' ']));
+                problems.push(problem(Severity::Error, told));
             }
         }
     }
     problems
+}
+
+/// Takes the place from the front of a text: `line 3, column 5: …`, or `line 3: …`, which is its first column.
+fn placed(text: &str) -> (usize, usize, &str) {
+    let found = || {
+        let (place, message) = text.strip_prefix("line ")?.split_once(": ")?;
+        let (line, column) = place.split_once(", column ").unwrap_or((place, "1"));
+        Some((line.parse().ok()?, column.parse().ok()?, message))
+    };
+    found().unwrap_or((0, 0, text))
 }
 
 fn source(source: config::SourceConfig) -> Source {

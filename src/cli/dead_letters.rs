@@ -13,7 +13,8 @@ use super::output::{Out, Written, clean, note, or_dash, seconds, seconds_or_dash
 use super::since::Since;
 use super::table::{Column, Table, number, text};
 use super::{Failure, Outcome};
-use crate::model::Receipt;
+use crate::config::did_you_mean;
+use crate::model::{Reason, Receipt, RefusedReason};
 use crate::source::Message;
 use crate::store::desk::{DeadLetter, DeadLetterRow, LedgerRow, LetterKind};
 use crate::store::{Command, Page, Query, Report, Rows};
@@ -55,7 +56,7 @@ enum What {
 #[derive(clap::Args)]
 struct Filter {
     /// For example too_large (an input's) or no_address (an item's).
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", value_parser = known_reason)]
     reason: Option<String>,
     /// Name of the source of an input, or the CloudEvents source of an item's event.
     #[arg(long, value_name = "SOURCE")]
@@ -66,6 +67,18 @@ struct Filter {
     /// Refused inputs only, or dead items only.
     #[arg(long, value_enum, value_name = "KIND")]
     kind: Option<Kind>,
+}
+
+/// A reason that nothing has would quietly choose nothing.
+fn known_reason(text: &str) -> Result<String, String> {
+    let known = || RefusedReason::ALL.iter().map(|r| r.as_str()).chain(Reason::ALL.iter().map(|r| r.as_str()));
+    if known().any(|reason| reason == text) {
+        return Ok(text.to_owned());
+    }
+    match did_you_mean(text, known()) {
+        near if near.is_empty() => Err(format!("no such reason; there are {}", known().collect::<Vec<_>>().join(", "))),
+        near => Err(format!("no such reason{near}")),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -147,13 +160,19 @@ fn page(office: &Office, query: &Query, page: Page) -> Result<(Vec<DeadLetterRow
 fn list(office: &Office, query: &Query, json: bool) -> Outcome {
     written(|out| {
         let (mut at, mut table, mut any) = (Page::FIRST, Table::new(&COLUMNS), false);
+        let mut held: Vec<Vec<String>> = Vec::new();
         loop {
             let (rows, next) = page(office, query, at)?;
             any |= !rows.is_empty();
             if json {
                 rows.iter().try_for_each(|row| out.json(row))?;
             } else {
-                table.rows(out, &rows.iter().map(cells).collect::<Vec<_>>())?;
+                held.extend(rows.iter().map(cells));
+            }
+            // Inputs and items come in pages of their own, and stand under one head: columns are as wide as a full page
+            // needs them, be it of both.
+            if next.is_none() || held.len() >= at.limit as usize {
+                table.rows(out, &std::mem::take(&mut held))?;
             }
             let Some(after) = next else { break };
             at.after = after;

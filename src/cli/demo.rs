@@ -45,7 +45,7 @@ pub struct Args {
 pub fn run(args: Args) -> Outcome {
     let folder = Folder::prepare(&args.dir)?;
     telemetry::init_file(&folder.config(&[])?.log, folder.log()?).map_err(Failure::usage)?;
-    story::begin(&folder);
+    story::begin(&folder)?;
     if args.ses {
         ses::credentials();
     }
@@ -55,7 +55,7 @@ pub fn run(args: Args) -> Outcome {
     let page = index::index_page(&story::index(&books)).map_err(Failure::failed)?;
     folder.write("index.html", &page)?;
     let program = std::env::args().next().unwrap_or_else(|| "owlpost".into());
-    story::end(&books, &folder, &program);
+    story::end(&books, &folder, &program)?;
     if !books.verified.differences.is_empty() {
         return Err(Failure::failed("the ledger does not balance, which is a bug: please report it with this folder"));
     }
@@ -68,7 +68,7 @@ async fn whole(folder: &Folder, through_ses: bool) -> Result<Books, Failure> {
         return day(&folder.config(&[])?, folder, None).await;
     }
     let endpoint = ses::start().await?;
-    story::ses(&endpoint.url());
+    story::ses(&endpoint.url())?;
     day(&folder.config(&ses::overrides(&endpoint))?, folder, Some(&endpoint)).await
 }
 
@@ -76,15 +76,15 @@ async fn day(config: &Config, folder: &Folder, endpoint: Option<&Endpoint>) -> R
     let now = SystemClock::new().now();
     let morning = day::morning(now);
     let begin = Worker::start(config, Role::All, true).await?;
-    story::part("Morning", "a worker starts on an empty store and takes events over HTTP");
+    story::part("Morning", "a worker starts on an empty store and takes events over HTTP")?;
     for one in &morning {
         feed(&begin, one, folder).await?;
     }
     let first = finish(begin).await?;
-    story::sent(first, "every window is made due now; else it would be the routes' cadences");
+    story::sent(first, "every window is made due now; else it would be the routes' cadences")?;
     // The second worker knows only what the store kept.
     let again = Worker::start(config, Role::All, true).await?;
-    story::part("Afternoon", "a new worker on the same store; all that was sent before comes again");
+    story::part("Afternoon", "a new worker on the same store; all that was sent before comes again")?;
     let whole = Feed {
         name: "again.ndjson",
         what: "the whole morning again",
@@ -93,9 +93,9 @@ async fn day(config: &Config, folder: &Folder, endpoint: Option<&Endpoint>) -> R
     feed(&again, &whole, folder).await?;
     feed(&again, &day::afternoon(now), folder).await?;
     let all = finish(again).await?;
-    story::sent(all.saturating_sub(first), "nothing of the morning is sent again");
+    story::sent(all.saturating_sub(first), "nothing of the morning is sent again")?;
     if let Some(endpoint) = endpoint {
-        story::ses_record(&ses::keep(endpoint, folder)?);
+        story::ses_record(&ses::keep(endpoint, folder)?)?;
     }
     Books::read(config, folder).await
 }
@@ -105,8 +105,7 @@ async fn feed(worker: &Worker, feed: &Feed, folder: &Folder) -> Result<(), Failu
     let address = worker.address().ok_or_else(|| Failure::failed("the worker has no listener"))?;
     let file = folder.write(&format!("events/{}", feed.name), &feed.text)?;
     let sum = publish::feed(&format!("http://{address}/v1/events"), file).await?;
-    story::fed(feed.what, feed.text.lines().count(), &sum);
-    Ok(())
+    story::fed(feed.what, feed.text.lines().count(), &sum)
 }
 
 /// Everything becomes due; ends when nothing is left, and gives the number of mails that the outbox got so far.

@@ -10,6 +10,7 @@ use super::open::Office;
 use super::output::{self, Out, Written, clean, note, or_dash, seconds, seconds_or_dash, written};
 use super::table::{Column, Table, number, text};
 use super::{Failure, Outcome, ledger};
+use crate::config::did_you_mean;
 use crate::store::desk::{AttemptRow, DigestPage, DigestRow, LedgerRow};
 use crate::store::{Command, Page, Query, Report, Rows};
 
@@ -98,6 +99,7 @@ pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
 }
 
 fn list(office: &Office, state: Option<String>, route: Option<String>, json: bool) -> Outcome {
+    let unknown = unknown_route(office, route.as_deref());
     let query = Query::Digests { state, route, now: office.now() };
     written(|out| {
         let (mut page, mut table, mut any) = (Page::FIRST, Table::new(&COLUMNS), false);
@@ -116,9 +118,17 @@ fn list(office: &Office, state: Option<String>, route: Option<String>, json: boo
         }
         if !any {
             note("no such digests");
+            unknown.iter().for_each(|why| note(why));
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Digests of a route that was taken out of the configuration are still there, so an unknown name is no error.
+fn unknown_route(office: &Office, route: Option<&str>) -> Option<String> {
+    let (name, known) = (route?, office.routes());
+    let near = || did_you_mean(name, known.iter().copied());
+    (!known.contains(&name)).then(|| format!("route {}: not in the configuration{}", clean(name), near()))
 }
 
 fn cells(row: &DigestRow) -> Vec<String> {
@@ -229,6 +239,7 @@ fn tell(out: &mut Out, digest: &DigestPage) -> Written {
 }
 
 fn release(office: &Office, id: Option<String>, route: Option<String>, json: bool) -> Outcome {
+    let unknown = unknown_route(office, route.as_deref());
     let command = Command::Release { digest: id, route };
     let mut total = Report::default();
     // The store releases a bounded number a transaction; each turn leaves fewer that are held.
@@ -240,6 +251,9 @@ fn release(office: &Office, id: Option<String>, route: Option<String>, json: boo
         if done {
             break;
         }
+    }
+    if total.changed == 0 {
+        unknown.iter().for_each(|why| note(why));
     }
     reported(&total, "digest", "released", json)
 }

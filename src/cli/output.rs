@@ -67,6 +67,14 @@ impl<W: Write> Out<W> {
         self.line(text)
     }
 
+    /// Text with its own line ends and colours, which are left out where none are shown.
+    pub fn styled(&mut self, text: &str) -> Written {
+        if self.colour {
+            return Ok(self.writer.write_all(text.as_bytes())?);
+        }
+        Ok(write!(self.writer, "{}", anstream::adapter::strip_str(text))?)
+    }
+
     /// One JSON value on one line.
     pub fn json(&mut self, value: &impl Serialize) -> Written {
         serde_json::to_writer(&mut self.writer, value).map_err(io::Error::from)?;
@@ -93,6 +101,14 @@ pub fn written(work: impl FnOnce(&mut Out) -> Written<ExitCode>) -> Outcome {
     }
 }
 
+/// One text, coloured or not, to stdout. Nobody who reads it (any more) is no failure.
+///
+/// # Errors
+/// It can't be written: a full disk.
+pub fn tell(text: &str) -> Result<(), Failure> {
+    written(|out| out.styled(text).map(|()| ExitCode::SUCCESS)).map(drop)
+}
+
 /// A remark for people, on stderr.
 pub fn note(text: &str) {
     anstream::eprintln!("{text}");
@@ -116,7 +132,7 @@ pub fn clean(text: &str) -> String {
 /// RFC 3339 in UTC to the second, for people; JSON has all digits.
 pub fn seconds(at: &str) -> String {
     match Time::parse(at) {
-        Some(time) => Time(time.0 - time.0.rem_euclid(1_000_000)).to_string(),
+        Some(time) => format!("{:.0}", Time(time.0 - time.0.rem_euclid(1_000_000)).timestamp()),
         None => clean(at),
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use super::output::tell;
 use super::{Failure, Outcome, browser};
 use crate::app;
 use crate::clock::{Clock as _, SystemClock};
@@ -72,19 +73,17 @@ pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
             printed.push(serde_json::json!({
                 "name": name, "template": template, "subject": mail.subject, "items": contents.items.len(),
                 "html_bytes": mail.html.len(), "text_bytes": mail.text.len(), "mail_bytes": whole.len(),
-                "text": mail.text, "files": files,
+                "html": mail.html, "text": mail.text, "files": files,
             }));
         } else {
             let (html, text) = (mail.html.len(), mail.text.len());
-            anstream::println!("── {name}: {} bytes (HTML {html}, text {text})", whole.len());
-            anstream::println!("Subject: {}\n\n{}", mail.subject, mail.text);
-            for file in files {
-                anstream::println!("wrote {file}");
-            }
+            let head = format!("── {name}: {} bytes (HTML {html}, text {text})", whole.len());
+            tell(&format!("{head}\nSubject: {}\n\n{}\n", mail.subject, mail.text))?;
+            tell(&files.iter().map(|file| format!("wrote {file}\n")).collect::<String>())?;
         }
     }
     if args.json {
-        anstream::println!("{:#}", Value::Array(printed));
+        tell(&format!("{:#}\n", Value::Array(printed)))?;
     }
     if args.open {
         pages.iter().try_for_each(|page| browser::open(page))?;

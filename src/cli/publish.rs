@@ -1,6 +1,5 @@
 //! Sends events to a worker.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::output::tell;
 use super::{Failure, Outcome};
 
 mod input;
@@ -23,10 +23,10 @@ pub struct Args {
     /// JSON (one event or an array) or NDJSON, one event a line; `-` or nothing: stdin
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Where a worker takes events
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/v1/events")]
-    to: String,
-    /// File with the worker's http.token (or set OWLPOST_TOKEN)
+    /// Where a worker takes events; default: at the configuration's http.listen, with its http.token
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// File with the worker's http.token (or set OWLPOST_TOKEN, which wins over the configuration's)
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Send also what this program thinks is wrong; the worker decides
@@ -110,9 +110,16 @@ impl Sum {
 ///
 /// # Errors
 /// Usage: a URL that can't be used. Failed: a file, the worker, or the answer; what was sent before it is summed up.
-pub fn run(args: Args, _config: &[PathBuf]) -> Outcome {
-    let url = post::target(&args.to)?;
-    let token = token(args.token_file.as_ref())?;
+pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
+    let (url, configured) = match &args.to {
+        // The configuration's token is for its own worker, so there is nothing to read there.
+        Some(to) => (post::target(to)?, None),
+        None => {
+            let config = super::load(config)?;
+            (post::target(&post::at_listener(&config.http.listen)?)?, config.http.token.map(|token| token.0))
+        }
+    };
+    let token = token(args.token_file.as_ref())?.or(configured);
     let inputs = input::check(&args.files)?;
     let bar = progress(inputs.bytes);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -132,9 +139,9 @@ pub fn run(args: Args, _config: &[PathBuf]) -> Outcome {
     runtime.shutdown_background();
     bar.finish_and_clear();
     let told = if args.json { format!("{}\n", sum.json()) } else { sum.text() };
-    // Who closed the pipe does not want to know.
-    let _ = anstream::stdout().write_all(told.as_bytes());
+    let told = tell(&told);
     outcome?;
+    told?;
     Ok(ExitCode::from(u8::from(sum.rejected > 0)))
 }
 

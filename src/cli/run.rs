@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
+use super::output::counted;
 use super::{Failure, Outcome};
 use crate::app::{AppError, Role, Worker};
 use crate::config::{Config, SourceKind};
@@ -34,7 +35,18 @@ pub fn run(args: Args, files: &[PathBuf]) -> Outcome {
         )));
     }
     telemetry::init(&config.log).map_err(Failure::usage)?;
-    super::runtime()?.block_on(work(&config, &args))
+    for warning in &config.warnings {
+        tracing::warn!(file = warning.file, line = warning.line, problem = warning.message, "configuration");
+    }
+    let outcome = super::runtime()?.block_on(work(&config, &args));
+    match outcome {
+        // From here on whoever reads stderr reads a log, and a line of another form would be lost to its parser.
+        Err(failure) if tracing::enabled!(tracing::Level::ERROR) => {
+            tracing::error!("{}", failure.message);
+            Ok(ExitCode::from(failure.code))
+        }
+        outcome => outcome,
+    }
 }
 
 async fn work(config: &Config, args: &Args) -> Outcome {
@@ -50,22 +62,29 @@ async fn work(config: &Config, args: &Args) -> Outcome {
         routes = config.routes.len(),
         "ready"
     );
-    let gauges = worker.run(stop).await?;
+    let gauges = worker.run(stop.clone()).await?;
     signals.abort();
     let (pending, in_doubt) = (gauges.item(ItemState::Pending), gauges.item(ItemState::InDoubt));
     tracing::info!(pending, in_doubt, delivered = gauges.item(ItemState::Delivered), "stopped");
-    if args.until_idle { end_of_idle(&gauges) } else { Ok(ExitCode::SUCCESS) }
+    if !args.until_idle || args.role == Role::Intake {
+        return Ok(ExitCode::SUCCESS);
+    }
+    end_of_idle(&gauges, stop.is_cancelled())
 }
 
-fn end_of_idle(gauges: &Gauges) -> Outcome {
+/// `stopped`: by a signal, which is no failure of what is left.
+fn end_of_idle(gauges: &Gauges, stopped: bool) -> Outcome {
     let dead = gauges.item(ItemState::Dead);
     if dead > 0 {
         tracing::warn!(items = dead, "dead items: owlpost dead-letters list");
     }
     let left = gauges.item(ItemState::Pending) + gauges.item(ItemState::InDoubt);
-    if left > 0 {
+    if stopped {
+        tracing::info!("stopped before idle: {left} pending");
+    } else if left > 0 {
+        let (items, are) = (counted(left, "item"), if left == 1 { "is" } else { "are" });
         return Err(Failure::failed(format!(
-            "{left} items are still open in held or paused digests: owlpost digests list, owlpost digests release"
+            "{items} {are} still open in held or paused digests: owlpost digests list, owlpost digests release"
         )));
     }
     Ok(ExitCode::SUCCESS)

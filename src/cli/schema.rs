@@ -1,8 +1,8 @@
 //! JSON Schemas of the configuration and of events.
 
-use std::io::Write;
 use std::process::ExitCode;
 
+use super::output::tell;
 use super::{Failure, Outcome};
 
 /// JSON Schemas of the configuration and of events
@@ -26,9 +26,7 @@ pub fn run(args: Args) -> Outcome {
         What::Config => format!("{:#}\n", crate::config::schema().to_value()),
         What::Event => event_schema()?,
     };
-    anstream::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Failure::failed(format!("the schema can't be written: {error}")))?;
+    tell(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -39,8 +39,6 @@ pub(super) struct Prepared {
     pub entries: Arc<Vec<Entry>>,
     /// One list a message.
     pub slots: Vec<Vec<Slot>>,
-    /// The oldest time that a broker gave: how long the batch was on its way.
-    pub oldest: Option<Time>,
 }
 
 /// Receipt times for events without one: strictly rising, so that their order is the order of arrival.
@@ -74,7 +72,6 @@ pub(super) async fn prepare(
     directory_age: Duration,
 ) -> Result<Prepared, (Ack, String)> {
     let (ack, now, began) = (batch.ack, pipeline.clock.now(), Instant::now());
-    let oldest = batch.messages.iter().filter_map(|m| m.time).min();
     let mine = std::mem::take(stamps);
     let worker = pipeline.clone();
     // Decoding is all CPU: it must not hold up the runtime's other tasks.
@@ -99,7 +96,7 @@ pub(super) async fn prepare(
         .collect();
     let took_ms = began.elapsed().as_millis() as u64;
     tracing::debug!(source = pipeline.source, entries = entries.len(), took_ms, "batch decoded");
-    Ok(Prepared { ack, entries: Arc::new(entries), slots, oldest })
+    Ok(Prepared { ack, entries: Arc::new(entries), slots })
 }
 
 fn draft(pipeline: &Pipeline, messages: &[Message], now: Time, stamps: &mut Stamps) -> Vec<Vec<Draft>> {

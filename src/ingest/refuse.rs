@@ -14,7 +14,9 @@ pub(super) fn too_old(pipeline: &Pipeline, message: &Message, alone: bool, event
         return kept(pipeline, message.position.clone(), RefusedReason::TooOld, detail, &message.body, headers);
     }
     let (body, headers) = as_cloudevent(event, event.data.clone().into());
-    kept(pipeline, message.position.clone(), RefusedReason::TooOld, detail, &body, headers)
+    // One of many in its message: its id tells which.
+    let position = format!("{} event {}", message.position, event.id);
+    kept(pipeline, position, RefusedReason::TooOld, detail, &body, headers)
 }
 
 pub(super) fn too_many(pipeline: &Pipeline, arrival: &Arrival, n: usize) -> Refused {

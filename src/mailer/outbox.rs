@@ -66,10 +66,10 @@ impl Mailer for OutboxMailer {
 
 /// The page first, the mail last: where the `.eml` is, the mail is complete. Everything before its rename leaves no mail.
 fn deliver(dir: &Path, name: &str, message: &[u8], html: &[u8]) -> Result<(), SendError> {
-    let retryable = |e: io::Error| SendError::Retryable(words(dir, &e));
-    fs::create_dir_all(dir).map_err(retryable)?;
-    write(dir, &format!("{name}.html"), html).map_err(retryable)?;
-    write(dir, &format!("{name}.eml"), message).map_err(retryable)?;
+    let not_sent = |e: io::Error| not_sent(dir, &e);
+    fs::create_dir_all(dir).map_err(not_sent)?;
+    write(dir, &format!("{name}.html"), html).map_err(not_sent)?;
+    write(dir, &format!("{name}.eml"), message).map_err(not_sent)?;
     // The mail is there; whether it would survive a power cut is what nobody knows if this fails.
     sync_dir(dir).map_err(|e| SendError::Ambiguous(words(dir, &e)))
 }
@@ -91,6 +91,19 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// What is wrong with the folder itself is wrong for every mail until somebody acts: it burns no mail's attempts.
+fn not_sent(dir: &Path, error: &io::Error) -> SendError {
+    use io::ErrorKind::{
+        AlreadyExists, NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    match error.kind() {
+        NotADirectory | AlreadyExists | PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded => {
+            SendError::Halted(words(dir, error))
+        }
+        _ => SendError::Retryable(words(dir, error)),
+    }
 }
 
 fn words(dir: &Path, error: &io::Error) -> String {

@@ -51,8 +51,9 @@ impl From<jiff::Timestamp> for Time {
     }
 }
 
+/// RFC 3339 in UTC with six digits of a second, always: as text these times stand in the order of time.
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.timestamp())
+        write!(f, "{:.6}", self.timestamp())
     }
 }

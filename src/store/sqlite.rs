@@ -26,6 +26,7 @@ mod closure;
 mod desk;
 mod expire;
 mod file;
+mod identity;
 mod learn;
 mod purge;
 mod sql;
@@ -68,6 +69,7 @@ pub struct Sqlite {
 /// What every transaction may ask.
 pub(crate) struct Shared {
     pub(crate) path: PathBuf,
+    pub(crate) identity: identity::Identity,
     pub(crate) store_id: u32,
     pub(crate) limits: Limits,
     pub(crate) policy: Arc<dyn Policy>,
@@ -103,6 +105,7 @@ impl Sqlite {
             }
             Opening::Operator => None,
         };
+        identity::refuse_foreign(&path)?;
         let mut conn = connect(&path)?;
         file::check_version(&conn, &path)?;
         if settings.migrate {
@@ -117,6 +120,7 @@ impl Sqlite {
         let store = Sqlite {
             writer: Arc::new(Mutex::new(conn)),
             shared: Arc::new(Shared {
+                identity: identity::Identity::of(&[&path, &file::lock_path(&path)]),
                 path,
                 store_id,
                 limits: settings.limits,
@@ -260,6 +264,7 @@ fn transact<T>(
         books.close()?;
         result
     };
+    shared.identity.still()?;
     tx.commit().map_err(|e| named(&shared.path, &e))?;
     Ok(result)
 }

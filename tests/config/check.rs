@@ -49,6 +49,97 @@ fn check_ends_with_2_and_every_problem() {
 }
 
 #[test]
+fn check_looks_at_templates_people_and_inputs_also_where_the_configuration_has_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(at("broken.toml"), "[members]\n\"a:role.b\" = []\n\"a:role.b\" = []\n").unwrap();
+    let people =
+        "[[people]]\nprincipal = \"user.a\"\n[[people]]\nprincipal = \"user.b\"\nzone = \"Moon\"\n[members]\nx = []\n";
+    std::fs::write(at("people.toml"), people).unwrap();
+    std::fs::write(at("people.csv"), "principal,zone\nuser.a,Moon\n").unwrap();
+    std::fs::create_dir_all(at("mine/approvals")).unwrap();
+    std::fs::write(at("mine/approvals/subject.hbs"), "{{nobody.knows}}").unwrap();
+    let config = format!(
+        r#"
+[http]
+lisen = "x"
+[[source]]
+name = "in"
+kind = "file"
+path = "{}"
+[mailer]
+from = "nobody"
+[[route]]
+name = "r"
+types = ["t"]
+template = "sirens"
+cadence = {{ first_after = "2m" }}
+[[directory]]
+kind = "file"
+path = "{}"
+[[directory]]
+kind = "file"
+path = "{}"
+[[directory]]
+kind = "file"
+path = "{}"
+[templates]
+dir = "{}"
+"#,
+        at("none.ndjson"),
+        at("broken.toml"),
+        at("people.toml"),
+        at("people.csv"),
+        at("mine")
+    );
+    std::fs::write(at("c.toml"), config).unwrap();
+    let (code, out, _) = owlpost(&["-c", &at("c.toml"), "check"], &[]);
+    assert_eq!(code, 2);
+    for line in [
+        format!("{}:3:1: unknown key", at("c.toml")),
+        format!("{}:7:8: source in: {}: no such file", at("c.toml"), at("none.ndjson")),
+        format!("{}:9:8: not an address", at("c.toml")),
+        format!("{}:3:1: duplicate key", at("broken.toml")),
+        format!("{}:3:1: warning: people[1]: \"user.b\" has an unknown time zone", at("people.toml")),
+        format!("{}:7:1: warning: members: \"x\" is not a collection", at("people.toml")),
+        format!("{}:2:1: warning: \"user.a\" has an unknown time zone", at("people.csv")),
+        at("mine/approvals/subject.hbs"),
+    ] {
+        assert!(out.contains(&line), "{line} in:\n{out}");
+    }
+    assert_eq!(out.matches("not an address").count() + out.matches("no mail address").count(), 1, "once:\n{out}");
+    let last_error = out.rfind("✗").unwrap();
+    assert!(last_error < out.find("warning:").unwrap(), "errors first:\n{out}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_and_a_reader_that_goes_away_is_no_failure() {
+    use std::process::{Command, Stdio};
+    for args in [&["check"][..], &["check", "--json"], &["schema", "event"], &["preview", "approvals"]] {
+        let run = |stdout: Stdio| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_owlpost"));
+            command.args(args).env_remove("OWLPOST_CONFIG").stdout(stdout).output().unwrap()
+        };
+        let full = run(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+        let said = String::from_utf8(full.stderr).unwrap();
+        assert_eq!(full.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("cannot write") && said.lines().count() == 1, "{args:?}: {said}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let gone = run(writer.into());
+        assert_eq!((gone.status.code(), gone.stderr.len()), (Some(0), 0), "{args:?}");
+    }
+}
+
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let (code, out, err) = owlpost(&["check"], &[("OWLPOST_CONFIG", "")]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("config/local.toml (built in)"), "{out}");
+}
+
+#[test]
 fn schema_config_is_a_json_schema_that_knows_every_section() {
     let (code, out, _) = owlpost(&["schema", "config"], &[]);
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();

@@ -204,6 +204,59 @@ async fn columns_stand_under_their_names() {
 }
 
 #[tokio::test]
+async fn dead_letters_of_both_kinds_stand_under_one_head() {
+    let world = busy().await;
+    let table = stdout(&owlpost(&world.config(), &["dead-letters", "list"]));
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    let at = lines[0].find("FIRST_AT").unwrap();
+    assert!(lines[1..].iter().all(|line| line[at..].starts_with("2026-11-22T09:00:00Z ")), "{table}");
+}
+
+#[tokio::test]
+async fn a_replay_that_is_refused_again_changes_nothing() {
+    let world = busy().await;
+    let config = world.config();
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}[[source]]\nname = \"events\"\nkind = \"http\"\n")).unwrap();
+    let before = ndjson(&config, &["dead-letters", "show", "in-1", "--json"]);
+    let again = owlpost(&config, &["dead-letters", "replay", "in-1"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("in-1: refused again: not_json"), "{}", stderr(&again));
+    assert_eq!(ndjson(&config, &["dead-letters", "show", "in-1", "--json"]), before);
+    assert_eq!(ndjson(&config, &["dead-letters", "list", "--all", "--json"]).len(), 3, "and no new one");
+}
+
+#[tokio::test]
+async fn a_name_that_nothing_has_is_told() {
+    let world = busy().await;
+    let config = world.config();
+    for command in ["list", "replay", "discard"] {
+        let output = owlpost(&config, &["dead-letters", command, "--reason", "no_adress"]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        assert!(stderr(&output).contains("did you mean \"no_address\"?"), "{}", stderr(&output));
+    }
+    let output = owlpost(&config, &["digests", "list", "--route", "handld"]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), ""));
+    assert!(stderr(&output).contains("route handld: not in the configuration; did you mean \"handled\"?"));
+    let output = owlpost(&config, &["digests", "release", "--route", "handld"]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "0 digests released\n"));
+    assert!(stderr(&output).contains("route handld"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn times_in_json_stand_in_the_order_of_time_as_text() {
+    let world = World::new();
+    for (id, micros) in [("a", 0), ("b", 1), ("c", 500_000), ("d", 1_000_000)] {
+        let at = owlpost::model::Time(START.0 + micros);
+        world.accept(at, vec![news(id, START).to("changes", &["user.alice"]).entry()]).await;
+    }
+    let lines = ndjson(&world.config(), &["ledger", "--json"]);
+    let times: Vec<&str> = lines.iter().map(|line| line["accepted_at"].as_str().unwrap()).collect();
+    assert!(times.is_sorted() && times.iter().all(|t| t.len() == times[0].len()), "{times:?}");
+}
+
+#[tokio::test]
 async fn a_reader_that_goes_away_is_no_error() {
     let world = World::new();
     let entries = (0..3_000).map(|i| news(&format!("e{i}"), START).to("changes", &["user.alice"]).entry()).collect();
@@ -234,6 +287,32 @@ fn a_store_that_is_not_there_is_made_by_migrate_alone() {
     assert_eq!(made["schema_version"], 1);
     assert_eq!(ndjson(&config, &["migrate", "--json"]).remove(0), made, "again changes nothing");
     assert_eq!(owlpost(&config, &["status", "--verify"]).status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_broken_people_file_locks_the_operator_out_of_nothing_that_needs_no_people() {
+    let world = busy().await;
+    let config = world.config();
+    let people = world.path().with_file_name("people.toml");
+    std::fs::write(&people, "[members]\n\"a:role.b\" = []\n\"a:role.b\" = []\n").unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let more = "[[source]]\nname = \"events\"\nkind = \"http\"\n[[directory]]\nkind = \"file\"\npath = ";
+    std::fs::write(&config, format!("{text}{more}\"{}\"\n", people.display())).unwrap();
+    for args in [
+        &["status"][..],
+        &["ledger"],
+        &["why", "a"],
+        &["digests", "release", "--all"],
+        &["dead-letters", "show", "in-1"],
+        &["dead-letters", "replay", "--kind", "item"],
+        &["dead-letters", "discard", "in-2"],
+    ] {
+        let output = owlpost(&config, args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    }
+    let input = owlpost(&config, &["dead-letters", "replay", "in-1"]);
+    assert_eq!(input.status.code(), Some(2), "an input's people are looked up");
+    assert!(stderr(&input).contains("people.toml"), "{}", stderr(&input));
 }
 
 #[tokio::test]

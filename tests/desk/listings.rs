@@ -50,8 +50,8 @@ async fn the_ledger_proves_who_was_told_in_which_message() {
     assert_eq!((alice.state.as_str(), alice.reason.as_deref()), ("delivered", None));
     assert_eq!(alice.digest, Some(mail.attempt.digest.to_string()));
     assert_eq!(alice.message_id, Some(format!("m-{}", mail.attempt)));
-    assert_eq!(alice.accepted_at, "2026-11-22T09:00:00Z");
-    assert_eq!(alice.settled_at.as_deref(), Some("2026-11-22T10:00:00Z"));
+    assert_eq!(alice.accepted_at, "2026-11-22T09:00:00.000000Z");
+    assert_eq!(alice.settled_at.as_deref(), Some("2026-11-22T10:00:00.000000Z"));
     let nobody = rows.iter().find(|r| r.state == "dead").unwrap();
     assert_eq!((nobody.recipient.as_str(), nobody.reason.as_deref()), ("sports:role.gone", Some("unreachable")));
     assert_eq!((&nobody.digest, &nobody.message_id, &nobody.address), (&None, &None, &None));
@@ -95,6 +95,7 @@ async fn late_evidence_names_the_digest_that_told_and_not_the_one_it_waits_in() 
             "digested",
             "attempt_begun",
             "attempt_refused",
+            "dead",
             "relisted",
             "attempt_begun",
             "attempt_accepted",
@@ -175,9 +176,9 @@ async fn digests_are_listed_by_state_and_route() {
     let closed = world.digests(Some("closed"), None, START).await.remove(0);
     assert_eq!((closed.items, closed.open, closed.attempts), (1, 0, 1));
     assert_eq!((closed.due, &closed.due_at), (false, &None));
-    assert_eq!(closed.closed_at.as_deref(), Some("2026-11-22T10:00:01Z"));
+    assert_eq!(closed.closed_at.as_deref(), Some("2026-11-22T10:00:01.000000Z"));
     let doubt = world.digests(Some("in_doubt"), None, START).await.remove(0);
-    assert_eq!((doubt.open, doubt.until.as_deref()), (1, Some("2026-11-22T10:15:01Z")));
+    assert_eq!((doubt.open, doubt.until.as_deref()), (1, Some("2026-11-22T10:15:01.000000Z")));
 }
 
 #[tokio::test]
@@ -247,7 +248,10 @@ async fn refused_inputs_and_dead_items_are_one_listing() {
     let rows = world.letters(every_letter(), 100).await;
     assert_eq!((rows[0].kind, rows[0].reason.as_str(), rows[0].count), (LetterKind::Input, "not_json", 2));
     assert_eq!((rows[0].source.as_str(), rows[0].position.as_str()), ("events", "events.ndjson line 3"));
-    assert_eq!((rows[0].bytes, rows[0].truncated, rows[0].first_at.as_str()), (1, false, "2026-11-22T09:00:00Z"));
+    assert_eq!(
+        (rows[0].bytes, rows[0].truncated, rows[0].first_at.as_str()),
+        (1, false, "2026-11-22T09:00:00.000000Z")
+    );
     assert_eq!((rows[1].bytes, rows[1].truncated), (100_000, true));
     assert_eq!(
         (rows[2].kind, rows[2].reason.as_str(), rows[2].source.as_str()),
@@ -288,14 +292,14 @@ async fn a_discarded_input_is_hidden_and_not_gone() {
         Query::DeadLetters { kind: Some(LetterKind::Input), reason: None, source: None, since: None, discarded: true };
     assert_eq!(ids(&world.letters(all, 100).await), ["in-1", "in-2"]);
     assert_eq!(world.status(after(100)).await.dead_letters, 1);
-    assert_eq!(letter(&world, "in-1").await.unwrap().discarded_at.as_deref(), Some("2026-11-22T09:01:40Z"));
+    assert_eq!(letter(&world, "in-1").await.unwrap().discarded_at.as_deref(), Some("2026-11-22T09:01:40.000000Z"));
 }
 
 #[tokio::test]
 async fn a_letter_shows_the_bytes_of_an_input_and_only_ids_of_an_item() {
     let world = dead().await;
     let input = letter(&world, "in-1").await.unwrap();
-    assert_eq!((input.body.as_slice(), input.last_at.as_str()), (&b"{"[..], "2026-11-22T09:01:00Z"));
+    assert_eq!((input.body.as_slice(), input.last_at.as_str()), (&b"{"[..], "2026-11-22T09:01:00.000000Z"));
     assert_eq!(input.headers, [("content-type".to_owned(), "application/json".to_owned())]);
     let sha256 = "021fb596db81e6d02bf3d2586ee3981fe519f275c0ac9ca76bbcf2ebb4097d96";
     assert_eq!(input.sha256.as_deref(), Some(sha256));

@@ -27,7 +27,7 @@ async fn counts_items_digests_mails_and_letters() {
     // An hour later both windows are due, and stay counted as gathering.
     let status = world.status(after(3_600)).await;
     assert_eq!((status.digests.gathering, status.digests.due), (2, 2));
-    assert_eq!(status.oldest_due_at.as_deref(), Some("2026-11-22T10:00:00Z"));
+    assert_eq!(status.oldest_due_at.as_deref(), Some("2026-11-22T10:00:00.000000Z"));
     assert_eq!((status.mails.sent, status.quota.used_24h), (0, 0));
 
     let mails = world.begin(after(3_600)).await;

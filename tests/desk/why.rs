@@ -2,7 +2,7 @@
 
 use owlpost::store::{Answer, Command};
 
-use crate::world::{START, World, after, news, whats};
+use crate::world::{START, World, after, every_letter, news, whats};
 
 #[tokio::test]
 async fn an_event_is_found_in_every_source() {
@@ -42,7 +42,7 @@ async fn an_event_tells_who_was_told_and_why_not() {
     assert_eq!(history.matches[0].state.as_deref(), Some("withdrawn"));
     assert_eq!(whats(&history), ["received", "digested", "digested", "closed_by", "withdrawn", "withdrawn"]);
     let closed = &history.history[3];
-    assert_eq!(closed.at, "2026-11-22T09:01:00Z");
+    assert_eq!(closed.at, "2026-11-22T09:01:00.000000Z");
     assert_eq!(closed.reason.as_deref(), Some("io.athenz.membership.decided.v1 done from zms"));
     let withdrawn = &history.history[4];
     assert_eq!((withdrawn.reason.as_deref(), withdrawn.route.as_deref()), (Some("decided"), Some("changes")));
@@ -119,12 +119,43 @@ async fn attempts_tell_how_they_ended() {
 }
 
 #[tokio::test]
+async fn a_replayed_item_tells_its_death_and_no_step_before_it_could_be() {
+    let world = World::new();
+    world
+        .accept(
+            START,
+            vec![
+                news("mailed", START).to("changes", &["user.alice"]).entry(),
+                news("nobody", START).named_nobody("changes", "sports:role.gone").entry(),
+            ],
+        )
+        .await;
+    let attempt = world.begin(after(3_600)).await.remove(0).attempt;
+    world.learn(after(3_601), attempt, Answer::Permanent { detail: "no such user".into() }).await;
+    let ids = world.letters(every_letter(), 10).await.into_iter().map(|letter| letter.id).collect();
+    assert_eq!(world.act(after(7_200), Command::ReplayItems { ids }).await.changed, 2);
+
+    let history = world.why("mailed").await.unwrap();
+    let whats = whats(&history);
+    assert_eq!(whats, ["received", "digested", "attempt_begun", "attempt_refused", "dead", "relisted"]);
+    assert_eq!(history.history[4].at, "2026-11-22T10:00:01.000000Z");
+    assert_eq!(history.history[5].at, "2026-11-22T11:00:00.000000Z");
+    assert_ne!(history.history[4].digest, history.history[5].digest);
+    // It died at the door, in no digest; into one it came by the replay.
+    let history = world.why("nobody").await.unwrap();
+    let digested = history.history.iter().find(|step| step.what == "digested").unwrap();
+    assert_eq!(digested.at, "2026-11-22T11:00:00.000000Z");
+}
+
+#[tokio::test]
 async fn an_open_digest_says_what_it_waits_for() {
     let world = World::new();
     world
         .accept(START, vec![news("a", START).to("changes", &["user.alice"]).to("held", &["user.alice"]).entry()])
         .await;
-    for (route, waits, at) in [("changes", "due", "2026-11-22T10:00:00Z"), ("held", "held", "2026-11-22T09:00:00Z")] {
+    for (route, waits, at) in
+        [("changes", "due", "2026-11-22T10:00:00.000000Z"), ("held", "held", "2026-11-22T09:00:00.000000Z")]
+    {
         let id = world.digests(None, Some(route), START).await.remove(0).id;
         let history = world.why(&id).await.unwrap();
         assert_eq!(whats(&history), ["opened", "digested", waits]);
@@ -132,7 +163,7 @@ async fn an_open_digest_says_what_it_waits_for() {
     }
     world.act(after(60), Command::Release { digest: None, route: None }).await;
     let id = world.digests(None, Some("held"), START).await.remove(0).id;
-    assert_eq!(world.why(&id).await.unwrap().history[2].at, "2026-11-22T09:01:00Z");
+    assert_eq!(world.why(&id).await.unwrap().history[2].at, "2026-11-22T09:01:00.000000Z");
 }
 
 #[tokio::test]

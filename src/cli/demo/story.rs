@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use super::books::Books;
 use super::folder::Folder;
 use super::ses::Record;
+use crate::cli::Failure;
+use crate::cli::output::tell;
 use crate::cli::publish::Sum;
 use crate::render::index::{Index, LedgerCounts, Note, Row};
 use crate::render::text;
@@ -19,53 +21,58 @@ const BAD: anstyle::Style = anstyle::AnsiColor::Red.on_default();
 const SUBJECT_CHARS: usize = 72;
 const BAR_CELLS: u64 = 30;
 
-pub fn begin(folder: &Folder) {
+/// All of them fail only if nothing can be written: whoever closed the pipe does not stop the demo.
+pub type Told = Result<(), Failure>;
+
+pub fn begin(folder: &Folder) -> Told {
     let dir = folder.shown.display();
-    anstream::println!("{BOLD}owlpost demo{BOLD:#}  A day of access events at the real worker. Everything is in {dir}");
+    tell(&format!("{BOLD}owlpost demo{BOLD:#}  A day of access events at the real worker. Everything is in {dir}\n"))
 }
 
-pub fn part(name: &str, what: &str) {
-    anstream::println!("\n{BOLD}{name}{BOLD:#}  {what}");
-    anstream::println!("  {DIM}{:<30}{:>6}{:>10}{:>11}{:>9}{DIM:#}", "", "lines", "accepted", "duplicate", "refused");
+pub fn part(name: &str, what: &str) -> Told {
+    let head = format!("{:<30}{:>6}{:>10}{:>11}{:>9}", "", "lines", "accepted", "duplicate", "refused");
+    tell(&format!("\n{BOLD}{name}{BOLD:#}  {what}\n  {DIM}{head}{DIM:#}\n"))
 }
 
-pub fn fed(what: &str, lines: usize, sum: &Sum) {
+pub fn fed(what: &str, lines: usize, sum: &Sum) -> Told {
     let expired = if sum.dropped > 0 { format!("  {} of them expired", sum.dropped) } else { String::new() };
     // A dot where nothing is: what stands out is what happened.
     let cell = |n: u64| if n == 0 { "·".to_owned() } else { n.to_string() };
     let style = if sum.rejected > 0 { BAD } else { DIM };
-    anstream::println!(
-        "  {what:<30}{lines:>6}{:>10}{:>11}{style}{:>9}{style:#}{DIM}{expired}{DIM:#}",
+    tell(&format!(
+        "  {what:<30}{lines:>6}{:>10}{:>11}{style}{:>9}{style:#}{DIM}{expired}{DIM:#}\n",
         cell(sum.accepted),
         cell(sum.duplicates),
         cell(sum.rejected),
-    );
+    ))
 }
 
-pub fn sent(mails: u64, why: &str) {
-    anstream::println!("  {GOOD}→ {mails} mails{GOOD:#}  {DIM}{why}{DIM:#}");
+pub fn sent(mails: u64, why: &str) -> Told {
+    tell(&format!("  {GOOD}→ {mails} mails{GOOD:#}  {DIM}{why}{DIM:#}\n"))
 }
 
-pub fn ses(url: &str) {
-    anstream::println!("  {DIM}Mails go through the real SES client to an endpoint of this demo, {url}: 14 a second.{DIM:#}");
+pub fn ses(url: &str) -> Told {
+    tell(&format!("  {DIM}Mails go through the real SES client to an endpoint of this demo, {url}: 14 a second.{DIM:#}\n"))
 }
 
 /// What the receiving side says: it knows what left, whatever owlpost believes.
-pub fn ses_record(record: &Record) {
+pub fn ses_record(record: &Record) -> Told {
     let Record { calls, taken, twice } = record;
-    anstream::println!("\n{BOLD}The SES endpoint{BOLD:#}  what it says is what happened");
-    anstream::println!("  {calls} calls, {taken} mails taken; the first it refused as too fast was sent again later");
-    for digest in twice {
-        anstream::println!(
+    tell(&format!(
+        "\n{BOLD}The SES endpoint{BOLD:#}  what it says is what happened\n  {calls} calls, {taken} mails taken; one was \
+         refused as too fast, and left later\n"
+    ))?;
+    twice.iter().try_for_each(|digest| {
+        tell(&format!(
             "  {WARN}{digest}{WARN:#} came twice: the reply to its first attempt was lost, nobody could know, and its \
-             route says resend"
-        );
-    }
+             route says resend\n"
+        ))
+    })
 }
 
 /// The ledger, who got what, what is worth a look, and where to go on.
-pub fn end(books: &Books, folder: &Folder, program: &str) {
-    anstream::print!("{}", told(books, folder, program));
+pub fn end(books: &Books, folder: &Folder, program: &str) -> Told {
+    tell(&told(books, folder, program))
 }
 
 fn told(books: &Books, folder: &Folder, program: &str) -> String {

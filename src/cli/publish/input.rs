@@ -122,7 +122,8 @@ impl Out<'_> {
     }
 }
 
-/// NDJSON if its first line is a whole JSON value and no array; else one JSON document.
+/// NDJSON if its first line is a whole JSON value and no array, or if that line is broken and another one is an event; else
+/// one JSON document.
 fn read_one(input: Box<dyn io::Read>, out: &mut Out<'_>) -> Result<(), Ended> {
     let mut input = BufReader::with_capacity(256 * 1024, input);
     let mut number = 0;
@@ -139,21 +140,35 @@ fn read_one(input: Box<dyn io::Read>, out: &mut Out<'_>) -> Result<(), Ended> {
         }
     };
     let is_array = line.trim_ascii_start().starts_with(b"[");
-    if is_array || serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_err() {
+    if is_array || !is_json(&line) {
         let first = line.len() as u64;
         let mut text = line;
         (&mut input).take(DOCUMENT_MAX_BYTES.saturating_sub(first) + 1).read_to_end(&mut text)?;
-        return document(&text, blanks, out);
+        let is_event = |line: &[u8]| line.trim_ascii_start().starts_with(b"{") && is_json(line);
+        if is_array || is_json(&text) || !text.split(|b| *b == b'\n').any(is_event) {
+            return document(&text, blanks, out);
+        }
+        // One broken line among events costs the others nothing.
+        return lines(&mut io::Cursor::new(text).chain(input), blanks, out);
     }
-    loop {
+    out.put(number, line.trim_ascii().to_vec())?;
+    lines(&mut input, number, out)
+}
+
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+/// An event a line; `before`: lines that were read already.
+fn lines(input: &mut impl BufRead, before: u64, out: &mut Out<'_>) -> Result<(), Ended> {
+    let (mut number, mut line) = (before, Vec::new());
+    while next_line(input, &mut line, &mut number)? {
         let body = line.trim_ascii();
         if !body.is_empty() {
             out.put(number, body.to_vec())?;
         }
-        if !next_line(&mut input, &mut line, &mut number)? {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
 /// `false`: at the end.
@@ -294,6 +309,8 @@ mod tests {
         );
         assert_eq!(events(b"{\"a\":1}\r\n\n{\"b\":2}"), pairs(&[(1, "{\"a\":1}"), (3, "{\"b\":2}")]));
         assert_eq!(events(b"\xEF\xBB\xBF{}\n{broken\n{}"), pairs(&[(1, "{}"), (2, "{broken"), (3, "{}")]));
+        // Also the first line may be the broken one.
+        assert_eq!(events(b"\n{broken\n{\"a\":1}\n{}"), pairs(&[(2, "{broken"), (3, "{\"a\":1}"), (4, "{}")]));
         assert_eq!(events(b"[]"), []);
         assert_eq!(events(b" \n\n"), []);
     }

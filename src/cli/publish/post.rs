@@ -1,5 +1,6 @@
 //! Posting batches to a worker, again where it says so.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -44,6 +45,27 @@ pub(super) fn target(text: &str) -> Result<Url, Failure> {
         }
         _ => Err(Failure::usage(format!("--to: {expected}"))),
     }
+}
+
+/// The URL of a worker on this machine that listens there.
+///
+/// # Errors
+/// Usage: its port is any that is free, so nobody knows it.
+pub(super) fn at_listener(listen: &str) -> Result<String, Failure> {
+    let mut place = listen.to_owned();
+    if let Ok(mut address) = listen.parse::<SocketAddr>() {
+        // Every address of this machine: one of them is loopback.
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        if address.port() == 0 {
+            return Err(Failure::usage("http.listen has port 0, any that is free: name the worker's with --to URL"));
+        }
+        place = address.to_string();
+    }
+    Ok(format!("http://{place}/v1/events"))
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -275,6 +297,19 @@ mod tests {
         assert_eq!(owners(&items(&[None, None]), 2), [0, 1]);
         assert_eq!(owners(&items(&[None, None]), 5), [0; 0], "nobody can tell");
         assert_eq!(owners(&items(&[Some(1)]), 3), [0; 0]);
+    }
+
+    #[test]
+    fn a_worker_of_this_machine_is_reached_where_it_listens() {
+        for (listen, url) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080/v1/events"),
+            ("0.0.0.0:80", "http://127.0.0.1:80/v1/events"),
+            ("[::]:9000", "http://[::1]:9000/v1/events"),
+            ("localhost:8080", "http://localhost:8080/v1/events"),
+        ] {
+            assert_eq!(at_listener(listen).unwrap(), url);
+        }
+        assert_eq!(at_listener("127.0.0.1:0").unwrap_err().code, 2);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The file as TOML or JSON.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
+
+use toml::de::{DeTable, DeValue};
 
 use super::super::people::{People, Row};
 use super::place;
@@ -81,14 +84,45 @@ impl<'de> Deserialize<'de> for Members {
 }
 
 pub(super) fn from_toml(text: &str) -> Result<People, String> {
-    toml::from_str::<Table<Document>>(text).map(|table| people(table.0)).map_err(|error| {
-        let at = error.span().map_or_else(|| "line 1, column 1".into(), |span| place(text, span.start));
-        format!("{at}: {}", without_values(error.message()))
-    })
+    let read = |places: &Places| match toml::from_str::<Table<Document>>(text) {
+        Ok(table) => Ok(people(table.0, places)),
+        Err(error) => {
+            let at = error.span().map_or_else(|| "line 1, column 1".into(), |span| place(text, span.start));
+            Err(format!("{at}: {}", without_values(error.message())))
+        }
+    };
+    let found = read(&Places::default())?;
+    // Read once more for the places of what was left out: a good file, however large, is read once.
+    if found.findings().is_empty() { Ok(found) } else { read(&places(text)) }
+}
+
+/// Where entries stand: `line 3, column 1`. Empty: nobody knows.
+#[derive(Default)]
+struct Places {
+    people: Vec<String>,
+    members: HashMap<String, String>,
+}
+
+fn places(text: &str) -> Places {
+    let mut places = Places::default();
+    let Ok(table) = DeTable::parse(text) else { return places };
+    for (key, value) in table.get_ref() {
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("people", DeValue::Array(list)) => {
+                places.people = list.iter().map(|entry| place(text, entry.span().start)).collect();
+            }
+            ("members", DeValue::Table(table)) => {
+                let of = |key: &toml::Spanned<toml::de::DeString<'_>>| place(text, key.span().start);
+                places.members = table.iter().map(|(key, _)| (key.get_ref().to_string(), of(key))).collect();
+            }
+            _ => {}
+        }
+    }
+    places
 }
 
 pub(super) fn from_json(text: &str) -> Result<People, String> {
-    serde_json::from_str::<Table<Document>>(text).map(|table| people(table.0)).map_err(|error| {
+    serde_json::from_str::<Table<Document>>(text).map(|table| people(table.0, &Places::default())).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let message = error.to_string();
         let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
@@ -96,14 +130,17 @@ pub(super) fn from_json(text: &str) -> Result<People, String> {
     })
 }
 
-fn people(document: Document) -> People {
+fn people(document: Document, places: &Places) -> People {
     let mut people = People::default();
+    let with = |at: Option<&String>, what: String| at.map_or(what.clone(), |at| format!("{at}: {what}"));
     for (n, Table(row)) in document.people.into_iter().enumerate() {
         let PersonTable { principal, address, zone, language } = row;
-        people.add_person(&format!("people[{n}]"), Row { principal, address, zone, language });
+        let at = with(places.people.get(n), format!("people[{n}]"));
+        people.add_person(&at, Row { principal, address, zone, language });
     }
     for (collection, members) in document.members.0 {
-        people.add_members("members", collection, members);
+        let at = with(places.members.get(&collection), "members".into());
+        people.add_members(&at, collection, members);
     }
     people
 }

@@ -35,11 +35,15 @@ pub(super) fn real_path(path: &Path) -> Result<PathBuf> {
     path.canonicalize().map_err(why)
 }
 
-/// A lock beside the file, not on it: SQLite's own locks come and go with transactions.
-pub(super) fn take_lock(path: &Path) -> Result<File> {
+pub(super) fn lock_path(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
-    let beside = PathBuf::from(beside);
+    beside.into()
+}
+
+/// A lock beside the file, not on it: SQLite's own locks come and go with transactions.
+pub(super) fn take_lock(path: &Path) -> Result<File> {
+    let beside = lock_path(path);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&beside).map_err(|e| {
         StoreError::Unusable(format!("{}: cannot lock the store: {e}; its folder must be writable", beside.display()))
     })?;

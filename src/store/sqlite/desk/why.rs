@@ -6,11 +6,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, Attempt, ItemRow, digest_id, digest_number, text};
 use super::{digests, sql};
-use crate::model::{DigestState, Reason, Time};
+use crate::model::{DigestState, ItemState, Reason, Time};
 use crate::store::Result;
 use crate::store::desk::{History, Match, Step};
 use crate::store::sqlite::accept::{DROPPED, OPENS, dedupe_key};
-use crate::store::sqlite::closure::UNKNOWN;
+use crate::store::sqlite::closure::{FAILED, REFUSED, UNKNOWN};
 use crate::store::sqlite::{Shared, sql as worker};
 
 /// A recipient's history tells of so many items, the latest.
@@ -180,21 +180,24 @@ impl Telling<'_> {
                 .query_map(params![item.event_no, item.mailbox_no], |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?
         };
-        // Replayed items were in other digests first; when exactly they moved stands nowhere, but not before the last
-        // of those digests was answered, and not before the new one was there.
+        let attempts = item.attempts(self.conn)?;
+        // Replayed items were in other digests first, and died there.
         let homes: Vec<i64> =
             before.into_iter().filter(|no| Some(*no) != item.digest_no).chain(item.digest_no).collect();
+        let mut died_at = None;
         for (i, no) in homes.iter().enumerate() {
-            if i == 0 {
-                let step = place(Some(*no), self.shared);
-                self.tell(item.received_at, Rank::Joins, "digested", step);
-            } else {
-                let at = self.moved_at(homes[i - 1], *no)?;
-                let step = place(Some(*no), self.shared);
-                self.tell(at, Rank::Joins, "relisted", step);
+            // When exactly it came there stands nowhere, but not before it was received, or died where it was before, and
+            // not before the digest was there.
+            let from = died_at.unwrap_or(item.received_at).max(self.opened_at(*no)?.unwrap_or(item.received_at));
+            let step = place(Some(*no), self.shared);
+            self.tell(from, Rank::Joins, if i == 0 { "digested" } else { "relisted" }, step.clone());
+            // What ended it there is the last attempt that listed it; late evidence may tell otherwise by now.
+            let last = attempts.iter().filter(|a| a.digest_no == *no).max_by_key(|a| a.n);
+            died_at = last.filter(|a| matches!(a.outcome, REFUSED | FAILED)).and_then(|a| a.settled_at);
+            if let (true, Some(at)) = (Some(*no) != item.digest_no, died_at) {
+                self.tell(at, Rank::Settles, ItemState::Dead.as_str(), step);
             }
         }
-        let attempts = item.attempts(self.conn)?;
         for attempt in attempts.iter().rev() {
             self.attempt(attempt, &item.recipient, &item.route)?;
         }
@@ -212,11 +215,8 @@ impl Telling<'_> {
         Ok(())
     }
 
-    fn moved_at(&self, from: i64, to: i64) -> Result<i64> {
-        let last = digests::attempts(self.conn, from)?.iter().filter_map(|a| a.settled_at).max();
-        let opened: Option<i64> =
-            self.conn.prepare_cached(worker::DIGEST)?.query_row([to], |row| row.get(14)).optional()?;
-        Ok(last.max(opened).unwrap_or_default())
+    fn opened_at(&self, digest: i64) -> Result<Option<i64>> {
+        Ok(self.conn.prepare_cached(worker::DIGEST)?.query_row([digest], |row| row.get(14)).optional()?)
     }
 
     fn attempt(&mut self, attempt: &Attempt, recipient: &str, route: &str) -> Result<()> {
