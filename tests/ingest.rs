@@ -156,7 +156,8 @@ fn take(batches: Vec<Vec<String>>, away: usize, recipients_max: usize) -> (Arc<N
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(Time::parse("2026-11-21T12:00:00Z").unwrap()));
-        let route = RouteConfig { types: vec!["*".into()], ..RouteConfig::named("all") };
+        let audience = vec!["{{data.domain}}:role.admin".into()];
+        let route = RouteConfig { types: vec!["*".into()], audience, ..RouteConfig::named("all") };
         let settings =
             Settings { source: "tape".into(), origin: "tape".into(), realm: String::new(), limits: Limits::default() };
         let pipeline = Pipeline {
@@ -235,4 +236,13 @@ fn a_decision_for_too_many_people_still_closes_and_shows_whom_it_did_not_reach()
     assert!(arrival.stale.is_none(), "it is taken, with its mark");
     assert_eq!((arrival.asked[0].people.len(), &arrival.asked[0].references[0][..]), (0, "big:role.all"));
     assert_eq!(acked, [(0, vec![Receipt::Accepted])]);
+}
+
+#[test]
+fn a_request_whose_audience_cannot_be_read_is_seen_to_reach_nobody() {
+    let request = event("r", "io.athenz.membership.requested.v1", json!({"domain": "spo rts"}));
+    let (store, _) = take(vec![vec![request]], 0, CROWD);
+    let arrival = store.arrivals().remove(0);
+    // References and no people: the store makes it one item, dead(unreachable).
+    assert_eq!((arrival.asked[0].people.len(), &arrival.asked[0].references[0][..]), (0, "{{data.domain}}:role.admin"));
 }

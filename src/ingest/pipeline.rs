@@ -211,7 +211,8 @@ async fn look_up(
     let mut names = BTreeSet::new();
     for draft in drafts {
         if let Draft::Event { asking, .. } = draft {
-            names.extend(asking.iter().flat_map(|a| a.references.iter().map(String::as_str)));
+            let readable = asking.iter().filter(|a| !a.unreadable);
+            names.extend(readable.flat_map(|a| a.references.iter().map(String::as_str)));
         }
     }
     if names.is_empty() {
@@ -270,7 +271,8 @@ fn limit(pipeline: &Pipeline, arrival: &mut Arrival) {
 
 /// One person in five roles gets one item, not five; nobody approves their own request.
 fn gather(asking: Asking, people: &HashMap<String, Vec<Person>>) -> Asked {
-    let named = asking.references.iter().filter_map(|reference| people.get(reference));
+    // An expression is looked up under its own text by nobody, but another event may name that very text.
+    let named = asking.references.iter().filter(|_| !asking.unreadable).filter_map(|reference| people.get(reference));
     let people = audience(named.flatten(), asking.except.as_deref());
     Asked { route: asking.route, references: asking.references, people, except: asking.except }
 }
