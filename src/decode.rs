@@ -13,17 +13,25 @@
 //! Pure: no clock and no I/O.
 
 mod athenz;
+mod budget;
 mod cloudevent;
 mod finish;
 mod json;
 mod kinds;
 mod percent;
+mod pieces;
 mod problem;
+mod ruler;
+
+use std::cell::OnceCell;
 
 use serde_json::Value;
 
-use crate::decode::json::{Broken, Place};
+use crate::decode::budget::Budget;
+use crate::decode::json::Place;
+use crate::decode::pieces::{Piece, pieces};
 use crate::decode::problem::Problem;
+use crate::decode::ruler::Ruler;
 use crate::model::{DEAD_LETTER_BYTES, Event, Refused, RefusedReason, Time};
 use crate::source::{Message, TRUNCATED};
 
@@ -87,13 +95,11 @@ enum Form {
     Any,
 }
 
-/// One JSON value of a message.
-struct Piece<'m> {
-    bytes: &'m [u8],
-    place: Place,
-    /// Its number from 1, if the message has several: part of the id of dialects that have none.
-    number: Option<usize>,
-    form: Form,
+/// A message that is being decoded.
+struct Sheet<'m> {
+    message: &'m Message,
+    /// Made for the first refusal that has a place.
+    ruler: OnceCell<Ruler<'m>>,
 }
 
 impl Decoder {
@@ -104,126 +110,56 @@ impl Decoder {
     /// Everything that is in the message, in its order. Empty only for an empty batch or nothing but blank lines.
     /// `now` only decides what is in the future.
     pub fn decode(&self, message: &Message, now: Time) -> Vec<Decoded> {
+        let sheet = &Sheet { message, ruler: OnceCell::new() };
         if let Some(cut) = message.header(TRUNCATED) {
             return vec![self.refuse_cut(message, cut)];
         }
         let form = match form_of(message) {
             Ok(form) => form,
-            Err(problem) => return vec![self.refuse(message, None, &problem)],
+            Err(problem) => return vec![self.refuse(sheet, None, &problem)],
         };
         if message.body.trim_ascii().is_empty() {
             return match form {
                 _ if message.broker_id.is_some() => vec![Decoded::Tombstone],
                 Form::Lines => Vec::new(),
-                Form::Binary => vec![self.binary(message, now)],
-                _ => vec![self.refuse(message, None, &Problem::new(RefusedReason::NotJson, "the body is empty"))],
+                Form::Binary => vec![self.binary(sheet, now)],
+                _ => vec![self.refuse(sheet, None, &Problem::new(RefusedReason::NotJson, "the body is empty"))],
             };
         }
         if form == Form::Binary {
-            return vec![self.binary(message, now)];
+            return vec![self.binary(sheet, now)];
         }
-        let pieces = match self.pieces(message, form) {
+        let pieces = match pieces(&self.settings.limits, message, form) {
             Ok(pieces) => pieces,
-            Err(problem) => return vec![self.refuse(message, None, &problem)],
+            Err(problem) => return vec![self.refuse(sheet, None, &problem)],
         };
         let mut decoded = Vec::with_capacity(pieces.len());
+        let mut budget = Budget::new(&self.settings.limits);
         for piece in &pieces {
-            self.piece(message, piece, now, &mut decoded);
+            if let Err(problem) = self.value(sheet, piece, now, &mut budget, &mut decoded) {
+                decoded.push(self.refuse(sheet, Some(piece), &problem));
+            }
         }
         decoded
     }
 
-    /// The JSON values of the message. An error concerns all of it: where an item ends can't be told any more.
-    fn pieces<'m>(&self, message: &'m Message, form: Form) -> Result<Vec<Piece<'m>>, Problem> {
-        let (mark, body) = match message.body.strip_prefix(b"\xef\xbb\xbf") {
-            Some(rest) => (3, rest),
-            None => (0, message.body.as_slice()),
-        };
-        let mut pieces = Vec::new();
-        if form == Form::Lines {
-            for (index, line) in body.split(|b| *b == b'\n').enumerate() {
-                let line = line.trim_ascii();
-                if !line.is_empty() {
-                    self.add(&mut pieces, line, Place::Line { number: index + 1 }, Form::Any)?;
-                }
-            }
-        } else {
-            self.add(&mut pieces, body, Place::Body { offset: mark }, form)?;
-        }
-        // Alone, it needs no number; an item of an array of one is still an item.
-        if let [piece] = pieces.as_mut_slice()
-            && !matches!(piece.place, Place::Item { .. })
-        {
-            piece.number = None;
-        }
-        Ok(pieces)
-    }
-
-    /// Adds a value, or the items of an array if a batch may stand there.
-    fn add<'m>(&self, to: &mut Vec<Piece<'m>>, bytes: &'m [u8], place: Place, form: Form) -> Result<(), Problem> {
-        let room = self.settings.limits.batch_events.saturating_sub(to.len());
-        let is_array = bytes.trim_ascii_start().first() == Some(&b'[');
-        if form == Form::Structured || !is_array {
-            if form == Form::Batch {
-                let what = "a batch must be a JSON array of CloudEvents";
-                return Err(Problem::new(RefusedReason::WrongType, what));
-            }
-            if room == 0 {
-                return Err(self.too_many_events());
-            }
-            to.push(Piece { bytes, place, number: Some(to.len() + 1), form });
-            return Ok(());
-        }
-        let items = match json::items(bytes, room) {
-            Ok(items) => items,
-            // A line of its own ends where it ends, so its neighbours need not suffer: it is refused as one value.
-            Err(broken) if matches!(place, Place::Line { .. }) && !matches!(broken, Broken::TooMany) => {
-                to.push(Piece { bytes, place, number: Some(to.len() + 1), form: Form::Structured });
-                return Ok(());
-            }
-            Err(Broken::TooMany) => return Err(self.too_many_events()),
-            Err(Broken::Syntax { offset, depth }) => {
-                let reason = match depth {
-                    d if d > self.settings.limits.depth => RefusedReason::TooDeep,
-                    _ => RefusedReason::NotJson,
-                };
-                let what = "the array is broken here, so where its items end can't be told";
-                return Err(Problem::new(reason, what).at(offset));
-            }
-        };
-        let inner = if form == Form::Batch { Form::Structured } else { Form::Any };
-        for item in items {
-            let number = to.len() + 1;
-            let place = match place {
-                Place::Body { offset } => Place::Item { number, offset: offset + item.start },
-                line => line,
-            };
-            // `items` gives ranges inside of `bytes`.
-            to.push(Piece { bytes: &bytes[item], place, number: Some(number), form: inner });
-        }
-        Ok(())
-    }
-
-    fn too_many_events(&self) -> Problem {
-        let what =
-            format!("more than {} events in one message; send fewer at a time", self.settings.limits.batch_events);
-        Problem::new(RefusedReason::TooLarge, what)
-    }
-
-    fn binary(&self, message: &Message, now: Time) -> Decoded {
+    fn binary(&self, sheet: &Sheet<'_>, now: Time) -> Decoded {
+        let message = sheet.message;
         match cloudevent::binary(&self.settings, message).and_then(|draft| draft.finish(&self.settings, message, now)) {
             Ok(event) => Decoded::Event(Box::new(event)),
-            Err(problem) => self.refuse(message, None, &problem.below("data")),
+            Err(problem) => self.refuse(sheet, None, &problem.below("data")),
         }
     }
 
-    fn piece(&self, message: &Message, piece: &Piece<'_>, now: Time, decoded: &mut Vec<Decoded>) {
-        if let Err(problem) = self.value(message, piece, now, decoded) {
-            decoded.push(self.refuse(message, Some(piece), &problem));
-        }
-    }
-
-    fn value(&self, m: &Message, piece: &Piece<'_>, now: Time, decoded: &mut Vec<Decoded>) -> Result<(), Problem> {
+    fn value(
+        &self,
+        sheet: &Sheet<'_>,
+        piece: &Piece<'_>,
+        now: Time,
+        budget: &mut Budget,
+        decoded: &mut Vec<Decoded>,
+    ) -> Result<(), Problem> {
+        let m = sheet.message;
         let limits = &self.settings.limits;
         let map = match json::parse(piece.bytes, limits)? {
             Value::Object(map) => map,
@@ -233,23 +169,25 @@ impl Decoder {
             }
         };
         if piece.form == Form::Structured || map.contains_key("specversion") {
-            let event = cloudevent::structured(map)?.finish(&self.settings, m, now)?;
+            budget.take_event()?;
+            let event = cloudevent::structured(map, limits)?.finish(&self.settings, m, now)?;
             decoded.push(Decoded::Event(Box::new(event)));
         } else if athenz::is_notification(&map) {
-            let Some(rows) = athenz::notification(&self.settings, map, &base_id(m, piece))? else {
+            let Some(rows) = athenz::notification(&self.settings, &map, &base_id(m, piece), budget)? else {
                 decoded.push(Decoded::Twin);
                 return Ok(());
             };
-            for row in rows {
-                decoded.push(match row.draft.and_then(|draft| draft.finish(&self.settings, m, now)) {
+            for athenz::Row { draft, number, text } in rows {
+                decoded.push(match draft.and_then(|draft| draft.finish(&self.settings, m, now)) {
                     Ok(event) => Decoded::Event(Box::new(event)),
-                    Err(problem) => match &row.text {
-                        Some(text) => self.refuse_row(m, piece, row.number, text.as_bytes(), &problem),
-                        None => self.refuse(m, Some(piece), &problem),
+                    Err(problem) => match text {
+                        Some(row) => self.refuse_row(m, piece, number, &athenz::alone(&map, &row), &problem),
+                        None => self.refuse(sheet, Some(piece), &problem),
                     },
                 });
             }
         } else if athenz::is_domain_change(&map) {
+            budget.take_event()?;
             let event = athenz::domain_change(&self.settings, map)?.finish(&self.settings, m, now)?;
             decoded.push(Decoded::Event(Box::new(event)));
         } else if map.contains_key("source") && map.contains_key("id") {
@@ -262,19 +200,26 @@ impl Decoder {
         Ok(())
     }
 
-    fn refuse(&self, message: &Message, piece: Option<&Piece<'_>>, problem: &Problem) -> Decoded {
+    fn refuse(&self, sheet: &Sheet<'_>, piece: Option<&Piece<'_>>, problem: &Problem) -> Decoded {
+        let message = sheet.message;
         let bytes = piece.map_or(message.body.as_slice(), |p| p.bytes);
         let place = piece.map_or(Place::Body { offset: 0 }, |p| p.place);
         let binary = piece.is_none() && matches!(form_of(message), Ok(Form::Binary));
-        let at = match binary {
-            true => problem.offset_in(bytes, 1),
-            false => problem.offset_in(bytes, 0),
-        };
-        let detail = match at {
-            Some(at) => format!("{problem} ({})", place.line_and_column(&message.body, bytes, at)),
+        let detail = match problem.offset_in(bytes, usize::from(binary)) {
+            Some(at) => {
+                // Counted in the whole body, or in the piece if its line is known already.
+                let there = match place {
+                    Place::Body { offset } | Place::Item { offset, .. } => {
+                        let ruler = sheet.ruler.get_or_init(|| Ruler::new(&message.body));
+                        ruler.line_and_column(offset.saturating_add(at))
+                    }
+                    Place::Line { .. } => Ruler::new(bytes).line_and_column(at),
+                };
+                format!("{problem} ({there})")
+            }
             None => problem.to_string(),
         };
-        self.dead(message, piece, bytes, place.position(&message.position), problem.reason, detail)
+        self.dead(bytes, place.position(&message.position), problem, detail, headers(message, piece))
     }
 
     /// Only the beginning of the message is here; its length and hash came along.
@@ -297,27 +242,31 @@ impl Decoder {
         }))
     }
 
-    fn refuse_row(&self, m: &Message, piece: &Piece<'_>, row: usize, text: &[u8], problem: &Problem) -> Decoded {
+    /// `alone`: a notification of this row only, so that it can be replayed without its neighbours.
+    fn refuse_row(&self, m: &Message, piece: &Piece<'_>, row: usize, alone: &[u8], problem: &Problem) -> Decoded {
         let position = format!("{} row {row}", piece.place.position(&m.position));
-        self.dead(m, Some(piece), text, position, problem.reason, problem.to_string())
+        let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        if let Some(id) = base_id(m, piece) {
+            headers.push(("message-id".to_owned(), format!("{id}#{row}")));
+        }
+        self.dead(alone, position, problem, problem.to_string(), headers)
     }
 
     fn dead(
         &self,
-        message: &Message,
-        piece: Option<&Piece<'_>>,
         bytes: &[u8],
         position: String,
-        reason: RefusedReason,
+        problem: &Problem,
         detail: String,
+        headers: Vec<(String, String)>,
     ) -> Decoded {
         problem::dead_letter(problem::Letter {
             source: &self.settings.source,
             position,
-            reason,
+            reason: problem.reason,
             detail,
             bytes,
-            headers: headers(message, piece),
+            headers,
         })
     }
 }

@@ -1,7 +1,8 @@
 //! The intake loop: next batch -> decode -> route -> resolve -> accept -> ack. One loop a source.
 //!
 //! While the store commits one batch, the next one is read and decoded: two are under way at most, and they are settled
-//! in the order they came.
+//! in the order they came, also if they go back: events without a time are stamped in that order. A batch that asks many
+//! people is committed in pieces, which is safe since `accept` knows what it has; it is acknowledged after the last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +13,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{self, EventOutcome};
-use crate::model::{Entry, Receipt};
-use crate::source::{Batch, Health, Room, Source, SourceError};
+use crate::model::{Entry, Receipt, RefusedReason};
+use crate::source::{Ack, Batch, Health, Room, Source, SourceError};
 use crate::store::{Intake, StoreError};
 use crate::vitals::Vitals;
 
 mod pipeline;
 mod refuse;
 
+use pipeline::{Piece, Prepared, Stamps, prepare};
 pub use pipeline::{Pipeline, replay_input};
-use pipeline::{Prepared, Slot, Stamps, prepare};
 
 /// How much the loop takes at once.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,9 @@ pub struct Bounds {
     pub messages: usize,
     /// Bytes a batch: what two batches under way may hold in memory.
     pub bytes: usize,
+    /// Items a transaction: one event may ask hundreds of people, so this is what bounds its time and memory. One that
+    /// would ask more by itself is committed alone.
+    pub items: usize,
     /// First and longest wait while the store is away.
     pub retry: (Duration, Duration),
     /// How old an answer of the directory may be at intake; the audience is looked up again before the mail leaves.
@@ -44,6 +48,7 @@ impl Default for Bounds {
         Bounds {
             messages: 10_000,
             bytes: 8 * 1024 * 1024,
+            items: 20_000,
             retry: (Duration::from_millis(250), Duration::from_secs(15)),
             directory_age: Duration::from_secs(60),
             drain: Duration::from_secs(20),
@@ -63,7 +68,20 @@ pub enum IngestError {
     Store(#[from] StoreError),
 }
 
-type Committing = (Prepared, Instant, JoinHandle<Result<Vec<Receipt>, StoreError>>);
+struct Committing {
+    batch: Prepared,
+    piece: Piece,
+    began: Instant,
+    handle: JoinHandle<Result<Vec<Receipt>, StoreError>>,
+    told: Told,
+}
+
+/// The batch behind the one that the store has.
+enum Next {
+    Ready(Box<Prepared>),
+    /// The directory gave no answer: it goes back, in its turn.
+    Back(Ack),
+}
 
 /// Runs until the source is at its end (`Ok`), or `stop`, or nothing can be done any more.
 pub async fn run(
@@ -79,41 +97,52 @@ pub async fn run(
     let pulse = vitals.pulse(name.clone());
     let mut stamps = Stamps::default();
     let mut committing: Option<Committing> = None;
-    let mut prepared: Option<Prepared> = None;
+    let mut behind: Option<Next> = None;
     let (mut ended, mut wait) = (false, bounds.retry.0);
     let mut pause_until: Option<Instant> = None;
     let room = Room { messages: bounds.messages, bytes: bounds.bytes };
     let result = loop {
         if committing.is_none()
-            && let Some(next) = prepared.take()
+            && let Some(next) = behind.take()
         {
-            committing = Some(commit(next, &store, &pipeline));
+            match next {
+                Next::Back(ack) => source.refuse(ack, wait).await,
+                Next::Ready(batch) => match commit(*batch, &store, &pipeline, &bounds) {
+                    Ok(begun) => committing = Some(begun),
+                    Err(batch) => settle(source.as_mut(), &pipeline, &batch, &Told::default()).await,
+                },
+            }
         }
         if committing.is_none() && ended {
             break Ok(());
         }
         pulse.beat();
         vitals.set_source(&pipeline.source, source.health());
-        let may_read = prepared.is_none() && !ended;
+        let may_read = behind.is_none() && !ended;
         tokio::select! {
             biased;
             () = stop.cancelled() => break Ok(()),
             done = finished(&mut committing), if committing.is_some() => {
-                let Some((batch, began, _)) = committing.take() else { continue };
+                let Some(mut at) = committing.take() else { continue };
                 match done {
                     Ok(receipts) => {
                         wait = bounds.retry.0;
                         if vitals.set_store(&name, Ok(())) {
                             tracing::info!(source = pipeline.source, "the store is back");
                         }
-                        settle(source.as_mut(), &pipeline, &batch, began, &receipts).await;
+                        at.keep(&pipeline, &receipts);
                         wake.notify_one();
-                    }
-                    Err(StoreError::Unusable(why)) => {
-                        source.refuse(batch.ack, wait).await;
-                        break Err(StoreError::Unusable(why).into());
+                        committing = at.go_on(source.as_mut(), &store, &pipeline, &bounds).await;
                     }
                     Err(why) => {
+                        // What came later goes back too, or it would be committed before what is read again now.
+                        source.refuse(at.batch.ack, wait).await;
+                        if let Some(next) = behind.take() {
+                            source.refuse(next.ack(), wait).await;
+                        }
+                        if let StoreError::Unusable(why) = why {
+                            break Err(StoreError::Unusable(why).into());
+                        }
                         metrics::store_error();
                         let retry_ms = wait.as_millis() as u64;
                         if vitals.set_store(&name, Err(why.to_string())) {
@@ -122,7 +151,6 @@ pub async fn run(
                         } else {
                             tracing::debug!(source = pipeline.source, error = %why, retry_ms, "the store is still away");
                         }
-                        source.refuse(batch.ack, wait).await;
                         pause_until = Some(Instant::now() + wait);
                         wait = (wait * 2).min(bounds.retry.1);
                     }
@@ -131,12 +159,12 @@ pub async fn run(
             next = read(source.as_mut(), room, pause_until), if may_read => {
                 pause_until = None;
                 match next {
-                    Ok(Some(batch)) => match prepare(&pipeline, batch, &mut stamps, bounds.directory_age).await {
-                        Ok(ready) => prepared = Some(ready),
+                    Ok(Some(batch)) => match prepare(&pipeline, batch, &mut stamps, &bounds).await {
+                        Ok(ready) => behind = Some(Next::Ready(Box::new(ready))),
                         Err((ack, why)) => {
                             tracing::warn!(source = pipeline.source, error = %why, retry_ms = wait.as_millis() as u64,
                                 "the directory gave no answer; the batch is tried again");
-                            source.refuse(ack, wait).await;
+                            behind = Some(Next::Back(ack));
                             pause_until = Some(Instant::now() + wait);
                         }
                     },
@@ -152,21 +180,36 @@ pub async fn run(
             () = tokio::time::sleep(HEARTBEAT) => {}
         }
     };
-    // What the store is committing is finished and acknowledged; what it has not seen goes back.
-    if let Some((batch, began, handle)) = committing {
-        match handle.await {
-            Ok(Ok(receipts)) => settle(source.as_mut(), &pipeline, &batch, began, &receipts).await,
-            _ => source.refuse(batch.ack, wait).await,
+    // What the store is committing is finished, and acknowledged if it was the last of its batch; the rest goes back.
+    if let Some(mut at) = committing {
+        match (&mut at.handle).await {
+            Ok(Ok(receipts)) => {
+                at.keep(&pipeline, &receipts);
+                match at.batch.is_done() {
+                    true => settle(source.as_mut(), &pipeline, &at.batch, &at.told).await,
+                    false => source.refuse(at.batch.ack, wait).await,
+                }
+            }
+            _ => source.refuse(at.batch.ack, wait).await,
         }
         wake.notify_one();
     }
-    if let Some(batch) = prepared {
-        source.refuse(batch.ack, wait).await;
+    if let Some(next) = behind {
+        source.refuse(next.ack(), wait).await;
     }
     source.stop(Instant::now() + bounds.drain).await;
     vitals.set_source(&pipeline.source, source.health());
     pulse.finish();
     result
+}
+
+impl Next {
+    fn ack(&self) -> Ack {
+        match self {
+            Next::Ready(batch) => batch.ack,
+            Next::Back(ack) => *ack,
+        }
+    }
 }
 
 /// Waits out a pause before the source is asked. Cancel-safe, as `next` is.
@@ -177,16 +220,64 @@ async fn read(source: &mut dyn Source, room: Room, pause: Option<Instant>) -> Re
     source.next(room).await
 }
 
-fn commit(batch: Prepared, store: &Arc<dyn Intake>, pipeline: &Pipeline) -> Committing {
-    let (store, entries, now) = (store.clone(), batch.entries.clone(), pipeline.clock.now());
-    let handle =
-        tokio::spawn(async move { if entries.is_empty() { Ok(vec![]) } else { store.accept(now, entries).await } });
-    (batch, Instant::now(), handle)
+/// Hands the store the first piece of a batch, or gives it back if there is nothing in it.
+fn commit(
+    mut batch: Prepared,
+    store: &Arc<dyn Intake>,
+    pipeline: &Pipeline,
+    bounds: &Bounds,
+) -> Result<Committing, Box<Prepared>> {
+    match batch.next_piece(pipeline, bounds.items) {
+        Some(piece) => {
+            let handle = accept(store, pipeline, &piece);
+            Ok(Committing { batch, piece, began: Instant::now(), handle, told: Told::default() })
+        }
+        None => Err(Box::new(batch)),
+    }
+}
+
+fn accept(store: &Arc<dyn Intake>, pipeline: &Pipeline, piece: &Piece) -> JoinHandle<Result<Vec<Receipt>, StoreError>> {
+    let (store, entries, now) = (store.clone(), piece.entries.clone(), pipeline.clock.now());
+    tokio::spawn(async move { store.accept(now, entries).await })
+}
+
+impl Committing {
+    /// The piece is durable.
+    fn keep(&mut self, pipeline: &Pipeline, receipts: &[Receipt]) {
+        let took = self.began.elapsed();
+        metrics::accepted_batch(took);
+        let took_ms = took.as_millis() as u64;
+        tracing::debug!(source = pipeline.source, entries = receipts.len(), took_ms, "batch committed");
+        lag(pipeline, &self.piece.entries, receipts);
+        count(&pipeline.source, receipts.iter());
+        self.told.note(&self.piece, receipts);
+        self.batch.committed(&self.piece, receipts);
+    }
+
+    /// The next piece, or the acknowledgement.
+    async fn go_on(
+        mut self,
+        source: &mut dyn Source,
+        store: &Arc<dyn Intake>,
+        pipeline: &Pipeline,
+        bounds: &Bounds,
+    ) -> Option<Committing> {
+        match self.batch.next_piece(pipeline, bounds.items) {
+            Some(piece) => {
+                let handle = accept(store, pipeline, &piece);
+                Some(Committing { piece, began: Instant::now(), handle, ..self })
+            }
+            None => {
+                settle(source, pipeline, &self.batch, &self.told).await;
+                None
+            }
+        }
+    }
 }
 
 async fn finished(committing: &mut Option<Committing>) -> Result<Vec<Receipt>, StoreError> {
     match committing {
-        Some((_, _, handle)) => match handle.await {
+        Some(at) => match (&mut at.handle).await {
             Ok(result) => result,
             Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
             Err(_) => Err(StoreError::Unavailable("the process is stopping".into())),
@@ -195,26 +286,11 @@ async fn finished(committing: &mut Option<Committing>) -> Result<Vec<Receipt>, S
     }
 }
 
-async fn settle(source: &mut dyn Source, pipeline: &Pipeline, batch: &Prepared, began: Instant, receipts: &[Receipt]) {
-    let took = began.elapsed();
-    metrics::accepted_batch(took);
-    let took_ms = took.as_millis() as u64;
-    tracing::debug!(source = pipeline.source, entries = batch.entries.len(), took_ms, "batch committed");
-    lag(pipeline, &batch.entries, receipts);
-    let of_messages: Vec<Vec<Receipt>> = batch
-        .slots
-        .iter()
-        .map(|slots| {
-            let receipt = |slot: &Slot| match slot {
-                Slot::Entry(i) => receipts.get(*i).cloned().unwrap_or(Receipt::Duplicate),
-                Slot::Known(receipt) => receipt.clone(),
-            };
-            slots.iter().map(receipt).collect()
-        })
-        .collect();
-    count(&pipeline.source, of_messages.iter().flatten());
-    tell_refused(pipeline, batch, receipts);
-    source.ack(batch.ack, &of_messages).await;
+/// All of the batch is durable.
+async fn settle(source: &mut dyn Source, pipeline: &Pipeline, batch: &Prepared, told: &Told) {
+    count(&pipeline.source, batch.known.iter());
+    told.log(&pipeline.source);
+    source.ack(batch.ack, batch.receipts()).await;
 }
 
 /// How long after its own time (without one: the broker's, else that of its receipt) each event was accepted.
@@ -244,24 +320,39 @@ fn count<'r>(source: &str, receipts: impl Iterator<Item = &'r Receipt>) {
     }
 }
 
-/// One line a batch, however many were refused: each is in `dead-letters`.
-fn tell_refused(pipeline: &Pipeline, batch: &Prepared, receipts: &[Receipt]) {
-    let mut refused = batch.entries.iter().zip(receipts).filter_map(|(entry, receipt)| match (entry, receipt) {
-        (Entry::Refused(r), _) => Some((r.position.as_str(), r.reason, r.detail.as_str())),
-        (Entry::Event(a), Receipt::Refused { reason, detail }) => {
-            Some((a.stale.as_ref().map_or("", |s| s.position.as_str()), *reason, detail.as_str()))
+/// What was refused of a batch: one line in the log, however many they were; each is in `dead-letters`.
+#[derive(Default)]
+struct Told {
+    /// Position, reason, detail.
+    first: Option<(String, RefusedReason, String)>,
+    refused: u64,
+}
+
+impl Told {
+    fn note(&mut self, piece: &Piece, receipts: &[Receipt]) {
+        for (entry, receipt) in piece.entries.iter().zip(receipts) {
+            let Receipt::Refused { reason, detail } = receipt else { continue };
+            self.refused += 1;
+            if self.first.is_none() {
+                let position = match entry {
+                    Entry::Refused(refused) => refused.position.as_str(),
+                    Entry::Event(arrival) => arrival.stale.as_ref().map_or("", |s| s.position.as_str()),
+                };
+                self.first = Some((position.to_owned(), *reason, detail.clone()));
+            }
         }
-        _ => None,
-    });
-    if let Some((position, reason, detail)) = refused.next() {
-        let more = refused.count();
-        tracing::warn!(
-            source = pipeline.source,
-            position,
-            reason = reason.as_str(),
-            detail,
-            more,
-            "input refused; it is kept: owlpost dead-letters list"
-        );
+    }
+
+    fn log(&self, source: &str) {
+        if let Some((position, reason, detail)) = &self.first {
+            tracing::warn!(
+                source,
+                position,
+                reason = reason.as_str(),
+                detail,
+                more = self.refused - 1,
+                "input refused; it is kept: owlpost dead-letters list"
+            );
+        }
     }
 }

@@ -138,7 +138,8 @@ pub struct Arrival {
     /// `event.time`, or the receipt time that stands for it.
     pub time: Time,
     pub asked: Vec<Asked>,
-    /// Set if the event is older than the retention: what to refuse, unless the key is known (rule `too_old`).
+    /// Set if the event is older than the retention (rule `too_old`) or asks too many people: what to refuse, unless the
+    /// key is known.
     pub stale: Option<Box<Refused>>,
 }
 

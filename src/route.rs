@@ -11,7 +11,7 @@ mod expression;
 mod pattern;
 
 pub use config::{OnInDoubt, OneOf, RouteConfig, RouteEffect};
-use expression::{Expression, Field};
+use expression::{Expansion, Expression, Field};
 use pattern::Pattern;
 
 /// The types of `events.md` that bring their own subject and effect, or have none; routes can't give them another.
@@ -39,6 +39,8 @@ pub struct Asking {
     pub references: Vec<String>,
     /// A principal who must not be asked: nobody approves their own request.
     pub except: Option<String>,
+    /// The audience could not be read of the event: `references` are its expressions, which mean nobody.
+    pub unreadable: bool,
 }
 
 /// An event with its subject, and whom it asks.
@@ -132,12 +134,25 @@ impl Route {
         self.conditions.iter().all(|(field, allowed)| field.any(event, |text| allowed.iter().any(|p| p.matches(text))))
     }
 
-    fn references(&self, event: &Event) -> Vec<String> {
-        match &event.recipients {
-            Some(named) if !named.is_empty() => once(named.iter().cloned()),
-            // A reference with a blank in it could read as two, or as none.
-            _ => once(self.audience.iter().filter_map(|e| e.expand(event, |c| !c.is_whitespace()))),
+    /// Whom it asks, and whether they could not be read. An entry without its value does not concern the event; if
+    /// nothing else is left than entries with a value that can name nobody, they are what is asked, so that the event is
+    /// seen to reach nobody.
+    fn references(&self, event: &Event) -> (Vec<String>, bool) {
+        if let Some(named) = &event.recipients {
+            return (once(named.iter().cloned()), false);
         }
+        let mut unusable = Vec::new();
+        let readable = self.audience.iter().filter_map(|entry| {
+            // A reference with a blank in it could read as two, or as none.
+            match entry.expand(event, |c| !c.is_whitespace()) {
+                Expansion::Text(reference) => return Some(reference),
+                Expansion::Missing => {}
+                Expansion::Unusable => unusable.push(entry.as_written().to_owned()),
+            }
+            None
+        });
+        let references = once(readable);
+        if references.is_empty() && !unusable.is_empty() { (unusable, true) } else { (references, false) }
     }
 }
 
@@ -216,9 +231,9 @@ impl Router {
         let except = (event.kind == REQUESTED).then(|| asker(&event)).flatten();
         let mut asked = Vec::with_capacity(matching.len());
         for route in matching {
-            let references = route.references(&event);
+            let (references, unreadable) = route.references(&event);
             if !references.is_empty() {
-                asked.push(Asking { route: route.name.clone(), references, except: except.clone() });
+                asked.push(Asking { route: route.name.clone(), references, except: except.clone(), unreadable });
             }
         }
         Routed { event, asked }
@@ -229,7 +244,7 @@ impl Router {
         let found = matching
             .iter()
             .filter_map(|route| route.subject.as_ref())
-            .find_map(|(expression, effect)| expression.expand(event, |_| true).map(|key| (key, *effect)));
+            .find_map(|(expression, effect)| expression.expand(event, |_| true).text().map(|key| (key, *effect)));
         let Some((key, effect)) = found else { return };
         let topic = Topic::of(&["custom", &self.realm, &key]);
         event.effect = match effect {

@@ -114,7 +114,7 @@ fn recipients_of_the_event_win_over_the_audience_and_none_of_both_asks_nobody() 
         references(&routes, named(Some(&["user.bob", "sports:role.admin", "user.bob"]))),
         ["user.bob", "sports:role.admin"]
     );
-    assert_eq!(references(&routes, named(Some(&[]))), ["user.alice"]);
+    assert_eq!(routed(&routes, named(Some(&[]))).asked, [], "an empty list is there, and names nobody");
     assert_eq!(references(&routes, named(None)), ["user.alice"]);
     let silent = [with_audience("r", &["t"], &[])];
     assert_eq!(routed(&silent, named(None)).asked, []);
@@ -146,12 +146,29 @@ fn a_value_that_could_be_no_reference_makes_none() {
     let routes = [with_audience("r", &["t"], &["{{data.v}}"])];
     let long = "x".repeat(257);
     for bad in ["", "a b", "a\nb", "a\tb", "a\u{0}", "\u{a0}x", "a\u{7f}", &long] {
-        assert_eq!(references(&routes, event("t", json!({"v": bad}))), [""; 0], "{bad:?}");
+        let asked = routed(&routes, event("t", json!({"v": bad}))).asked;
+        assert!(asked.iter().all(|a| a.unreadable && a.references == ["{{data.v}}"]), "{bad:?}: {asked:?}");
+        assert_eq!(asked.is_empty(), bad.is_empty(), "{bad:?}: an empty value is none");
     }
     for good in ["user.joe", "{{data.v}}", "ü", &long[1..]] {
         assert_eq!(references(&routes, event("t", json!({"v": good}))), [good]);
     }
     assert_eq!(references(&routes, event("t", json!({"v": 7}))), ["7"]);
+}
+
+#[test]
+fn an_audience_of_values_that_name_nobody_is_still_asked_so_that_somebody_sees_it() {
+    let routes = [with_audience("r", &["t"], &["{{data.domain}}:role.admin", "{{data.member}}"])];
+    let asked = |data: Value| routed(&routes, event("t", data)).asked;
+    for bad in [json!("a b"), json!("a\u{0}"), json!("x".repeat(257)), json!(["sports"]), json!({"name": "sports"})] {
+        let one = asked(json!({"domain": bad})).remove(0);
+        assert!(one.unreadable, "{bad}");
+        assert_eq!(one.references, ["{{data.domain}}:role.admin"]);
+        // Whoever can be read is asked.
+        let other = asked(json!({"domain": bad, "member": "user.joe"})).remove(0);
+        assert_eq!((other.references, other.unreadable), (vec!["user.joe".to_owned()], false));
+    }
+    assert_eq!(asked(json!({"domain": null, "member": ""})), []);
 }
 
 #[test]
@@ -262,7 +279,7 @@ fn literal_braces_and_values_with_braces_are_not_expanded_twice() {
     let data = json!({"a": "{{data.b}}", "b": "}}"});
     assert_eq!(
         routed(&routes, event("t", data)).asked,
-        [Asking { route: "r".into(), references: vec!["{x}:{{data.b}}}}".into()], except: None }]
+        [Asking { route: "r".into(), references: vec!["{x}:{{data.b}}}}".into()], except: None, unreadable: false }]
     );
 }
 
@@ -270,7 +287,7 @@ proptest! {
     #[test]
     fn a_reference_has_neither_blanks_nor_control_characters(value in any::<String>()) {
         let routes = [with_audience("r", &["t"], &["{{data.v}}:role.admin"])];
-        for reference in references(&routes, event("t", json!({"v": value}))) {
+        for reference in routed(&routes, event("t", json!({"v": value}))).asked.into_iter().flat_map(|a| a.references) {
             prop_assert!(!reference.chars().any(|c| c.is_control() || c.is_whitespace()));
             prop_assert!(reference.len() <= 256 + ":role.admin".len());
         }

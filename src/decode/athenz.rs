@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::decode::budget::Budget;
 use crate::decode::finish::Draft;
 use crate::decode::problem::Problem;
 use crate::decode::{Settings, kinds, percent};
@@ -25,10 +26,6 @@ use crate::model::{RefusedReason, Time, hash16};
 
 /// An id made of the content counts for so long: a double click is one request, the next day's is another.
 const CONTENT_ID_COUNTS_FOR: Duration = Duration::from_secs(600);
-
-/// Most rows times recipients of one notification: each row becomes an event with all recipients, so that 1 MiB in must
-/// not become gigabytes. Athenz's consolidated notifications have one recipient; 200 rows may still go to 500 people.
-const ROWS_TIMES_RECIPIENTS: usize = 100_000;
 
 /// One event of a notification, or why there is none.
 pub(super) struct Row {
@@ -113,24 +110,25 @@ pub(super) fn domain_change(settings: &Settings, map: Map<String, Value>) -> Res
 /// `consolidatedBy` and sends each once: absent, it counts as PRINCIPAL.
 pub(super) fn notification(
     settings: &Settings,
-    map: Map<String, Value>,
+    map: &Map<String, Value>,
     id: &Option<String>,
+    budget: &mut Budget,
 ) -> Result<Option<Vec<Row>>, Problem> {
-    let name = required(&map, &["type"])?;
+    let name = required(map, &["type"])?;
     let known = type_named(name).ok_or_else(|| {
         Problem::new(RefusedReason::UnknownFormat, "is none of the 11 types of Athenz 1.12").on(&["type"])
     })?;
-    match text(&map, &["consolidatedBy"])? {
+    match text(map, &["consolidatedBy"])? {
         None | Some("PRINCIPAL") => {}
         Some("DOMAIN") => return Ok(None),
         Some(_) => {
             return Err(Problem::wrong_value(&["consolidatedBy"], "expected PRINCIPAL or DOMAIN, found another text"));
         }
     }
-    let recipients = recipients(&map, settings.limits.recipients_per_event)?;
+    let recipients = recipients(map, settings.limits.recipients_per_event)?;
     let (id, id_counts_for) = match id {
         Some(id) => (id.clone(), None),
-        None => (content_id(&map, name), Some(CONTENT_ID_COUNTS_FOR)),
+        None => (content_id(map, name), Some(CONTENT_ID_COUNTS_FOR)),
     };
     let draft = |id: String, kind: &str, mut data: Map<String, Value>| {
         if let Some(recipients) = recipients {
@@ -139,37 +137,40 @@ pub(super) fn notification(
         let (source, kind) = (settings.origin.clone(), kind.to_owned());
         Draft { id, source, kind, time: None, expiry: None, data, id_counts_for }
     };
+    if !matches!(known, Type::Ending { .. } | Type::Certificates) {
+        budget.take_event()?;
+    }
     let whole = |kind, data| Ok(Some(vec![Row { draft: Ok(draft(id.clone(), kind, data)), number: 1, text: None }]));
     match known {
         Type::Approval(collection) => {
-            let mut data = membership(&map, collection)?;
+            let mut data = membership(map, collection)?;
             data.insert("change".to_owned(), "add".into());
             whole(kinds::REQUESTED, data)
         }
         Type::Decision(collection) => {
-            let mut data = membership(&map, collection)?;
-            data.insert("change".to_owned(), one_of(&map, "pendingState", [("ADD", "add"), ("DELETE", "delete")])?);
+            let mut data = membership(map, collection)?;
+            data.insert("change".to_owned(), one_of(map, "pendingState", [("ADD", "add"), ("DELETE", "delete")])?);
             let decisions = [("approve", "approve"), ("reject", "reject")];
-            data.insert("decision".to_owned(), one_of(&map, "membershipDecision", decisions)?);
-            optional(&map, "actionPrincipal", "actor", &mut data)?;
+            data.insert("decision".to_owned(), one_of(map, "membershipDecision", decisions)?);
+            optional(map, "actionPrincipal", "actor", &mut data)?;
             whole(kinds::DECIDED, data)
         }
         Type::Reminder(collection) => whole(kinds::REMINDER, object(json!({"collection": {"kind": collection}}))),
         Type::Ending { kind, collection, date } => {
-            let rows = rows(settings, &map, &["rolesList", "membersList"], recipients)?;
+            let rows = rows(map, &["rolesList", "membersList"], recipients, "", budget)?;
             let read = |row: &str| ending(row, collection, date);
             Ok(Some(each(rows, read, |n, data| draft(format!("{id}#{n}"), kind, data))))
         }
         Type::Certificates => {
-            let domain = required(&map, &["details", "domain"])?;
-            let rows = rows(settings, &map, &["unrefreshedCerts"], recipients)?;
+            let domain = required(map, &["details", "domain"])?;
+            let rows = rows(map, &["unrefreshedCerts"], recipients, domain, budget)?;
             let read = |row: &str| certificate(row, domain);
             Ok(Some(each(rows, read, |n, data| draft(format!("{id}#{n}"), kinds::CERTIFICATE_UNREFRESHED, data))))
         }
         Type::Health => {
             // One row by construction, and its message is free text that is not encoded: it is not split by `|`.
-            let row = required(&map, &["details", "awsZtsHealth"])?;
-            let server = text(&map, &["details", "affectedZts"])?;
+            let row = required(map, &["details", "awsZtsHealth"])?;
+            let server = text(map, &["details", "affectedZts"])?;
             let read = |row: &str| health(row, server);
             Ok(Some(each(vec![row], read, |n, data| draft(format!("{id}#{n}"), kinds::ZTS_UNHEALTHY, data))))
         }
@@ -189,21 +190,24 @@ fn each(
     rows.into_iter().enumerate().map(row).collect()
 }
 
-/// The rows under the given keys. Athenz sets one of them.
+/// The rows under the given keys, of which Athenz sets one. `common` is what each row's event repeats twice.
 fn rows<'m>(
-    settings: &Settings,
     map: &'m Map<String, Value>,
     keys: &[&'static str],
     recipients: Option<&Vec<Value>>,
+    common: &str,
+    budget: &mut Budget,
 ) -> Result<Vec<&'m str>, Problem> {
     let mut rows = Vec::new();
-    let each = recipients.map_or(1, |list| list.len().max(1));
-    let most = settings.limits.batch_events.min(ROWS_TIMES_RECIPIENTS / each);
+    let named = recipients.map_or(0, Vec::len);
+    let names = recipients.into_iter().flatten().filter_map(Value::as_str);
+    let bytes = names.map(str::len).sum::<usize>().saturating_add(common.len().saturating_mul(2));
+    let most = budget.rows(named, bytes);
     for key in keys {
         let list = text(map, &["details", key])?.unwrap_or_default();
-        rows.extend(list.split('|').filter(|row| !row.is_empty()).take(most + 1));
+        rows.extend(list.split('|').filter(|row| !row.is_empty()).take(most.saturating_add(1)));
         if rows.len() > most {
-            let what = format!("more than {most} rows for so many recipients");
+            let what = format!("more than {most} rows, which is what the message has room for with such recipients");
             return Err(Problem::new(RefusedReason::TooLarge, what).on(&["details", key]));
         }
     }
@@ -211,7 +215,28 @@ fn rows<'m>(
         let key = keys.last().copied().unwrap_or_default();
         return Err(Problem::new(RefusedReason::MissingAttribute, "is missing or has no row").on(&["details", key]));
     }
+    budget.take_rows(rows.len(), named, bytes);
     Ok(rows)
+}
+
+/// A notification of this row alone, with what is read of its details; no more, or the letters of many bad rows would
+/// repeat all of it.
+pub(super) fn alone(map: &Map<String, Value>, row: &str) -> Vec<u8> {
+    let mut details = Map::new();
+    for name in ["domain", "affectedZts"] {
+        if let Ok(Some(value)) = text(map, &["details", name]) {
+            details.insert(name.to_owned(), value.into());
+        }
+    }
+    let key = match map.get("type").and_then(Value::as_str).and_then(type_named) {
+        Some(Type::Certificates) => "unrefreshedCerts",
+        Some(Type::Health) => "awsZtsHealth",
+        _ => "membersList",
+    };
+    details.insert(key.to_owned(), row.into());
+    let alone = json!({"type": map.get("type"), "consolidatedBy": "PRINCIPAL", "recipients": map.get("recipients"),
+        "details": details});
+    alone.to_string().into_bytes()
 }
 
 fn columns<const N: usize>(row: &str, meaning: &str) -> Result<[String; N], Problem> {
@@ -241,9 +266,14 @@ fn certificate(row: &str, domain: &str) -> Result<Map<String, Value>, Problem> {
         short => format!("{domain}.{short}"),
     };
     let mut data = object(json!({"domain": domain, "service": service, "instance": instance}));
-    for (name, value) in [("provider", provider), ("updated_at", updated), ("expires_at", expires), ("host", host)] {
-        // Athenz writes an empty column for a time that it does not know.
+    for (name, value) in [("provider", provider), ("host", host)] {
         if !value.is_empty() {
+            data.insert(name.to_owned(), value.into());
+        }
+    }
+    // Athenz writes an empty column for a time that it does not know; none of them must cost the alarm.
+    for (name, value) in [("updated_at", updated), ("expires_at", expires)] {
+        if kinds::time(&value).is_some() {
             data.insert(name.to_owned(), value.into());
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::decode::finish::Draft;
 use crate::decode::problem::Problem;
-use crate::decode::{Settings, is_json, json, kinds, media_type, percent};
+use crate::decode::{Limits, Settings, is_json, json, kinds, media_type, percent};
 use crate::model::{RefusedReason, Time};
 use crate::source::Message;
 
@@ -55,7 +55,7 @@ impl Attributes {
 }
 
 /// Structured mode.
-pub(super) fn structured(map: Map<String, Value>) -> Result<Draft, Problem> {
+pub(super) fn structured(map: Map<String, Value>, limits: &Limits) -> Result<Draft, Problem> {
     let found = Attributes::of(map)?;
     check_specversion(text("specversion", found.specversion)?.as_deref())?;
     let id = required("id", found.id)?;
@@ -79,9 +79,13 @@ pub(super) fn structured(map: Map<String, Value>) -> Result<Draft, Problem> {
                 .decode(encoded.as_bytes())
                 .map_err(|_| Problem::wrong_value(&["data_base64"], "is not base64 (RFC 4648, section 4)"))?;
             if is_json {
-                // The decoded bytes are shorter than the event, which was within its limits.
-                let value: Value = serde_json::from_slice(&bytes).map_err(|_| {
-                    Problem::new(RefusedReason::NotJson, "is not JSON, once decoded").on(&["data_base64"])
+                // A place in the decoded bytes is none in the event.
+                let value = json::parse(&bytes, limits).map_err(|problem| {
+                    let what = match problem.reason {
+                        RefusedReason::TooDeep => "is nested too deeply, once decoded",
+                        _ => "is not JSON, once decoded",
+                    };
+                    Problem::new(problem.reason, what).on(&["data_base64"])
                 })?;
                 as_object(value)
             } else {
@@ -112,7 +116,7 @@ pub(super) fn binary(settings: &Settings, message: &Message) -> Result<Draft, Pr
             map.insert(name.to_owned(), Value::String(value));
         }
     }
-    let mut draft = structured(map)?;
+    let mut draft = structured(map, &settings.limits)?;
     if message.body.trim_ascii().is_empty() {
         return Ok(draft);
     }

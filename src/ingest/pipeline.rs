@@ -1,16 +1,16 @@
 //! What one source's messages become: decode -> route -> resolve -> entries for the store.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{IngestError, refuse};
+use super::{Bounds, IngestError, refuse};
 use crate::clock::Clock;
 use crate::decode::{Decoded, Decoder};
 use crate::directory::{Directory, audience};
-use crate::model::{Arrival, Asked, Entry, Person, Receipt, Refused, Time};
+use crate::model::{Arrival, Asked, Effect, Entry, Person, Receipt, Refused, Time};
 use crate::route::{Asking, Router};
 use crate::source::{Ack, Batch, Message, SourceError};
 use crate::store::Intake;
@@ -27,18 +27,69 @@ pub struct Pipeline {
     pub recipients_max: usize,
 }
 
-/// What became of a message's events: an entry of the batch, or known without asking the store.
-pub(super) enum Slot {
-    Entry(usize),
-    Known(Receipt),
-}
-
-/// A batch, ready for the store.
+/// A batch, decoded, routed and looked up. Its entries for the store are made piece by piece: an event is small, but may
+/// ask hundreds of people, so what is ready and not yet committed is bounded in items.
 pub(super) struct Prepared {
     pub ack: Ack,
+    /// Of twins and tombstones, which the store is not asked about.
+    pub known: Vec<Receipt>,
+    /// One list a message; what a piece is still to bring stands there as a duplicate.
+    receipts: Vec<Vec<Receipt>>,
+    /// What has no piece yet, with its place in `receipts`.
+    rest: VecDeque<(Place, Draft)>,
+    people: HashMap<String, Vec<Person>>,
+    /// Made ahead, while the store was busy with an earlier batch.
+    ready: Option<Piece>,
+}
+
+/// Message, and event in it.
+type Place = (usize, usize);
+
+/// What one transaction takes.
+pub(super) struct Piece {
     pub entries: Arc<Vec<Entry>>,
+    places: Vec<Place>,
+}
+
+impl Prepared {
+    /// What is to be committed next. `None`: all of it is.
+    pub fn next_piece(&mut self, pipeline: &Pipeline, items_max: usize) -> Option<Piece> {
+        self.ready.take().or_else(|| self.make_piece(pipeline, items_max))
+    }
+
+    /// An event without items costs the store as much as one with one.
+    fn make_piece(&mut self, pipeline: &Pipeline, items_max: usize) -> Option<Piece> {
+        let (mut entries, mut places, mut items) = (Vec::new(), Vec::new(), 0usize);
+        while let Some((_, draft)) = self.rest.front() {
+            items = items.saturating_add(items_of(draft, &self.people, pipeline.recipients_max));
+            if items > items_max && !entries.is_empty() {
+                break;
+            }
+            let Some((place, draft)) = self.rest.pop_front() else { break };
+            entries.push(finish(pipeline, draft, &self.people));
+            places.push(place);
+        }
+        (!entries.is_empty()).then(|| Piece { entries: Arc::new(entries), places })
+    }
+
+    /// The store has committed `piece`.
+    pub fn committed(&mut self, piece: &Piece, receipts: &[Receipt]) {
+        for ((message, event), receipt) in piece.places.iter().zip(receipts) {
+            if let Some(place) = self.receipts.get_mut(*message).and_then(|of_message| of_message.get_mut(*event)) {
+                *place = receipt.clone();
+            }
+        }
+    }
+
+    /// Whether every event has its receipt.
+    pub fn is_done(&self) -> bool {
+        self.rest.is_empty() && self.ready.is_none()
+    }
+
     /// One list a message.
-    pub slots: Vec<Vec<Slot>>,
+    pub fn receipts(&self) -> &[Vec<Receipt>] {
+        &self.receipts
+    }
 }
 
 /// Receipt times for events without one: strictly rising, so that their order is the order of arrival.
@@ -62,14 +113,16 @@ impl Stamps {
 enum Draft {
     Event { arrival: Box<Arrival>, asking: Vec<Asking> },
     Refused(Box<Refused>),
-    Known(Receipt),
 }
+
+/// One of a message's events: to be decided by the store, or known already.
+type Drafted = Result<Draft, Receipt>;
 
 pub(super) async fn prepare(
     pipeline: &Arc<Pipeline>,
     batch: Batch,
     stamps: &mut Stamps,
-    directory_age: Duration,
+    bounds: &Bounds,
 ) -> Result<Prepared, (Ack, String)> {
     let (ack, now, began) = (batch.ack, pipeline.clock.now(), Instant::now());
     let mine = std::mem::take(stamps);
@@ -88,18 +141,36 @@ pub(super) async fn prepare(
         Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
         Err(_) => return Err((ack, "the process is stopping".into())),
     };
-    let people = look_up(pipeline, drafts.iter().flatten(), directory_age).await.map_err(|why| (ack, why))?;
-    let mut entries = Vec::with_capacity(drafts.len());
-    let slots = drafts
-        .into_iter()
-        .map(|of_message| of_message.into_iter().map(|draft| finish(pipeline, draft, &people, &mut entries)).collect())
-        .collect();
+    let mut prepared = Prepared {
+        ack,
+        known: Vec::new(),
+        receipts: Vec::with_capacity(drafts.len()),
+        rest: VecDeque::with_capacity(drafts.len()),
+        people: HashMap::new(),
+        ready: None,
+    };
+    for (message, of_message) in drafts.into_iter().enumerate() {
+        let mut receipts = vec![Receipt::Duplicate; of_message.len()];
+        for (event, draft) in of_message.into_iter().enumerate() {
+            match draft {
+                Ok(draft) => prepared.rest.push_back(((message, event), draft)),
+                Err(receipt) => {
+                    receipts[event] = receipt.clone();
+                    prepared.known.push(receipt);
+                }
+            }
+        }
+        prepared.receipts.push(receipts);
+    }
+    let drafts = prepared.rest.iter().map(|(_, draft)| draft);
+    prepared.people = look_up(pipeline, drafts, bounds.directory_age).await.map_err(|why| (ack, why))?;
+    prepared.ready = prepared.make_piece(pipeline, bounds.items);
     let took_ms = began.elapsed().as_millis() as u64;
-    tracing::debug!(source = pipeline.source, entries = entries.len(), took_ms, "batch decoded");
-    Ok(Prepared { ack, entries: Arc::new(entries), slots })
+    tracing::debug!(source = pipeline.source, events = prepared.receipts.len(), took_ms, "batch decoded");
+    Ok(prepared)
 }
 
-fn draft(pipeline: &Pipeline, messages: &[Message], now: Time, stamps: &mut Stamps) -> Vec<Vec<Draft>> {
+fn draft(pipeline: &Pipeline, messages: &[Message], now: Time, stamps: &mut Stamps) -> Vec<Vec<Drafted>> {
     let horizon = now.minus(pipeline.retention);
     let mut all = Vec::with_capacity(messages.len());
     for message in messages {
@@ -115,11 +186,11 @@ fn draft(pipeline: &Pipeline, messages: &[Message], now: Time, stamps: &mut Stam
                     let stale = (time < horizon).then(|| Box::new(refuse::too_old(pipeline, message, alone, &event)));
                     // From here on its data is text: a batch of parsed values would take five times the memory.
                     let arrival = Box::new(Arrival { stale, ..Arrival::new(event, time) });
-                    Draft::Event { arrival, asking: routed.asked }
+                    Ok(Draft::Event { arrival, asking: routed.asked })
                 }
-                Decoded::Refused(refused) => Draft::Refused(refused),
-                Decoded::Twin => Draft::Known(Receipt::Duplicate),
-                Decoded::Tombstone => Draft::Known(Receipt::Dropped),
+                Decoded::Refused(refused) => Ok(Draft::Refused(refused)),
+                Decoded::Twin => Err(Receipt::Duplicate),
+                Decoded::Tombstone => Err(Receipt::Dropped),
             });
         }
         all.push(drafts);
@@ -136,7 +207,8 @@ async fn look_up(
     let mut names = BTreeSet::new();
     for draft in drafts {
         if let Draft::Event { asking, .. } = draft {
-            names.extend(asking.iter().flat_map(|a| a.references.iter().map(String::as_str)));
+            let readable = asking.iter().filter(|a| !a.unreadable);
+            names.extend(readable.flat_map(|a| a.references.iter().map(String::as_str)));
         }
     }
     if names.is_empty() {
@@ -147,25 +219,56 @@ async fn look_up(
     Ok(found.into_iter().map(|audience| (audience.reference, audience.people)).collect())
 }
 
-fn finish(pipeline: &Pipeline, draft: Draft, people: &HashMap<String, Vec<Person>>, entries: &mut Vec<Entry>) -> Slot {
-    let entry = match draft {
-        Draft::Known(receipt) => return Slot::Known(receipt),
+/// What the event will cost the store; people who are in several of its roles count for each.
+fn items_of(draft: &Draft, people: &HashMap<String, Vec<Person>>, recipients_max: usize) -> usize {
+    let Draft::Event { asking, .. } = draft else { return 1 };
+    let of_route = |asking: &Asking| {
+        let named = asking.references.iter().filter_map(|reference| people.get(reference));
+        named.map(Vec::len).sum::<usize>().min(recipients_max)
+    };
+    asking.iter().map(of_route).sum::<usize>().max(1)
+}
+
+fn finish(pipeline: &Pipeline, draft: Draft, people: &HashMap<String, Vec<Person>>) -> Entry {
+    match draft {
         Draft::Refused(refused) => Entry::Refused(refused),
         Draft::Event { mut arrival, asking } => {
             arrival.asked = asking.into_iter().map(|asking| gather(asking, people)).collect();
-            match arrival.asked.iter().map(|a| a.people.len()).max().filter(|n| *n > pipeline.recipients_max) {
-                Some(n) => Entry::Refused(Box::new(refuse::too_many(pipeline, &arrival, n))),
-                None => Entry::Event(arrival),
-            }
+            limit(pipeline, &mut arrival);
+            Entry::Event(arrival)
         }
+    }
+}
+
+/// An event for more people than `limits.recipients_per_event` is refused, unless its key is known: then it is a copy of
+/// one that was taken. One that closes something is taken all the same, since its mark must stand; the audience that is
+/// too large becomes one item `dead(unreachable)`, which names it.
+fn limit(pipeline: &Pipeline, arrival: &mut Arrival) {
+    let Some(n) = arrival.asked.iter().map(|a| a.people.len()).max().filter(|n| *n > pipeline.recipients_max) else {
+        return;
     };
-    entries.push(entry);
-    Slot::Entry(entries.len() - 1)
+    if matches!(arrival.event.effect, Effect::Closes { .. }) {
+        let large = arrival.asked.iter_mut().filter(|a| a.people.len() > pipeline.recipients_max);
+        large.for_each(|asked| asked.people = Vec::new());
+        tracing::warn!(
+            source = pipeline.source,
+            people = n,
+            most = pipeline.recipients_max,
+            "an event closes its subject, and its audience is too large: nobody of it gets mail"
+        );
+        return;
+    }
+    if arrival.stale.is_none() {
+        arrival.stale = Some(Box::new(refuse::too_many(pipeline, arrival, n)));
+    }
+    // Refused or a copy: neither asks anybody.
+    arrival.asked = Vec::new();
 }
 
 /// One person in five roles gets one item, not five; nobody approves their own request.
 fn gather(asking: Asking, people: &HashMap<String, Vec<Person>>) -> Asked {
-    let named = asking.references.iter().filter_map(|reference| people.get(reference));
+    // An expression is looked up under its own text by nobody, but another event may name that very text.
+    let named = asking.references.iter().filter(|_| !asking.unreadable).filter_map(|reference| people.get(reference));
     let people = audience(named.flatten(), asking.except.as_deref());
     Asked { route: asking.route, references: asking.references, people, except: asking.except }
 }
@@ -180,21 +283,13 @@ pub async fn replay_input(
     message: Message,
 ) -> Result<Vec<Receipt>, IngestError> {
     let batch = Batch { messages: vec![message], ack: Ack { batch: 0, epoch: 0 } };
-    let prepared = prepare(pipeline, batch, &mut Stamps::default(), Duration::ZERO)
+    let bounds = Bounds { directory_age: Duration::ZERO, ..Bounds::default() };
+    let mut prepared = prepare(pipeline, batch, &mut Stamps::default(), &bounds)
         .await
         .map_err(|(_, why)| IngestError::Source(SourceError::Unavailable(why)))?;
-    let receipts = if prepared.entries.is_empty() {
-        vec![]
-    } else {
-        store.accept(pipeline.clock.now(), prepared.entries.clone()).await?
-    };
-    Ok(prepared
-        .slots
-        .into_iter()
-        .flatten()
-        .map(|slot| match slot {
-            Slot::Entry(i) => receipts.get(i).cloned().unwrap_or(Receipt::Duplicate),
-            Slot::Known(receipt) => receipt,
-        })
-        .collect())
+    while let Some(piece) = prepared.next_piece(pipeline, bounds.items) {
+        let receipts = store.accept(pipeline.clock.now(), piece.entries.clone()).await?;
+        prepared.committed(&piece, &receipts);
+    }
+    Ok(prepared.receipts.into_iter().flatten().collect())
 }

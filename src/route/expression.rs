@@ -46,15 +46,18 @@ impl Field {
         Ok(Field::Data(steps))
     }
 
-    /// The text of what stands there; numbers and booleans as JSON writes them. `None`: nothing, `null`, a list or an
-    /// object.
-    pub fn text<'e>(&self, event: &'e Event) -> Option<Cow<'e, str>> {
+    /// The text of what stands there; numbers and booleans as JSON writes them.
+    fn text<'e>(&self, event: &'e Event) -> Found<'e> {
+        let known = |text: &'e str| Found::Text(Cow::Borrowed(text));
         match self {
-            Field::Type => Some(Cow::Borrowed(&event.kind)),
-            Field::Source => Some(Cow::Borrowed(&event.source)),
-            Field::Id => Some(Cow::Borrowed(&event.id)),
-            Field::SubjectKey => event.subject_key.as_deref().map(Cow::Borrowed),
-            Field::Data(steps) => text(find(steps, event)?),
+            Field::Type => known(&event.kind),
+            Field::Source => known(&event.source),
+            Field::Id => known(&event.id),
+            Field::SubjectKey => event.subject_key.as_deref().map_or(Found::Nothing, known),
+            Field::Data(steps) => match find(steps, event) {
+                None | Some(Value::Null) => Found::Nothing,
+                Some(value) => text(value).map_or(Found::Unusable, Found::Text),
+            },
         }
     }
 
@@ -66,9 +69,18 @@ impl Field {
                 Some(value) => text(value).is_some_and(|t| passes(&t)),
                 None => false,
             },
-            _ => self.text(event).is_some_and(|t| passes(&t)),
+            _ => matches!(self.text(event), Found::Text(t) if passes(&t)),
         }
     }
+}
+
+/// What stands at a field.
+enum Found<'e> {
+    Text(Cow<'e, str>),
+    /// Missing or `null`.
+    Nothing,
+    /// A list or an object.
+    Unusable,
 }
 
 fn find<'e>(steps: &[Box<str>], event: &'e Event) -> Option<&'e Value> {
@@ -87,7 +99,10 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
 
 /// A text such as `{{data.domain}}:role.admin`. Everything outside of the braces stands for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expression(Box<[Piece]>);
+pub struct Expression {
+    written: Box<str>,
+    pieces: Box<[Piece]>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
@@ -99,6 +114,7 @@ impl Expression {
     /// # Errors
     /// In words, if braces are open or hold no field.
     pub fn parse(text: &str) -> Result<Expression, String> {
+        let written = text.into();
         let (mut pieces, mut rest) = (Vec::new(), text);
         while let Some((literal, after)) = rest.split_once("{{") {
             let (path, after) =
@@ -118,34 +134,60 @@ impl Expression {
         if pieces.is_empty() {
             return Err("is empty".to_owned());
         }
-        Ok(Expression(pieces.into()))
+        Ok(Expression { written, pieces: pieces.into() })
     }
 
     /// Whether every character outside of the braces is `fit`.
     pub fn literals_are(&self, fit: impl Fn(char) -> bool) -> bool {
-        self.0.iter().all(|piece| match piece {
+        self.pieces.iter().all(|piece| match piece {
             Piece::Literal(literal) => literal.chars().all(&fit),
             Piece::Field(_) => true,
         })
     }
 
-    /// The text with its values put in as they are. `None` if one of them is missing, empty, longer than
-    /// [`VALUE_MAX_BYTES`], has control characters, or is not `fit`.
-    pub fn expand(&self, event: &Event, fit: impl Fn(char) -> bool) -> Option<String> {
+    /// The text with its values put in as they are.
+    pub fn expand(&self, event: &Event, fit: impl Fn(char) -> bool) -> Expansion {
         let mut out = String::new();
-        for piece in &self.0 {
+        let mut unusable = false;
+        for piece in &self.pieces {
             match piece {
                 Piece::Literal(literal) => out.push_str(literal),
-                Piece::Field(field) => {
-                    let value = field.text(event)?;
-                    let usable = !value.is_empty() && value.len() <= VALUE_MAX_BYTES;
-                    if !usable || !value.chars().all(|c| !c.is_control() && fit(c)) {
-                        return None;
+                Piece::Field(field) => match field.text(event) {
+                    Found::Text(value) if value.is_empty() => return Expansion::Missing,
+                    Found::Text(value) => {
+                        unusable |= value.len() > VALUE_MAX_BYTES || !value.chars().all(|c| !c.is_control() && fit(c));
+                        out.push_str(&value);
                     }
-                    out.push_str(&value);
-                }
+                    Found::Nothing => return Expansion::Missing,
+                    Found::Unusable => unusable = true,
+                },
             }
         }
-        Some(out)
+        if unusable { Expansion::Unusable } else { Expansion::Text(out) }
+    }
+
+    /// As it stands in the configuration.
+    pub fn as_written(&self) -> &str {
+        &self.written
+    }
+}
+
+/// What an expression says of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Expansion {
+    Text(String),
+    /// A value is missing, `null` or empty: the expression does not concern this event.
+    Missing,
+    /// A value is there, and is a list or an object, longer than [`VALUE_MAX_BYTES`], has control characters, or is not
+    /// fit: whom it means can't be told.
+    Unusable,
+}
+
+impl Expansion {
+    pub fn text(self) -> Option<String> {
+        match self {
+            Expansion::Text(text) => Some(text),
+            Expansion::Missing | Expansion::Unusable => None,
+        }
     }
 }

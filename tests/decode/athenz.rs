@@ -90,7 +90,9 @@ fn a_bad_row_is_refused_alone() {
     let [Decoded::Refused(short), Decoded::Refused(dateless), Decoded::Event(good)] = decoded.as_slice() else {
         panic!("{decoded:?}");
     };
-    assert_eq!(short.body, b"sports;writers;user.bob;2026-11-23T07:45:12Z");
+    let alone: Value = serde_json::from_slice(&short.body).unwrap();
+    let row = "sports;writers;user.bob;2026-11-23T07:45:12Z";
+    assert_eq!(alone, notification("ROLE_MEMBER_EXPIRY", json!({ "membersList": row })));
     assert_eq!(short.position, "POST /v1/events row 1");
     assert_eq!(short.detail, "4 columns; expected 5: domain;name;member;date;notes");
     assert_eq!(dateless.detail, "data.expires_at is not a time of RFC 3339, e.g. 2026-11-21T10:00:00Z");
@@ -238,4 +240,70 @@ fn a_domain_change_is_checked_like_any_event() {
         assert_eq!(refused(&change("published", odd)).0, RefusedReason::WrongType);
     }
     assert_eq!(refused(&change("published", json!(253_402_207_200_000_i64))).0, RefusedReason::InTheFuture);
+}
+
+#[test]
+fn a_refused_row_can_be_replayed_alone_once_it_is_read() {
+    let rows = "sports;writers;user.joe;soon;|sports;writers;user.zoe;2026-12-01T00:00:00Z;";
+    let cases = [
+        ("ROLE_MEMBER_EXPIRY", json!({"rolesList": rows}), "soon", "2026-11-30T00:00:00Z"),
+        (
+            "CERT_FAILED_REFRESH",
+            json!({"domain": "sports", "unrefreshedCerts": "api;p;;;;h|web;p;i;;;h"}),
+            ";p;;",
+            ";p;i;",
+        ),
+        ("AWS_ZTS_HEALTH", json!({"affectedZts": "z", "awsZtsHealth": "https://z;;;;|x"}), "z;;;;", "z;sports;api;;"),
+    ];
+    for (kind, details, bad, good) in cases {
+        let decoded = decode(&sent(&notification(kind, details)));
+        let Some(Decoded::Refused(refused)) = decoded.first() else { panic!("{decoded:?}") };
+        // As if a later owlpost could read it.
+        let fixed = String::from_utf8(refused.body.clone()).unwrap().replacen(bad, good, 1);
+        let again = Message { headers: refused.headers.clone(), ..post("", fixed) };
+        let event = event(&again);
+        assert_eq!(event.recipients.unwrap(), ["user.alice", "user.bob"], "{kind}");
+        assert_eq!(event.id, "n1#1#1", "no other row has it");
+    }
+}
+
+#[test]
+fn a_certificate_with_an_unreadable_time_is_still_told() {
+    let rows = "api;athenz.k8s;i-1;yesterday;soon;h1";
+    let event =
+        event(&sent(&notification("CERT_FAILED_REFRESH", json!({"domain": "sports", "unrefreshedCerts": rows}))));
+    assert_eq!((event.deadline, event.data.get("expires_at"), event.data.get("updated_at")), (None, None, None));
+}
+
+#[test]
+fn the_rows_of_one_message_are_bounded_over_all_its_notifications() {
+    let recipients: Vec<String> = (0..500).map(|n| format!("user.n{n}")).collect();
+    let rows = |n: usize| vec!["sports;writers;user.joe;2026-12-01T00:00:00Z;"; n].join("|");
+    let crowd = json!({"type": "ROLE_MEMBER_EXPIRY", "consolidatedBy": "PRINCIPAL", "recipients": recipients,
+        "details": {"rolesList": rows(150)}});
+    let decoded = decode(&sent(&json!([crowd, crowd, notification("PENDING_ROLE_APPROVAL", Value::Null)])));
+    assert_eq!(decoded.len(), 150 + 2);
+    let Decoded::Refused(refused) = &decoded[150] else { panic!("the second has too many rows") };
+    assert_eq!(refused.reason, RefusedReason::TooLarge);
+    assert!(matches!(decoded[151], Decoded::Event(_)), "the others are taken");
+
+    let long =
+        json!({"type": "ROLE_MEMBER_EXPIRY", "recipients": ["x".repeat(500_000)], "details": {"rolesList": rows(100)}});
+    assert_eq!(refused_reasons(&decode(&sent(&long))), [RefusedReason::TooLarge], "fifty megabytes of names");
+    let domain = json!({"type": "CERT_FAILED_REFRESH", "details": {"domain": "x".repeat(500_000),
+        "unrefreshedCerts": vec!["api;p;i;;;h"; 100].join("|")}});
+    assert_eq!(refused_reasons(&decode(&sent(&domain))), [RefusedReason::TooLarge], "and of domains");
+
+    let many = json!({"type": "ROLE_MEMBER_EXPIRY", "recipients": [], "details": {"rolesList": rows(6_000)}});
+    let decoded = decode(&sent(&json!([many, many])));
+    assert_eq!(decoded.len(), 6_001);
+    assert_eq!(refused_reasons(&decoded), [RefusedReason::TooLarge], "as many events as a batch may have");
+}
+
+fn refused_reasons(decoded: &[Decoded]) -> Vec<RefusedReason> {
+    let reason = |d: &Decoded| match d {
+        Decoded::Refused(refused) => Some(refused.reason),
+        _ => None,
+    };
+    decoded.iter().filter_map(reason).collect()
 }

@@ -136,6 +136,12 @@ fn data_and_data_base64_exclude_each_other() {
     detail_of(&event, RefusedReason::WrongType);
     event["data_base64"] = json!("e3s=");
     detail_of(&event, RefusedReason::NotJson);
+    // `[[[` and `]]]`: what is encoded has the limits of what is not.
+    event["data_base64"] = json!("W1tb".repeat(22) + &"XV1d".repeat(22));
+    detail_of(&event, RefusedReason::TooDeep);
+    event["data_base64"] = json!("W1tb".repeat(21) + &"XV1d".repeat(21));
+    event["type"] = json!("com.example.nested");
+    event_of(&event);
 }
 
 #[test]
@@ -207,9 +213,12 @@ fn recipients_must_be_names() {
 #[test]
 fn too_many_events_in_one_message_are_refused_at_once() {
     let decoder = Decoder::new(Settings { limits: Limits { batch_events: 3, ..Limits::default() }, ..settings() });
-    for (media, text) in
-        [("", "[{},{},{},{}]"), ("application/x-ndjson", "{}\n[{},{}]\n{}"), ("application/x-ndjson", "{}\n{}\n{}\n{}")]
-    {
+    for (media, text) in [
+        ("", "[{},{},{},{}]"),
+        ("application/x-ndjson", "{}\n[{},{}]\n{}"),
+        ("application/x-ndjson", "{}\n{}\n{}\n{}"),
+        ("application/x-ndjson", "{}\n{}\n{}\n[1 2]"),
+    ] {
         let decoded = decoder.decode(&post(media, text), now());
         assert!(
             matches!(decoded.as_slice(), [Decoded::Refused(r)] if r.reason == RefusedReason::TooLarge),
@@ -252,4 +261,18 @@ fn a_refusal_keeps_what_is_needed_to_read_it_again() {
     assert!(refused.headers.contains(&("message-id".into(), "k1".into())));
     assert!(refused.headers.iter().all(|(name, _)| name != "authorization"));
     assert_eq!((refused.source.as_str(), refused.position.as_str()), ("events", "POST /v1/events"));
+}
+
+#[test]
+fn thousands_of_bad_items_on_one_line_are_told_with_their_places_in_no_time() {
+    // Eight megabytes: counting each place from the beginning of the line took a minute.
+    let bad = format!("{{\"id\":\"{}\",\"x\":tru}}", "ä".repeat(400));
+    let body = format!("[{}]", vec![bad.as_str(); 9_990].join(","));
+    let began = std::time::Instant::now();
+    let decoded = decode(&post("", body));
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+    let Some(Decoded::Refused(last)) = decoded.last() else { panic!("refused") };
+    let chars = bad.chars().count();
+    let column = 2 + 9_989 * (chars + 1) + bad.chars().position(|c| c == 'u').unwrap() + 1;
+    assert_eq!(last.detail, format!("not JSON: expected ident (column {column})"));
 }

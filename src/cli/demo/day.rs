@@ -134,8 +134,18 @@ mod tests {
         let feed = &morning(NOW)[0];
         assert_eq!(feed.text.lines().count(), NOTIFICATIONS.lines().count());
         let line = feed.text.lines().find(|l| l.contains("tools.notifier")).unwrap();
-        let row = "sports;writers;tools.notifier;2030-03-31T08:46:24.158Z;ask+in+%23sports%2C+%3Cb%3Eplease%3C%2Fb%3E|";
-        assert!(line.contains(row), "{line}");
+        let recorded = NOTIFICATIONS.lines().find(|l| l.contains("tools.notifier")).unwrap();
+        let columns = |line: &str| -> Vec<String> {
+            let row = line.split(['|', '"']).find(|row| row.contains("tools.notifier")).unwrap();
+            row.split(';').map(str::to_owned).collect()
+        };
+        let (told, before) = (columns(line), columns(recorded));
+        let notes = "ask+in+%23sports%2C+%3Cb%3Eplease%3C%2Fb%3E";
+        assert_eq!((told.len(), told[4].as_str()), (5, notes), "{line}");
+        assert_eq!((&told[..3], &told[4..]), (&before[..3], &before[4..]));
+        let begin = NOW.minus(Duration::from_secs(9 * 3_600));
+        let expected = Time(Time::parse(&before[3]).unwrap().0 + begin.0 - RECORDED.0);
+        assert_eq!(Time::parse(&told[3]), Some(expected), "moved by what has passed since the recording");
     }
 
     #[test]

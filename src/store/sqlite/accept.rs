@@ -9,7 +9,8 @@ use super::books::{Books, urgency};
 use super::sql;
 use super::subject::{Mark, Subject};
 use crate::model::{
-    Arrival, Asked, Effect, Entry, ItemState, Reason, Receipt, Refused, Time, Topic, hash16, is_collection,
+    Arrival, Asked, Effect, Entry, ItemState, Reason, Receipt, Refused, RefusedReason, Time, Topic, hash16,
+    is_collection,
 };
 use crate::store::Result;
 
@@ -137,6 +138,13 @@ fn enter<'e>(books: &mut Books<'_>, key: &Key, arrival: &'e Arrival, fresh: &mut
             .optional()?;
         match (known, &arrival.stale, event.id_counts_for) {
             (None, Some(refused), _) => return refuse(books, refused),
+            // Somebody asks again: it is no copy of what was taken, and its audience has grown too large.
+            (Some((_, received_at)), Some(refused), Some(counts_for))
+                if refused.reason == RefusedReason::TooManyRecipients
+                    && Time(received_at).plus(counts_for) <= books.now =>
+            {
+                return refuse(books, refused);
+            }
             (Some((no, received_at)), None, Some(counts_for)) if Time(received_at).plus(counts_for) <= books.now => {
                 let id = format!("{}@{}", event.id, Time(received_at));
                 let aside = dedupe_key(&event.source, &id);

@@ -1,0 +1,248 @@
+//! The intake loop on a scripted source and a store that only writes down what it is given.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use owlpost::clock::{Clock, VirtualClock};
+use owlpost::decode::{Decoder, Limits, Settings};
+use owlpost::directory::{Audience, Directory, DirectoryError};
+use owlpost::ingest::{self, Bounds, Pipeline};
+use owlpost::model::{Arrival, Entry, Person, Receipt, RefusedReason, Time, is_collection};
+use owlpost::route::{RouteConfig, Router};
+use owlpost::source::{Ack, Batch, Health, Message, Room, Source, SourceError};
+use owlpost::store::{Intake, StoreError};
+use owlpost::vitals::Vitals;
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// `big:role.all` has so many people.
+const CROWD: usize = 500;
+
+/// Gives out its batches in order, and again what was refused; at its end when all are acknowledged.
+#[derive(Default)]
+struct Tape {
+    batches: VecDeque<(u64, Vec<String>)>,
+    again: VecDeque<(u64, Vec<String>)>,
+    out: VecDeque<(u64, Vec<String>)>,
+    acked: Arc<Mutex<Vec<(u64, Vec<Receipt>)>>>,
+}
+
+impl Tape {
+    fn of(batches: Vec<Vec<String>>) -> Tape {
+        Tape { batches: batches.into_iter().enumerate().map(|(n, b)| (n as u64, b)).collect(), ..Tape::default() }
+    }
+}
+
+#[async_trait]
+impl Source for Tape {
+    fn name(&self) -> &str {
+        "tape"
+    }
+
+    async fn next(&mut self, _room: Room) -> Result<Option<Batch>, SourceError> {
+        let Some((number, bodies)) = self.again.pop_front().or_else(|| self.batches.pop_front()) else {
+            return match self.out.is_empty() {
+                true => Ok(None),
+                false => std::future::pending().await,
+            };
+        };
+        let message = |(n, body): (usize, &String)| Message {
+            position: format!("batch {number} message {n}"),
+            broker_id: None,
+            headers: vec![],
+            body: body.clone().into_bytes(),
+            time: None,
+        };
+        let messages = bodies.iter().enumerate().map(message).collect();
+        self.out.push_back((number, bodies));
+        Ok(Some(Batch { messages, ack: Ack { batch: number, epoch: 0 } }))
+    }
+
+    async fn ack(&mut self, ack: Ack, receipts: &[Vec<Receipt>]) {
+        let (number, _) = self.out.pop_front().unwrap();
+        assert_eq!(number, ack.batch, "settled in the order they were given");
+        self.acked.lock().unwrap().push((number, receipts.concat()));
+    }
+
+    async fn refuse(&mut self, ack: Ack, _retry_in: Duration) {
+        let refused = self.out.pop_front().unwrap();
+        assert_eq!(refused.0, ack.batch, "settled in the order they were given");
+        self.again.push_back(refused);
+    }
+
+    async fn stop(&mut self, _by: Instant) {}
+
+    fn health(&self) -> Health {
+        Health::Ready
+    }
+}
+
+/// Writes down each transaction; the first `away` of them fail.
+#[derive(Default)]
+struct Notebook {
+    away: Mutex<usize>,
+    pieces: Mutex<Vec<Arc<Vec<Entry>>>>,
+}
+
+impl Notebook {
+    fn sizes(&self) -> Vec<(usize, usize)> {
+        let items = |entry: &Entry| match entry {
+            Entry::Event(arrival) => arrival.asked.iter().map(|asked| asked.people.len()).sum(),
+            Entry::Refused(_) => 0,
+        };
+        self.pieces.lock().unwrap().iter().map(|piece| (piece.len(), piece.iter().map(items).sum())).collect()
+    }
+
+    fn arrivals(&self) -> Vec<Arrival> {
+        let pieces = self.pieces.lock().unwrap();
+        let arrival = |entry: &Entry| match entry {
+            Entry::Event(arrival) => (**arrival).clone(),
+            Entry::Refused(refused) => panic!("{refused:?}"),
+        };
+        pieces.iter().flat_map(|piece| piece.iter().map(arrival)).collect()
+    }
+}
+
+#[async_trait]
+impl Intake for Notebook {
+    async fn accept(&self, _now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>, StoreError> {
+        // Long enough for the loop to read the next batch.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut away = self.away.lock().unwrap();
+        if *away > 0 {
+            *away -= 1;
+            return Err(StoreError::Unavailable("away".into()));
+        }
+        let receipts = vec![Receipt::Accepted; entries.len()];
+        self.pieces.lock().unwrap().push(entries);
+        Ok(receipts)
+    }
+}
+
+struct Crowd;
+
+#[async_trait]
+impl Directory for Crowd {
+    async fn resolve(&self, who: &[String], _max_age: Duration) -> Result<Vec<Audience>, DirectoryError> {
+        let person = |principal: String| Person { principal, address: None, zone: None, language: None };
+        let audience = |reference: &String| {
+            let people = match is_collection(reference) {
+                true => (0..CROWD).map(|n| person(format!("user.p{n}"))).collect(),
+                false => vec![person(reference.clone())],
+            };
+            Audience { reference: reference.clone(), known: true, people }
+        };
+        Ok(who.iter().map(audience).collect())
+    }
+}
+
+fn event(id: &str, kind: &str, more: serde_json::Value) -> String {
+    let mut data = json!({"domain": "sports", "collection": {"kind": "role", "name": "writers"}, "member": "user.joe",
+        "change": "add", "decision": "approve"});
+    data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"specversion": "1.0", "id": id, "source": "zms", "type": kind, "data": data}).to_string()
+}
+
+fn news(id: usize, recipients: &[&str]) -> String {
+    event(&format!("{id:06}"), "news", json!({ "recipients": recipients }))
+}
+
+/// Runs the loop over all batches; the store fails `away` times.
+fn take(batches: Vec<Vec<String>>, away: usize, recipients_max: usize) -> (Arc<Notebook>, Vec<(u64, Vec<Receipt>)>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(Time::parse("2026-11-21T12:00:00Z").unwrap()));
+        let audience = vec!["{{data.domain}}:role.admin".into()];
+        let route = RouteConfig { types: vec!["*".into()], audience, ..RouteConfig::named("all") };
+        let settings =
+            Settings { source: "tape".into(), origin: "tape".into(), realm: String::new(), limits: Limits::default() };
+        let pipeline = Pipeline {
+            source: "tape".into(),
+            decoder: Decoder::new(settings),
+            router: Arc::new(Router::new(&[route], "").unwrap()),
+            directory: Arc::new(Crowd),
+            clock,
+            retention: Duration::from_secs(90 * 86_400),
+            recipients_max,
+        };
+        let store = Arc::new(Notebook { away: Mutex::new(away), ..Notebook::default() });
+        let tape = Tape::of(batches);
+        let acked = tape.acked.clone();
+        let intake = ingest::run(
+            Box::new(tape),
+            Arc::new(pipeline),
+            store.clone(),
+            Bounds::default(),
+            Vitals::new(),
+            Arc::new(Notify::new()),
+            CancellationToken::new(),
+        );
+        intake.await.unwrap();
+        let acked = acked.lock().unwrap().clone();
+        (store, acked)
+    })
+}
+
+#[test]
+fn a_batch_that_asks_a_crowd_is_committed_in_pieces_and_acknowledged_once() {
+    let events = |from: usize| (from..from + 300).map(|n| news(n, &["big:role.all"])).collect();
+    let (store, acked) = take(vec![events(0), events(300)], 0, CROWD);
+    let sizes = store.sizes();
+    assert!(sizes.iter().all(|(_, items)| *items <= 20_000), "{sizes:?}");
+    assert_eq!(sizes.iter().map(|(entries, _)| entries).sum::<usize>(), 600);
+    let ids: Vec<String> = store.arrivals().into_iter().map(|a| a.event.id).collect();
+    assert_eq!(ids, (0..600).map(|n| format!("{n:06}")).collect::<Vec<_>>(), "in their order");
+    let all = |n| (n, vec![Receipt::Accepted; 300]);
+    assert_eq!(acked, [all(0), all(1)]);
+}
+
+#[test]
+fn a_batch_that_asks_one_person_an_event_is_one_transaction() {
+    let events = (0..10_000).map(|n| news(n, &["user.joe"])).collect();
+    assert_eq!(take(vec![events], 0, CROWD).0.sizes(), [(10_000, 10_000)]);
+}
+
+#[test]
+fn after_a_failed_commit_receipt_times_still_rise_in_the_order_of_arrival() {
+    for away in [1, 2, 3] {
+        let batches = (0..6).map(|n| vec![news(2 * n, &["user.joe"]), news(2 * n + 1, &["user.joe"])]).collect();
+        let (store, acked) = take(batches, away, CROWD);
+        let arrivals = store.arrivals();
+        assert!(arrivals.is_sorted_by(|a, b| a.event.id < b.event.id && a.time < b.time), "{away}: {arrivals:#?}");
+        assert_eq!(acked.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    }
+}
+
+#[test]
+fn an_audience_above_the_limit_is_refused_only_if_the_key_is_new() {
+    let (store, _) = take(vec![vec![news(1, &["big:role.all"])]], 0, CROWD - 1);
+    let arrival = store.arrivals().remove(0);
+    // The store refuses what is stale and unknown, and knows a copy as a duplicate.
+    let refused = arrival.stale.unwrap();
+    assert_eq!((refused.reason, arrival.asked.len()), (RefusedReason::TooManyRecipients, 0));
+    assert!(refused.detail.contains("500 people"), "{}", refused.detail);
+}
+
+#[test]
+fn a_decision_for_too_many_people_still_closes_and_shows_whom_it_did_not_reach() {
+    let decided =
+        event("d", "io.athenz.membership.decided.v1", json!({"actor": "user.kim", "recipients": ["big:role.all"]}));
+    let (store, acked) = take(vec![vec![decided]], 0, CROWD - 1);
+    let arrival = store.arrivals().remove(0);
+    assert!(arrival.stale.is_none(), "it is taken, with its mark");
+    assert_eq!((arrival.asked[0].people.len(), &arrival.asked[0].references[0][..]), (0, "big:role.all"));
+    assert_eq!(acked, [(0, vec![Receipt::Accepted])]);
+}
+
+#[test]
+fn a_request_whose_audience_cannot_be_read_is_seen_to_reach_nobody() {
+    let request = event("r", "io.athenz.membership.requested.v1", json!({"domain": "spo rts"}));
+    let (store, _) = take(vec![vec![request]], 0, CROWD);
+    let arrival = store.arrivals().remove(0);
+    // References and no people: the store makes it one item, dead(unreachable).
+    assert_eq!((arrival.asked[0].people.len(), &arrival.asked[0].references[0][..]), (0, "{{data.domain}}:role.admin"));
+}
