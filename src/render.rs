@@ -12,6 +12,7 @@ use lettre::message::Mailbox;
 use crate::model::{Contents, Email, Listed, hash16};
 
 mod data;
+mod engine;
 pub mod index;
 mod item;
 mod kind;
