@@ -1,6 +1,6 @@
 //! The templates: built in, and overridable file by file. Two registries, since escaping is one function a registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use handlebars::{Handlebars, RenderErrorReason, TemplateError, TemplateErrorReason};
@@ -49,7 +49,7 @@ const MAILS: [[(&str, &str); 3]; 8] = [
 
 const PARTIALS: [(&str, &str); 8] = [
     partial!("head.html.hbs"),
-    partial!("lead.html.hbs"),
+    partial!("head.txt.hbs"),
     partial!("item.html.hbs"),
     partial!("rows.html.hbs"),
     partial!("foot.html.hbs"),
@@ -101,6 +101,8 @@ pub struct Templates {
     html_quick: Engine,
     text_quick: Engine,
     names: Vec<String>,
+    /// Mails that may look at an item's `data`, as far as their sources tell; `partials` stands for all.
+    use_data: BTreeSet<String>,
     /// Where a registered name came from, if not built in.
     files: BTreeMap<String, PathBuf>,
 }
@@ -139,6 +141,7 @@ impl Templates {
             html_quick: Engine::default(),
             text_quick: Engine::default(),
             names: Vec::new(),
+            use_data: BTreeSet::new(),
             files: BTreeMap::new(),
         };
         for (name, (source, file)) in found {
@@ -166,6 +169,11 @@ impl Templates {
         if let Err(error) = registry.register_template_string(registered, source) {
             problems.push(Problem::at(&path, error.pos(), syntax_words(&error)));
         }
+        if source.contains("data")
+            && let Some((mail, _)) = name.split_once('/')
+        {
+            self.use_data.insert(mail.to_owned());
+        }
         if let Some(mail) = name.strip_suffix("/subject.hbs") {
             self.names.push(mail.to_owned());
         }
@@ -176,6 +184,11 @@ impl Templates {
 
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Whether the mail needs the events' own data.
+    pub fn use_data(&self, template: &str) -> bool {
+        self.use_data.contains(template) || self.use_data.contains("partials")
     }
 
     pub fn render(&self, template: &str, mail: &Mail) -> Result<Rendered, Fault> {
