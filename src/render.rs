@@ -4,7 +4,7 @@
 //! Values come from strangers. [`text`] makes them harmless to read, the HTML registry escapes them, views hold ready
 //! strings only, and a budget keeps the mail below [`Settings::mail_bytes`] whatever is in it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use lettre::message::Mailbox;
@@ -12,6 +12,7 @@ use lettre::message::Mailbox;
 use crate::model::{Contents, Email, Listed, hash16};
 
 mod data;
+mod engine;
 pub mod index;
 mod item;
 mod kind;
@@ -40,6 +41,11 @@ pub struct Settings {
     pub overrides: Option<PathBuf>,
     /// `templates.ui_url`: base of the Athenz UI. `None`: mails have no links.
     pub ui_url: Option<String>,
+    /// `templates.unsubscribe`: where to stop mails of an optional route, `mailto:` or `https:`, with `{principal}` and
+    /// `{route}`.
+    pub unsubscribe: Option<String>,
+    /// The routes with `optional = true`.
+    pub optional: BTreeSet<String>,
     /// `mailer.from`, e.g. `Athenz <access@example.com>`.
     pub from: String,
     pub reply_to: Option<String>,
@@ -58,6 +64,8 @@ impl Default for Settings {
         Settings {
             overrides: None,
             ui_url: None,
+            unsubscribe: None,
+            optional: BTreeSet::new(),
             from: "Athenz <access@example.com>".into(),
             reply_to: None,
             product: "Athenz access".into(),
@@ -103,6 +111,9 @@ pub struct Renderer {
     zone: Zone,
     /// What stands behind the `@` of message ids.
     domain: String,
+    /// The address in `reply_to`, and a link to it; or `""`.
+    contact: String,
+    contact_url: String,
 }
 
 impl Renderer {
@@ -116,8 +127,26 @@ impl Renderer {
             Err(e) => problems
                 .push(Problem::new(format!("mailer.from is no mail address ({e}): write \"Name <user@domain>\""))),
         }
-        if let Some(Err(e)) = settings.reply_to.as_deref().map(str::parse::<Mailbox>) {
-            problems.push(Problem::new(format!("mailer.reply_to is no mail address ({e}): write \"user@domain\"")));
+        let (mut contact, mut contact_url) = (String::new(), String::new());
+        match settings.reply_to.as_deref().map(str::parse::<Mailbox>) {
+            Some(Ok(to)) => {
+                contact = to.email.to_string();
+                contact_url = format!("mailto:{}@{}", text::url_part(to.email.user()), text::url_part(to.email.domain()));
+            }
+            Some(Err(e)) => {
+                problems.push(Problem::new(format!("mailer.reply_to is no mail address ({e}): write \"user@domain\"")));
+            }
+            None => {}
+        }
+        match settings.unsubscribe.as_deref().map(check_unsubscribe) {
+            Some(Err(why)) => problems.push(Problem::new(format!(
+                "templates.unsubscribe {why}; write e.g. \"mailto:access@example.com?subject=stop%20{{route}}\" or \
+                 \"https://access.example.com/stop?who={{principal}}&route={{route}}\""
+            ))),
+            None if !settings.optional.is_empty() => problems.push(Problem::new(
+                "a route is optional, but templates.unsubscribe does not say where its mails can be stopped",
+            )),
+            _ => {}
         }
         let ui_url = settings.ui_url.as_deref().filter(|u| !u.is_empty());
         if let Some(Err(why)) = ui_url.map(check_ui_url) {
@@ -144,7 +173,7 @@ impl Renderer {
             }
         };
         let ui_url = ui_url.map(|u| u.trim_end_matches('/').to_owned());
-        let renderer = Renderer { templates, settings, ui_url, zone, domain };
+        let renderer = Renderer { templates, settings, ui_url, zone, domain, contact, contact_url };
         // The built-in templates have tests; the start need not spend 300 renders on them.
         if renderer.settings.overrides.is_some() {
             problems.extend(renderer.trial());
@@ -202,8 +231,10 @@ impl Renderer {
 
     /// Takes the first step that fits the budget. The last resort drops rows, never the mail.
     fn fit(&self, contents: &Contents, template: &str) -> Result<Rendered, Fault> {
+        // Cleaning it is a good part of the work, and the built-in templates don't look at it.
+        let with_data = self.templates.use_data(template);
         for (bounds, in_full) in STEPS {
-            let rendered = self.templates.render(template, &self.view(contents, bounds, in_full, usize::MAX))?;
+            let rendered = self.templates.render(template, &self.view(contents, bounds, in_full, usize::MAX, with_data))?;
             if self.fits(&rendered) {
                 return Ok(rendered);
             }
@@ -213,7 +244,7 @@ impl Renderer {
         // Halving ends at zero rows: at most 6 turns for 50 items.
         loop {
             rows /= 2;
-            let rendered = self.templates.render(template, &self.view(contents, tightest, in_full, rows))?;
+            let rendered = self.templates.render(template, &self.view(contents, tightest, in_full, rows, with_data))?;
             if rows == 0 || self.fits(&rendered) {
                 return Ok(rendered);
             }
@@ -221,10 +252,12 @@ impl Renderer {
     }
 
     fn fits(&self, rendered: &Rendered) -> bool {
-        encoded_bytes(&rendered.html) + encoded_bytes(&rendered.text) + ENVELOPE_BYTES <= self.settings.mail_bytes
+        let all = |encoded: fn(&str) -> usize| encoded(&rendered.html) + encoded(&rendered.text) + ENVELOPE_BYTES;
+        // The second takes a look at every byte; most mails are far from the limit.
+        all(base64_bytes) <= self.settings.mail_bytes || all(encoded_bytes) <= self.settings.mail_bytes
     }
 
-    fn view(&self, contents: &Contents, bounds: Bounds, in_full: usize, rows_max: usize) -> Mail {
+    fn view(&self, contents: &Contents, bounds: Bounds, in_full: usize, rows_max: usize, with_data: bool) -> Mail {
         let person = &contents.recipient;
         let zone = person.zone.as_deref().and_then(Zone::known).unwrap_or_else(|| self.zone.clone());
         let handled = contents.route == HANDLED;
@@ -234,17 +267,29 @@ impl Renderer {
             now: contents.at,
             ui_url: self.ui_url.as_deref(),
             handled,
+            with_data,
             bounds,
         };
-        let told: Vec<Item> =
+        let mut told: Vec<Item> =
             collapse(&contents.items).into_iter().map(|(item, times)| reader.tell(item, times)).collect();
         let counts = subject::counts(&contents.items, handled);
-        let subject = subject::subject(&reader, &contents.items, &told, &counts, contents.open_total);
-        let title = match told.as_slice() {
-            [only] => only.headline.clone(),
-            _ => counts.iter().map(|c| c.text.as_str()).collect::<Vec<_>>().join(", "),
+        let title = subject::title(&reader, &contents.items, &counts);
+        let subject = subject::subject(&reader, &contents.items, &told, &title, contents.open_total);
+        // What asks comes before what tells; among each stays the order given, most urgent first.
+        // A reminder that names nothing comes after what is named.
+        told.sort_by_key(|item| (item.asks.is_empty(), Kind::of(&item.kind) == Kind::Reminder));
+        let first_told = told.iter().position(|item| item.asks.is_empty());
+        if let Some(at @ 1..) = first_told {
+            told[0].section = "Needs you".into();
+            told[at].section = "For your information".into();
+        }
+        let several = told.len() > 1;
+        let deadline = match contents.items.iter().filter_map(|i| i.deadline).min() {
+            Some(first) if several && !handled => reader.dated(first),
+            _ => String::new(),
         };
-        let preheader = told.first().map(|i| text::cut(&i.headline, 140)).unwrap_or_default();
+        let asks = told.first().is_some_and(|item| !item.asks.is_empty());
+        let preheader = preheader(&told);
         let mut items = told;
         let mut rows = if items.len() > in_full { items.split_off(in_full) } else { Vec::new() };
         let unseen = rows.len().saturating_sub(rows_max);
@@ -257,7 +302,13 @@ impl Renderer {
             subject,
             title,
             preheader,
-            why: why(&shown, &route, &product, handled),
+            deadline,
+            several: if several { "yes" } else { "" }.into(),
+            asks: if asks { "yes" } else { "" }.into(),
+            why: why(contents, &shown, &route, handled),
+            contact: self.contact.clone(),
+            contact_url: self.contact_url.clone(),
+            unsubscribe: self.unsubscribe(contents).unwrap_or_default(),
             recipient: Recipient {
                 principal: shown,
                 language: text::name(person.language.as_deref().unwrap_or(&self.settings.language), 40),
@@ -282,6 +333,13 @@ impl Renderer {
         }
     }
 
+    /// Where this person can stop mails of this route; only optional routes have such a place.
+    fn unsubscribe(&self, contents: &Contents) -> Option<String> {
+        let place = self.settings.unsubscribe.as_deref().filter(|_| self.settings.optional.contains(&contents.route))?;
+        let filled = place.replace("{principal}", &text::url_part(&contents.recipient.principal));
+        Some(filled.replace("{route}", &text::url_part(&contents.route)))
+    }
+
     fn email(&self, contents: &Contents, rendered: Rendered) -> Email {
         let digest = contents.attempt.digest;
         // The id is the digest's, not the attempt's: if an attempt that seemed lost did arrive, clients show one mail.
@@ -289,6 +347,20 @@ impl Renderer {
         let thread =
             hash16(b"thread", &[&format!("{:08x}", digest.store), &contents.recipient.principal, &contents.route]);
         let thread: String = thread.iter().map(|b| format!("{b:02x}")).collect();
+        let mut headers = vec![
+            ("Message-ID".into(), id),
+            ("References".into(), format!("<owlpost.thread.{thread}@{}>", self.domain)),
+            ("X-Owlpost-Digest".into(), digest.to_string()),
+            // RFC 3834: no out-of-office answers to this.
+            ("Auto-Submitted".into(), "auto-generated".into()),
+        ];
+        if let Some(url) = self.unsubscribe(contents) {
+            headers.push(("List-Unsubscribe".into(), format!("<{url}>")));
+            // RFC 8058: a client may POST to it; only https is allowed.
+            if url.starts_with("https://") {
+                headers.push(("List-Unsubscribe-Post".into(), "List-Unsubscribe=One-Click".into()));
+            }
+        }
         Email {
             from: self.settings.from.clone(),
             reply_to: self.settings.reply_to.clone(),
@@ -297,24 +369,42 @@ impl Renderer {
             subject: text::one_line(&rendered.subject, 400),
             html: rendered.html,
             text: rendered.text,
-            headers: vec![
-                ("Message-ID".into(), id),
-                ("References".into(), format!("<owlpost.thread.{thread}@{}>", self.domain)),
-                ("X-Owlpost-Digest".into(), digest.to_string()),
-                // RFC 3834: no out-of-office answers to this.
-                ("Auto-Submitted".into(), "auto-generated".into()),
-            ],
+            headers,
             date: contents.at,
         }
     }
 }
 
-fn why(principal: &str, route: &str, product: &str, handled: bool) -> String {
-    if handled {
-        format!("You get this as {principal}, since {product} had asked you about it before.")
+/// Of a single item what its headline leaves out; of several the first two.
+fn preheader(told: &[Item]) -> String {
+    let words = match told {
+        [] => return String::new(),
+        [only] => {
+            let quote = Some(only.quote.as_str()).filter(|q| !q.is_empty()).map(|q| format!("\u{201C}{q}\u{201D}"));
+            let facts = only.facts.iter().map(|f| format!("{}: {}", f.name, f.value));
+            quote.into_iter().chain(facts).take(3).collect::<Vec<_>>().join(" \u{B7} ")
+        }
+        [first, second, ..] => format!("{} \u{B7} {}", first.headline, second.headline),
+    };
+    text::cut(&words, 160)
+}
+
+fn why(contents: &Contents, principal: &str, route: &str, handled: bool) -> String {
+    let own = |item: &Listed| {
+        ["member", "requester"].iter().any(|k| data::raw(&item.data, k).as_ref() == Some(&contents.recipient.principal))
+    };
+    let decides =
+        |item: &Listed| matches!(Kind::of(&item.kind), Kind::Requested | Kind::ReviewDue | Kind::Reminder);
+    let why = if handled {
+        "you had been asked to act on it before it was settled"
+    } else if contents.items.iter().all(own) {
+        "it is about your own access"
+    } else if contents.items.iter().any(decides) {
+        "you are one of those who decide here"
     } else {
-        format!("You get this as {principal}: {product} sends \"{route}\" to those whom an event concerns.")
-    }
+        "you are named in it, or in a role or group that is"
+    };
+    format!("You get this as {principal}, because {why} (route \"{route}\").")
 }
 
 fn shortened(rows: usize, unseen: usize) -> String {
@@ -356,13 +446,19 @@ fn collapse(items: &[Listed]) -> Vec<(&Listed, u64)> {
     out
 }
 
-/// What a body takes in a mail at most: base64 in lines of 76 (RFC 2045, section 6.8). A mailer takes a shorter encoding if
-/// there is one.
-fn encoded_bytes(body: &str) -> usize {
+/// What a body takes in base64, in lines of 76 (RFC 2045, section 6.8): the most that a mailer spends on it.
+fn base64_bytes(body: &str) -> usize {
     // LF becomes CRLF first.
     let raw = body.len() + body.bytes().filter(|b| *b == b'\n').count();
     let base64 = raw.div_ceil(3) * 4;
     base64 + base64.div_ceil(76) * 2
+}
+
+/// What it takes in the better of base64 and quoted-printable, which mailers choose; rounded up.
+fn encoded_bytes(body: &str) -> usize {
+    let plain = |b: u8| matches!(b, b' '..=b'~') && b != b'=';
+    let quoted: usize = body.bytes().map(|b| if plain(b) { 1 } else { 3 }).sum();
+    (quoted + quoted / 70 * 3 + 100).min(base64_bytes(body))
 }
 
 fn check_ui_url(url: &str) -> Result<(), &'static str> {
@@ -382,6 +478,21 @@ fn check_ui_url(url: &str) -> Result<(), &'static str> {
         return Err("has characters that a URL can't have");
     }
     Ok(())
+}
+
+fn check_unsubscribe(url: &str) -> Result<(), &'static str> {
+    let place = url.replace("{principal}", "x").replace("{route}", "x");
+    // Also what would end the header's `<...>` or start another entry of its list.
+    if !place.bytes().all(|b| b.is_ascii_graphic() && !b"\"'<>\\^`{|},".contains(&b)) {
+        return Err("has characters that such a URL can't have (only {principal} and {route} are filled in)");
+    }
+    if let Some(rest) = place.strip_prefix("mailto:") {
+        let address = rest.split('?').next().unwrap_or_default();
+        return address.parse::<lettre::Address>().map(drop).map_err(|_| "names no mail address");
+    }
+    let Some(rest) = place.strip_prefix("https://") else { return Err("must start with mailto: or https://") };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if host.is_empty() || host.contains('@') { Err("names no host, or a user") } else { Ok(()) }
 }
 
 /// The same mail with other items.

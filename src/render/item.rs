@@ -1,9 +1,11 @@
 //! An event in words: what is asked or told, of whom, by when (`events.md` has the types and their data).
 
+use serde_json::{Map, Value};
+
 use super::data::{self, Bounds};
-use super::kind::Kind;
+use super::kind::{self, Kind};
 use super::text;
-use super::view::{Fact, Item, Link};
+use super::view::{Fact, Item};
 use super::when::{self, Zone};
 use crate::model::{Listed, Time};
 
@@ -17,6 +19,8 @@ pub struct Reader<'a> {
     pub ui_url: Option<&'a str>,
     /// The mail tells what somebody else settled.
     pub handled: bool,
+    /// Items carry their event's data: a template asks for it.
+    pub with_data: bool,
     pub bounds: Bounds,
 }
 
@@ -40,11 +44,13 @@ impl Reader<'_> {
             kind: text::name(&listed.kind, self.bounds.name_bytes),
             label: label.into(),
             tone: tone.into(),
-            data: data::cleaned(&listed.data, self.bounds),
+            asks: yes(kind.asks() && !self.handled),
+            data: if self.with_data { data::cleaned(&listed.data, self.bounds) } else { Value::Object(Map::new()) },
             ..Item::default()
         };
         if let Some(deadline) = listed.deadline {
             item.due = self.zone.day(deadline, self.now);
+            item.due_in = when::distance(deadline, self.now);
             item.due_full = self.dated(deadline);
         }
         match kind {
@@ -63,8 +69,10 @@ impl Reader<'_> {
             item.tone = "info".into();
             // What is settled is not due any more.
             item.due.clear();
+            item.due_in.clear();
             item.due_full.clear();
         }
+        item.ink = kind::ink(&item.tone).into();
         if times > 1 {
             item.headline = format!("{} ({times} times; this is the last one)", item.headline);
         }
@@ -80,17 +88,13 @@ impl Reader<'_> {
             (true, true) => format!("{} asks to leave {}", m.member, m.place),
             (true, false) => format!("{who} asks to remove {} from {}", m.member, m.place),
         };
-        fact(item, "Member", &m.member);
-        if !m.own {
-            fact(item, "Asked by", &who);
-        }
-        fact(item, "Asked on", &self.zone.moment(listed.time));
+        fact(item, "Asked", &self.dated(listed.time));
         if !m.removes {
             match self.when(listed, "expires_at") {
                 Some(end) => {
-                    item.note = format!(
-                        "Athenz forgets the requested end date when you approve. To keep it, enter {end} with your approval."
-                    );
+                    item.note = "Athenz forgets the requested end date when you approve: to keep it, enter it again \
+                                 with your approval."
+                        .into();
                     fact(item, "Requested end", &end);
                 }
                 None => fact(item, "Requested end", "none asked for"),
@@ -100,7 +104,6 @@ impl Reader<'_> {
         self.link(item, "Decide in Athenz", listed, |domain| {
             Some(format!("/workflow/domain?domain={}", text::url_part(domain)))
         });
-        self.link_to_collection(item, listed);
     }
 
     fn decided(&self, listed: &Listed, item: &mut Item) {
@@ -128,10 +131,8 @@ impl Reader<'_> {
             if self.handled { format!("Already {word}{by}: {what}") } else { format!("{}{by}: {what}", capital(word)) };
         item.label = capital(word);
         item.tone = if approved == Some(false) { "bad" } else { "good" }.into();
-        fact(item, "Member", &m.member);
-        fact_if(item, "Asked by", m.requester.as_deref());
-        fact_if(item, "Decided by", m.actor.as_deref());
-        fact(item, "Decided on", &self.zone.moment(listed.time));
+        fact_if(item, "Asked by", m.requester.as_deref().filter(|_| !m.own));
+        fact(item, "Decided", &self.dated(listed.time));
         if approved == Some(true) && !m.removes {
             fact_if(item, "Ends", self.when(listed, "expires_at").as_deref());
         }
@@ -155,10 +156,8 @@ impl Reader<'_> {
         };
         item.headline =
             if self.handled { format!("Already {word}{by}: {what}") } else { format!("{}{by}: {what}", capital(word)) };
-        fact(item, "Member", &m.member);
-        fact_if(item, "Asked by", m.requester.as_deref().filter(|_| kind == Kind::Withdrawn));
-        fact_if(item, &format!("{} by", capital(word)), m.actor.as_deref());
-        fact(item, &format!("{} on", capital(word)), &self.zone.moment(listed.time));
+        fact_if(item, "Asked by", m.requester.as_deref().filter(|_| kind == Kind::Withdrawn && !m.own));
+        fact(item, &capital(word), &self.dated(listed.time));
         if let Some(end) = end {
             fact(item, "Ends", &self.zone.moment(end));
         }
@@ -185,20 +184,26 @@ impl Reader<'_> {
         .or(listed.deadline);
         let past = when.is_some_and(|t| t < self.now);
         let day = when.map(|t| self.zone.day(t, self.now)).unwrap_or_default();
-        item.headline = match (review, past, day.is_empty()) {
-            (_, _, true) if review => format!("{} in {} needs a review", m.member, m.place),
-            (_, _, true) => format!("{}: access to {} ends soon", m.member, m.place),
-            (true, false, _) => format!("{} in {} needs a review by {day}", m.member, m.place),
-            (true, true, _) => format!("{} in {}: the review was due on {day}", m.member, m.place),
-            (false, false, _) => format!("{}: access to {} ends on {day}", m.member, m.place),
-            (false, true, _) => format!("{}: access to {} ended on {day}", m.member, m.place),
-        };
         let is_reader = data::raw(&listed.data, "member").as_deref() == Some(self.principal);
-        fact(item, "Member", &if is_reader { format!("{} (you)", m.member) } else { m.member });
+        let access =
+            if is_reader { format!("Your access to {}", m.place) } else { format!("{}: access to {}", m.member, m.place) };
+        let whose = if is_reader { "Your membership".to_owned() } else { m.member.clone() };
+        item.headline = match (review, past, day.is_empty()) {
+            (true, _, true) => format!("{whose} in {} needs a review", m.place),
+            (true, false, _) => format!("{whose} in {} needs a review by {day}", m.place),
+            (true, true, _) => format!("{whose} in {}: the review was due on {day}", m.place),
+            (false, _, true) => format!("{access} ends soon"),
+            (false, false, _) => format!("{access} ends on {day}"),
+            (false, true, _) => format!("{access} ended on {day}"),
+        };
+        if is_reader {
+            fact(item, "Member", &format!("{} (you)", m.member));
+        }
         if let Some(when) = when {
             fact(item, if review { "Review by" } else { "Ends" }, &self.dated(when));
             // The headline and the fact say it already.
             item.due.clear();
+            item.due_in = when::distance(when, self.now);
             item.due_full.clear();
         }
         item.note = match (review, is_reader) {
@@ -223,9 +228,10 @@ impl Reader<'_> {
         };
         item.headline = what.into();
         item.note = "Athenz does not say which ones in its reminder; its inbox lists them.".into();
-        fact(item, "Reminded on", &self.zone.moment(listed.time));
+        fact(item, "Reminded", &self.dated(listed.time));
         if let Some(ui) = self.ui_url {
-            item.links.push(Link { label: "Open the inbox".into(), url: format!("{ui}/workflow/admin") });
+            item.action = "Open the inbox in Athenz".into();
+            item.url = format!("{ui}/workflow/admin");
         }
     }
 
@@ -240,8 +246,10 @@ impl Reader<'_> {
         };
         fact_if(item, "Operation", self.field(listed, "api").as_deref());
         fact_if(item, "By", self.field(listed, "actor").as_deref());
-        fact(item, "Last change", &self.zone.moment(listed.time));
-        self.link(item, "Open in Athenz", listed, |domain| Some(format!("/domain/{}/role", text::url_part(domain))));
+        fact(item, "Last change", &self.dated(listed.time));
+        self.link(item, "Open the domain in Athenz", listed, |domain| {
+            Some(format!("/domain/{}/role", text::url_part(domain)))
+        });
     }
 
     fn certificate(&self, listed: &Listed, item: &mut Item) {
@@ -260,10 +268,14 @@ impl Reader<'_> {
             fact_if(item, name, when.as_deref());
         }
         // "Ends" says it.
-        item.due_full.clear();
+        if data::time(&listed.data, "expires_at").or_else(|| data::time(&listed.data, "expiry_time")).is_some() {
+            item.due_full.clear();
+        }
         item.note =
             "Check that the agent that refreshes it still runs there; remove the instance if it is gone.".into();
-        self.link(item, "Open in Athenz", listed, |domain| Some(format!("/domain/{}/service", text::url_part(domain))));
+        self.link(item, "Open its services in Athenz", listed, |domain| {
+            Some(format!("/domain/{}/service", text::url_part(domain)))
+        });
     }
 
     fn zts(&self, listed: &Listed, item: &mut Item) {
@@ -275,13 +287,14 @@ impl Reader<'_> {
             (None, None) => "a role".into(),
         };
         item.headline = format!("ZTS {server} could not get credentials for {role}");
-        fact(item, "Reported on", &self.zone.moment(listed.time));
+        fact(item, "Reported", &self.dated(listed.time));
         let end = self.when(listed, "expires_at");
         fact_if(item, "Credentials end", end.as_deref());
         if let Some(message) = data::raw(&listed.data, "message") {
             item.quote = text::prose(&message, self.bounds.prose_bytes);
             item.quote_by = server;
         }
+        item.note = "What works with these credentials stops when they end. Check that this ZTS reaches their issuer.".into();
     }
 
     /// A type nobody described: its name, what it is about, and its data as pairs.
@@ -293,7 +306,7 @@ impl Reader<'_> {
             (None, None) => readable(&item.kind),
         };
         fact(item, "Type", &item.kind.clone());
-        fact(item, "When", &self.zone.moment(listed.time));
+        fact(item, "When", &self.dated(listed.time));
         for (name, value) in data::pairs(&listed.data, self.bounds) {
             item.facts.push(Fact { name, value });
         }
@@ -325,7 +338,7 @@ impl Reader<'_> {
     /// A time in the reader's zone; one that no calendar here can say (`9999-12-31T23:59:59Z`) as it was written.
     fn when(&self, listed: &Listed, path: &str) -> Option<String> {
         match data::time(&listed.data, path) {
-            Some(t) => Some(self.zone.moment(t)),
+            Some(t) => Some(self.dated(t)),
             None => data::raw(&listed.data, path).map(|t| text::name(&t, self.bounds.name_bytes.min(60))),
         }
     }
@@ -341,7 +354,7 @@ impl Reader<'_> {
         }
     }
 
-    fn dated(&self, t: Time) -> String {
+    pub fn dated(&self, t: Time) -> String {
         match when::distance(t, self.now) {
             far if far.is_empty() => self.zone.moment(t),
             near => format!("{} ({near})", self.zone.moment(t)),
@@ -350,7 +363,12 @@ impl Reader<'_> {
 
     /// Athenz UI: `<ui>/domain/<d>/role/<r>/members` (NotificationConverterCommon), and its page `review`.
     fn link_to_collection(&self, item: &mut Item, listed: &Listed) {
-        self.link(item, "Open in Athenz", listed, |domain| {
+        let label = match Kind::of(&listed.kind) {
+            Kind::ReviewDue => "Review in Athenz",
+            Kind::Expiring if data::raw(&listed.data, "member").as_deref() != Some(self.principal) => "Extend in Athenz",
+            _ => "Open in Athenz",
+        };
+        self.link(item, label, listed, |domain| {
             let kind = data::raw(&listed.data, "collection.kind").filter(|k| k == "role" || k == "group")?;
             let name = data::raw(&listed.data, "collection.name").filter(|n| n.len() <= self.bounds.name_bytes)?;
             let page = if Kind::of(&listed.kind) == Kind::ReviewDue { "review" } else { "members" };
@@ -364,7 +382,8 @@ impl Reader<'_> {
         if let Some(ui) = self.ui_url
             && let Some(path) = domain.and_then(|d| path(&d))
         {
-            item.links.push(Link { label: label.into(), url: format!("{ui}{path}") });
+            item.action = label.into();
+            item.url = format!("{ui}{path}");
         }
     }
 }
@@ -377,6 +396,10 @@ fn fact_if(item: &mut Item, name: &str, value: Option<&str>) {
     if let Some(value) = value {
         fact(item, name, value);
     }
+}
+
+fn yes(is: bool) -> String {
+    if is { "yes" } else { "" }.into()
 }
 
 fn capital(word: &str) -> String {

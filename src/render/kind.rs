@@ -1,5 +1,16 @@
 //! The types of `events.md`, as a mail sorts, counts and labels them.
 
+/// A tone as a colour, dark enough for small text on white (at least 6:1).
+pub fn ink(tone: &str) -> &'static str {
+    match tone {
+        "ask" => "#0b4bb3",
+        "good" => "#12613c",
+        "bad" => "#a3221a",
+        "warn" => "#7a4d00",
+        _ => "#4a5565",
+    }
+}
+
 /// How a type is counted and labelled. In the order of a subject: what asks before what tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -73,6 +84,11 @@ impl Kind {
             Kind::Zts => ("Health", "bad"),
             Kind::Other => ("Notice", "info"),
         }
+    }
+
+    /// Needs the reader; the others only tell.
+    pub fn asks(self) -> bool {
+        self <= Kind::Zts
     }
 
     /// Types that only tell: of several about one subject the last one stands for all. A decision is not among them, as

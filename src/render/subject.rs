@@ -37,29 +37,33 @@ pub fn counts(items: &[Listed], handled: bool) -> Vec<Count> {
         .collect()
 }
 
-/// `3 approvals, 2 expiries in sports (+2 domains), first due 24 Nov`; of a single item what it says; `50 of 212: …`
-/// where more is open than the mail lists.
-pub fn subject(reader: &Reader, items: &[Listed], told: &[Item], counts: &[Count], open_total: u64) -> String {
-    let due = if reader.handled { String::new() } else { due_words(reader, items) };
-    // A single thing, be it one event or several about one subject, is named; its headline may tell the date already.
-    let what = match told {
-        [only] => {
-            let names_a_date =
-                matches!(items.first().map(|i| Kind::of(&i.kind)), Some(Kind::Expiring | Kind::ReviewDue));
-            format!("{}{}", only.headline, if names_a_date { "" } else { &due })
-        }
-        _ => {
-            let mut words: Vec<String> = counts.iter().take(KINDS_MAX).map(|c| c.text.clone()).collect();
-            let others: u64 = counts.iter().skip(KINDS_MAX).map(|c| c.n).sum();
-            if others > 0 {
-                words.push(format!("{others} more"));
-            }
-            format!("{}{}{due}", words.join(", "), domains(reader, items))
-        }
-    };
+/// `3 approvals, 2 expiries in sports (+2 domains)`
+pub fn title(reader: &Reader, items: &[Listed], counts: &[Count]) -> String {
+    let mut words: Vec<String> = counts.iter().take(KINDS_MAX).map(|c| c.text.clone()).collect();
+    let others: u64 = counts.iter().skip(KINDS_MAX).map(|c| c.n).sum();
+    if others > 0 {
+        words.push(format!("{others} more"));
+    }
+    format!("{}{}", words.join(", "), domains(reader, items))
+}
+
+/// The title with the first deadline: `3 approvals in sports, first due 24 Nov`; of a single item, or several about one
+/// subject, what it says; `50 of 212: …` where more is open than the mail lists.
+pub fn subject(reader: &Reader, items: &[Listed], told: &[Item], title: &str, open_total: u64) -> String {
+    let names_a_date = matches!(items.first().map(|i| Kind::of(&i.kind)), Some(Kind::Expiring | Kind::ReviewDue));
+    // The headline of a single one may tell the date already.
+    let due = if reader.handled || (told.len() == 1 && names_a_date) { String::new() } else { due_words(reader, items) };
+    let title = if let [only] = told { &only.headline } else { title };
     let listed = items.len() as u64;
-    let what = if open_total > listed { format!("{listed} of {open_total}: {what}") } else { what };
-    text::cut(&what, SUBJECT_MAX_BYTES)
+    // "50 of 212: 50 approvals" says it twice.
+    let counted = format!("{listed} ");
+    let what = if open_total > listed {
+        format!("{listed} of {open_total}: {}", title.strip_prefix(&counted).unwrap_or(title))
+    } else {
+        title.to_owned()
+    };
+    // The deadline is what must not be cut off.
+    format!("{}{due}", text::cut(&what, SUBJECT_MAX_BYTES.saturating_sub(due.len())))
 }
 
 /// The domain of most items (of the first ones, if several have as many), and how many others there are.

@@ -1,10 +1,11 @@
 //! The templates: built in, and overridable file by file. Two registries, since escaping is one function a registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use handlebars::{Handlebars, RenderErrorReason, TemplateError, TemplateErrorReason};
 
+use super::engine::{self, Engine};
 use super::view::Mail;
 
 /// The mails that are built in; a folder of another name in the override folder adds one.
@@ -48,7 +49,7 @@ const MAILS: [[(&str, &str); 3]; 8] = [
 
 const PARTIALS: [(&str, &str); 8] = [
     partial!("head.html.hbs"),
-    partial!("lead.html.hbs"),
+    partial!("head.txt.hbs"),
     partial!("item.html.hbs"),
     partial!("rows.html.hbs"),
     partial!("foot.html.hbs"),
@@ -97,7 +98,11 @@ pub struct Templates {
     html: Handlebars<'static>,
     /// Text parts and subjects: nothing is escaped.
     text: Handlebars<'static>,
+    html_quick: Engine,
+    text_quick: Engine,
     names: Vec<String>,
+    /// Mails that may look at an item's `data`, as far as their sources tell; `partials` stands for all.
+    use_data: BTreeSet<String>,
     /// Where a registered name came from, if not built in.
     files: BTreeMap<String, PathBuf>,
 }
@@ -133,12 +138,17 @@ impl Templates {
         let mut templates = Templates {
             html: registry(handlebars::html_escape),
             text: registry(handlebars::no_escape),
+            html_quick: Engine::default(),
+            text_quick: Engine::default(),
             names: Vec::new(),
+            use_data: BTreeSet::new(),
             files: BTreeMap::new(),
         };
         for (name, (source, file)) in found {
             templates.add(&name, &source, file, &mut problems);
         }
+        templates.html_quick = Engine::of(&templates.html);
+        templates.text_quick = Engine::of(&templates.text);
         if problems.is_empty() { Ok(templates) } else { Err(problems) }
     }
 
@@ -159,6 +169,11 @@ impl Templates {
         if let Err(error) = registry.register_template_string(registered, source) {
             problems.push(Problem::at(&path, error.pos(), syntax_words(&error)));
         }
+        if source.contains("data")
+            && let Some((mail, _)) = name.split_once('/')
+        {
+            self.use_data.insert(mail.to_owned());
+        }
         if let Some(mail) = name.strip_suffix("/subject.hbs") {
             self.names.push(mail.to_owned());
         }
@@ -171,22 +186,30 @@ impl Templates {
         &self.names
     }
 
+    /// Whether the mail needs the events' own data.
+    pub fn use_data(&self, template: &str) -> bool {
+        self.use_data.contains(template) || self.use_data.contains("partials")
+    }
+
     pub fn render(&self, template: &str, mail: &Mail) -> Result<Rendered, Fault> {
-        // One conversion for all three: it is a fifth of a render.
+        // One conversion for all three: it is a third of a render.
         let context = handlebars::Context::wraps(mail).map_err(|_| Fault {
             template: template.to_owned(),
             place: None,
             reason: "the mail's data can't be handed to a template".into(),
             of_data: false,
         })?;
-        let one = |registry: &Handlebars<'static>, file: &str| {
+        let of = |file: &str, quick: &Engine, registry: &Handlebars<'static>, escape| {
             let name = format!("{template}/{file}");
-            registry.render_with_context(&name, &context).map_err(|error| fault(&name, file, &error))
+            match quick.render(&name, context.data(), escape) {
+                Some(rendered) => Ok(rendered),
+                None => registry.render_with_context(&name, &context).map_err(|error| fault(&name, file, &error)),
+            }
         };
         Ok(Rendered {
-            subject: one(&self.text, FILES[0])?,
-            html: one(&self.html, FILES[1])?,
-            text: one(&self.text, FILES[2])?,
+            subject: of(FILES[0], &self.text_quick, &self.text, engine::plain)?,
+            html: of(FILES[1], &self.html_quick, &self.html, engine::html)?,
+            text: of(FILES[2], &self.text_quick, &self.text, engine::plain)?,
         })
     }
 

@@ -7,10 +7,16 @@ use serde::Serialize;
 pub struct Mail {
     /// The subject line that owlpost suggests.
     pub subject: String,
-    /// What waits, in a few words: `3 approvals, 2 expiries`.
+    /// What waits and where: `3 approvals, 2 expiries in sports`.
     pub title: String,
-    /// What the first item asks, for the preview line of a mail client.
+    /// For the line that a mail client shows beside the subject: what the subject does not say.
     pub preheader: String,
+    /// The earliest deadline of several items, `Tue 24 Nov 2026, 11:00 CET (in 2 days)`, else `""`.
+    pub deadline: String,
+    /// `"yes"` if it tells more than one thing.
+    pub several: String,
+    /// `"yes"` if anything in it needs the reader.
+    pub asks: String,
     pub recipient: Recipient,
     pub product: String,
     /// `handled` on the route that tells what somebody else settled.
@@ -33,6 +39,11 @@ pub struct Mail {
     pub zone: String,
     /// Why this person got the mail.
     pub why: String,
+    /// The address of those who run it (`mailer.reply_to`), and a link to it; `""` without one.
+    pub contact: String,
+    pub contact_url: String,
+    /// Where to stop mails of this route: `templates.unsubscribe` on a route that is optional, else `""`.
+    pub unsubscribe: String,
     pub digest: String,
 }
 
@@ -57,15 +68,23 @@ pub struct Item {
     /// The event's type.
     #[serde(rename = "type")]
     pub kind: String,
+    /// `"yes"` if it needs the reader; what only tells comes after all that ask.
+    pub asks: String,
+    /// A heading, on the first item that asks and the first that tells, in a mail that has both.
+    pub section: String,
     /// One or two words: `Approval`, `Expiry`.
     pub label: String,
-    /// `ask`, `good`, `bad`, `warn` or `info`: a colour.
+    /// `ask`, `good`, `bad`, `warn` or `info`: a class.
     pub tone: String,
+    /// The tone as a colour on white, `#0b4bb3`.
+    pub ink: String,
     /// A whole sentence that names who and what.
     pub headline: String,
-    /// `24 Nov`; `""` without a deadline.
+    /// `24 Nov`; `""` without a deadline, or if the headline says it.
     pub due: String,
-    /// `Tue 24 Nov 2026, 11:00 CET (in 2 days)`; `""` without a deadline.
+    /// `in 2 days`; `""` without a deadline.
+    pub due_in: String,
+    /// `Tue 24 Nov 2026, 11:00 CET (in 2 days)`; `""` without a deadline, or if a fact says it.
     pub due_full: String,
     pub facts: Vec<Fact>,
     /// What somebody wrote: a reason.
@@ -73,7 +92,10 @@ pub struct Item {
     pub quote_by: String,
     /// Something the reader should know before acting.
     pub note: String,
-    pub links: Vec<Link>,
+    /// What to do or see in Athenz, and where; both `""` without `templates.ui_url`. The URL is `http` or `https`,
+    /// percent-encoded.
+    pub action: String,
+    pub url: String,
     /// The event's data with every text made harmless and bounded, for templates of custom types.
     pub data: serde_json::Value,
 }
@@ -82,11 +104,4 @@ pub struct Item {
 pub struct Fact {
     pub name: String,
     pub value: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Link {
-    pub label: String,
-    /// `http` or `https`, percent-encoded.
-    pub url: String,
 }
