@@ -160,13 +160,9 @@ async fn an_answer_that_does_not_come_leaves_doubt_and_no_second_call() {
     credentials();
     let mailer =
         SesMailer::connect(Settings { call_timeout: Duration::from_millis(500), ..settings(&endpoint.url()) }).await;
-    for fault in [
-        Fault::LoseReply,
-        Fault::Close,
-        Fault::Garbage,
-        Fault::TakeAndFail(502),
-        Fault::Hang(Duration::from_secs(5)),
-    ] {
+    for fault in
+        [Fault::LoseReply, Fault::Close, Fault::Garbage, Fault::TakeAndFail(502), Fault::Hang(Duration::from_secs(5))]
+    {
         let calls = endpoint.calls().len();
         endpoint.then([fault.clone()]);
         let answer = send(&mailer).await;
@@ -224,7 +220,8 @@ async fn a_look_at_the_account_names_identity_sandbox_quota_and_sender() {
     let mailer = mailer(&endpoint).await;
     let found = mailer.probe().await;
     let told: Vec<&str> = found.iter().map(|f| f.what.as_str()).collect();
-    for words in ["region eu-west-1", "SANDBOX", "14 a second, 50000 in 24 hours", "identity (example.com) is verified"] {
+    for words in ["region eu-west-1", "SANDBOX", "14 a second, 50000 in 24 hours", "identity (example.com) is verified"]
+    {
         assert!(told.iter().any(|t| t.contains(words)), "{words}: {told:?}");
     }
     endpoint.set(|a| a.sending = false);

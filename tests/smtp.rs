@@ -3,8 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -187,9 +186,8 @@ async fn a_wrong_password_and_an_untrusted_certificate_halt_and_say_so() {
 fn a_certificate_file_that_is_none_is_named_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
-    let why = |file: PathBuf| {
-        SmtpMailer::new(Settings { ca_file: Some(file), ..settings(1, Tls::Starttls) }).err().unwrap()
-    };
+    let why =
+        |file: PathBuf| SmtpMailer::new(Settings { ca_file: Some(file), ..settings(1, Tls::Starttls) }).err().unwrap();
     assert!(why(file.clone()).contains("ca.pem"));
     fs::write(&file, "nothing").unwrap();
     assert!(why(file).contains("BEGIN CERTIFICATE"));
@@ -251,7 +249,8 @@ async fn a_greeting_that_is_none_means_that_nothing_was_sent() {
 /// Servers close what is idle; the mail that finds out goes over a new connection.
 #[tokio::test]
 async fn a_connection_that_was_closed_while_idle_costs_no_mail() {
-    let port = scripted(&["220 hello", "250 sink", "250 ok", "250 ok", "354 go on", "250 2.0.0 queued as A1B2C3", "!"]).await;
+    let port =
+        scripted(&["220 hello", "250 sink", "250 ok", "250 ok", "354 go on", "250 2.0.0 queued as A1B2C3", "!"]).await;
     let mailer = SmtpMailer::new(settings(port, Tls::None)).unwrap();
     for _ in 0..3 {
         assert!(send(&mailer, &mail("ann@example.com")).await.is_ok());

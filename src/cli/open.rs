@@ -68,11 +68,6 @@ impl Office {
         self.parts.clock.now()
     }
 
-    /// The names of the configured routes.
-    pub fn routes(&self) -> Vec<&str> {
-        self.config.routes.iter().map(|r| r.name.as_str()).collect()
-    }
-
     /// # Errors
     /// The store can't be read.
     pub fn read(&self, query: &Query, page: Page) -> Result<Rows, Failure> {

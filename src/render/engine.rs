@@ -16,7 +16,8 @@ const DEPTH_MAX: usize = 16;
 
 /// handlebars takes these names for helpers even without parameters, whatever the data has.
 const HELPERS: [&str; 17] = [
-    "if", "unless", "each", "with", "lookup", "raw", "log", "len", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or", "not",
+    "if", "unless", "each", "with", "lookup", "raw", "log", "len", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or",
+    "not",
 ];
 
 enum Step {
@@ -134,9 +135,7 @@ fn names(parameter: &Parameter) -> Option<Vec<String>> {
     };
     match parameter {
         Parameter::Name(name) => Some(vec![name.clone()]),
-        Parameter::Path(Path::Relative((segments, _))) if !segments.is_empty() => {
-            segments.iter().map(named).collect()
-        }
+        Parameter::Path(Path::Relative((segments, _))) if !segments.is_empty() => segments.iter().map(named).collect(),
         _ => None,
     }
 }

@@ -88,10 +88,12 @@ impl Folder {
     /// that the demo is the same everywhere.
     pub fn config(&self, more: &[(String, String)]) -> Result<Config, Failure> {
         let port = ("OWLPOST__HTTP__LISTEN".to_owned(), "127.0.0.1:0".to_owned());
-        config::load(&[self.at("owlpost.toml")], std::iter::once(port).chain(more.iter().cloned())).map_err(|problems| {
-            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Failure::failed(format!("the demo's own configuration has problems:\n{}", lines.join("\n")))
-        })
+        config::load(&[self.at("owlpost.toml")], std::iter::once(port).chain(more.iter().cloned())).map_err(
+            |problems| {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                Failure::failed(format!("the demo's own configuration has problems:\n{}", lines.join("\n")))
+            },
+        )
     }
 }
 

@@ -62,8 +62,8 @@ pub fn keep(endpoint: &Endpoint, folder: &Folder) -> Result<Record, Failure> {
     for mail in &taken {
         let name = format!("outbox/{}.{}", mail.digest, mail.attempt);
         folder.write(&format!("{name}.html"), &mail.html)?;
-        let attempt = attempt(mail)
-            .ok_or_else(|| Failure::failed(format!("a mail without our tags: {}", mail.message_id)))?;
+        let attempt =
+            attempt(mail).ok_or_else(|| Failure::failed(format!("a mail without our tags: {}", mail.message_id)))?;
         let message = mime::message(&email(mail), attempt).map_err(|e| Failure::failed(e.to_string()))?;
         folder.write(&format!("{name}.eml"), &String::from_utf8_lossy(&message))?;
         if mail.attempt > 1 && taken.iter().any(|m| m.digest == mail.digest && m.attempt < mail.attempt) {

@@ -52,7 +52,9 @@ pub fn sent(mails: u64, why: &str) -> Told {
 }
 
 pub fn ses(url: &str) -> Told {
-    tell(&format!("  {DIM}Mails go through the real SES client to an endpoint of this demo, {url}: 14 a second.{DIM:#}\n"))
+    tell(&format!(
+        "  {DIM}Mails go through the real SES client to an endpoint of this demo, {url}: 14 a second.{DIM:#}\n"
+    ))
 }
 
 /// What the receiving side says: it knows what left, whatever owlpost believes.
