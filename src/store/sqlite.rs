@@ -76,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) account: Option<String>,
     /// Where the purge goes on; a walk starts anew after a restart.
     pub(crate) purge_cursor: Mutex<purge::Cursor>,
+    /// Where claims go on while much is paused.
+    pub(crate) steps: Mutex<claim::Steps>,
 }
 
 /// Older SQLite can corrupt a file when a WAL is reset (sqlite.org/wal.html, fixed in 3.51.3).
@@ -127,6 +129,7 @@ impl Sqlite {
                 policy: settings.policy,
                 account: settings.account,
                 purge_cursor: Mutex::default(),
+                steps: Mutex::default(),
             }),
             lock,
         };

@@ -1,5 +1,7 @@
 //! Claim and release: leases on what is due; due times.
 
+use std::sync::PoisonError;
+
 use rusqlite::{Connection, params};
 
 use super::books::{Books, Digest};
@@ -45,12 +47,12 @@ fn paused(books: &Books<'_>) -> Result<Vec<String>> {
     Ok(routes)
 }
 
-/// With some routes paused, those are passed over in the statement: they must not use up the limit of the others.
+/// With some routes paused, those are stepped over: they must not use up the limit of the others.
 fn due(books: &Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused: bool) -> Result<Vec<i64>> {
     let statement = match (ask.everything, some_paused) {
         (false, false) => sql::DUE,
         (true, false) => sql::ANY_DUE,
-        (false, true) => sql::DUE_UNPAUSED,
+        (false, true) => return due_unpaused(books, priority, limit as usize),
         (true, true) => sql::ANY_DUE_UNPAUSED,
     };
     let mut due = books.tx.prepare_cached(statement)?;
@@ -58,6 +60,57 @@ fn due(books: &Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused
         .query_map(params![priority as i64, books.now.0, limit], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(numbers)
+}
+
+/// Digests that a claim looks at in one direction while routes are paused: some milliseconds under the writer's lock.
+const STEPS: u32 = 10_000;
+
+/// Before everything.
+const START: (i64, i64) = (i64::MIN, 0);
+
+/// Where a claim of each priority goes on if so much waits for a resume that it can't look at all of it: (due time,
+/// number). `None`: it looks at all.
+#[derive(Default)]
+pub(crate) struct Steps([Option<(i64, i64)>; Priority::ALL.len()]);
+
+/// By due time, as long as no more is paused than one claim may step over. Else each claim goes on where the last one
+/// ended, round and round, and looks at what became due last, so that a paused route of any size holds up nobody.
+fn due_unpaused(books: &Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
+    let mut steps = books.shared.steps.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(cursor) = steps.0.get_mut(priority as usize) else { return Ok(vec![]) };
+    let mut found = Vec::new();
+    let last = step(books, sql::DUE_OR_PAUSED, priority, cursor.unwrap_or(START), limit, &mut found)?;
+    let all = cursor.is_none() && last.is_none();
+    *cursor = last;
+    if !all {
+        step(books, sql::LAST_DUE_OR_PAUSED, priority, START, limit, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// Looks at so many digests and takes those that may leave. Gives the last one if there may be more behind it.
+fn step(
+    books: &Books<'_>,
+    statement: &str,
+    priority: Priority,
+    (after, number): (i64, i64),
+    limit: usize,
+    found: &mut Vec<i64>,
+) -> Result<Option<(i64, i64)>> {
+    let mut due = books.tx.prepare_cached(statement)?;
+    let mut rows = due.query(params![priority as i64, books.now.0, after, number, STEPS])?;
+    let (mut seen, mut last) = (0, None);
+    while let Some(row) = rows.next()? {
+        let (no, due_at, paused): (i64, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        (seen, last) = (seen + 1, Some((due_at, no)));
+        if !paused && !found.contains(&no) {
+            if found.len() >= limit {
+                break;
+            }
+            found.push(no);
+        }
+    }
+    Ok(last.filter(|_| seen >= STEPS))
 }
 
 /// Freezes a digest for good. Of a window that holds more than a mail lists, the most urgent items go into a digest that

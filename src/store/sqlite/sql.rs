@@ -73,9 +73,14 @@ pub const DUE: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority 
 /// `run --until-idle`: windows whatever their time, retries when their wait is over.
 pub const ANY_DUE: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 AND (state = 0 OR due_at <= ?2) \
      ORDER BY due_at LIMIT ?3";
-pub const DUE_UNPAUSED: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
-     AND NOT EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route WHERE m.no = mailbox_no) \
-     ORDER BY due_at LIMIT ?3";
+/// While some routes are paused: what is due behind (?3, ?4), and whether its route is paused; the last that became due
+/// come first in the other one.
+pub const DUE_OR_PAUSED: &str = "SELECT no, due_at, EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route \
+     WHERE m.no = mailbox_no) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
+     AND (due_at, no) > (?3, ?4) ORDER BY due_at, no LIMIT ?5";
+pub const LAST_DUE_OR_PAUSED: &str = "SELECT no, due_at, EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route \
+     WHERE m.no = mailbox_no) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
+     AND (due_at, no) > (?3, ?4) ORDER BY due_at DESC, no DESC LIMIT ?5";
 pub const ANY_DUE_UNPAUSED: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 \
      AND (state = 0 OR due_at <= ?2) \
      AND NOT EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route WHERE m.no = mailbox_no) \
@@ -239,7 +244,8 @@ pub const HOT: &[&str] = &[
     DIGEST,
     WINDOW,
     DUE,
-    DUE_UNPAUSED,
+    DUE_OR_PAUSED,
+    LAST_DUE_OR_PAUSED,
     NEXT_DUE,
     NEXT_RETRY,
     ENDED,
