@@ -28,6 +28,7 @@ async fn slot(world: &Shared, offset_ms: u64) {
 }
 
 const DELIVERY: u64 = 0;
+const ACCOUNT: u64 = 2;
 const INTAKE: u64 = 4;
 const UPKEEP: u64 = 8;
 const OPERATOR: u64 = 12;
@@ -102,7 +103,7 @@ impl Delivery for FaultyStore {
     }
 
     async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
-        self.call("account", OPERATOR, self.inner.account(now, terms, sent_24h), |_, ()| {}).await
+        self.call("account", ACCOUNT, self.inner.account(now, terms, sent_24h), |_, ()| {}).await
     }
 
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {
@@ -343,8 +344,12 @@ impl Mailer for SimMailer {
         let (faults, throw) = (lock(&self.world).faults, dice.below(100));
         let throw = if faults { throw } else { 0 };
         let slow_ms = if dice.chance(10) && faults { dice.below(14_000) } else { dice.below(300) };
-        let record =
-            |sent: bool| lock(&self.world).calls.push(crate::world::Call { attempt: tag, sent, bounced: false });
+        let record = |sent: bool| {
+            let mut world = lock(&self.world);
+            let at = world.elapsed();
+            world.calls.push(crate::world::Call { at, attempt: tag, sent, bounced: false });
+            world.quota_holds();
+        };
         lock(&self.world).note(format!("call {}.{}: {throw} in {slow_ms} ms", tag.digest.number, tag.number));
         // Sent at once, though the reply may come too late or never.
         let sent = throw < 62 || (92..96).contains(&throw);
@@ -364,7 +369,14 @@ impl Mailer for SimMailer {
     }
 
     async fn account(&self) -> std::result::Result<Option<Account>, SendError> {
-        Ok(None)
+        let mut world = lock(&self.world);
+        if world.fault("account", 20) {
+            return Err(SendError::Retryable("simulated".into()));
+        }
+        // At the end the account grows, so that everything can come to its end.
+        let per_day = if world.faults { world.per_day } else { 1_000_000 };
+        let (per_second, sent_24h) = (crate::world::RATE, world.sent_24h());
+        Ok(Some(Account { per_second, per_day: Some(per_day), sent_24h, stopped: None }))
     }
 
     async fn probe(&self) -> Vec<Finding> {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use owlpost::account::{AccountWatch, Wanted};
 use owlpost::app::Parts;
 use owlpost::clock::{Clock, VirtualClock};
 use owlpost::config::{self, Config};
-use owlpost::deliver::{Deliver, Patience};
+use owlpost::deliver::{AccountGate, Deliver, Patience};
 use owlpost::ingest::{self, Bounds};
 use owlpost::model::{DigestState, Time};
 use owlpost::phase::Phase;
@@ -57,6 +58,8 @@ fn configuration(path: &Path) -> Config {
     let file = path.with_extension("toml");
     let text = format!(
         r#"
+        [mailer]
+        kind = "ses"
         [limits]
         max_listed = {MAX_LISTED}
         [delivery]
@@ -162,10 +165,20 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
         stop.clone(),
     );
     let all: Arc<dyn Store> = store.clone();
-    let deliver = Arc::new(Deliver {
-        quota: None,
+    let mailer = Arc::new(SimMailer { world: world.clone() });
+    let gate = AccountGate { pace: Arc::default(), ask: Arc::default() };
+    let watch_account = AccountWatch {
         store: all.clone(),
-        mailer: Arc::new(SimMailer { world: world.clone() }),
+        mailer: mailer.clone(),
+        clock: clock.clone(),
+        pace: gate.pace.clone(),
+        wanted: Wanted { per_second: None, per_day: None, burst: 1, urgent_reserve: 0.1 },
+    };
+    let account = watch_account.run(vitals.clone(), wake.clone(), gate.ask.clone(), stop.clone());
+    let deliver = Arc::new(Deliver {
+        quota: Some(gate),
+        store: all.clone(),
+        mailer,
         directory,
         renderer: Arc::new(owlpost::app::renderer(&config).unwrap_or_else(|e| panic!("{e}"))),
         policies: parts.policies.clone(),
@@ -190,6 +203,7 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
             biased;
             end = intake => panic!("intake ended: {end:?}"),
             end = delivery => panic!("delivery ended: {end:?}"),
+            end = account => panic!("the account loop ended: {end:?}"),
             end = upkeep => panic!("upkeep ended: {end:?}"),
             () = operate(world, &store, &clock, path) => {}
         }
@@ -213,6 +227,7 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
     tokio::select! {
         biased;
         () = to_the_end => {}
+        end = account => panic!("the account loop ended: {end:?}"),
         end = upkeep => panic!("upkeep ended: {end:?}"),
     }
 }

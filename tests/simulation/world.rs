@@ -25,13 +25,23 @@ pub struct Parcel {
 /// What the mail server knows of an attempt.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// Virtual time over all lives.
+    pub at: Duration,
     pub attempt: AttemptId,
     pub sent: bool,
     pub bounced: bool,
 }
 
+/// What the account may send, in recipients a second.
+pub const RATE: f64 = 2.0;
+
 pub struct World {
     pub seed: u64,
+    /// What it may send in 24 hours, and what another application sends of that.
+    pub per_day: u64,
+    pub external: u64,
+    /// How often the worker's clock has stepped: each step may admit a call early.
+    pub steps: u64,
     pub facts: Vec<Fact>,
     pub parcels: Vec<Parcel>,
     pub calls: Vec<Call>,
@@ -73,6 +83,9 @@ pub fn new(seed: u64, verbose: bool) -> Shared {
         .collect();
     Arc::new(Mutex::new(World {
         seed,
+        per_day: 10 + Dice::new(seed, "per day").below(60),
+        external: Dice::new(seed, "external").below(8),
+        steps: 0,
         facts,
         parcels,
         calls: Vec::new(),
@@ -134,7 +147,28 @@ impl World {
         let step_s = self.dice("clock").below(4 * HOUR_S as u64) as i64 - 2 * HOUR_S;
         let off_s = (self.off_us.load(Ordering::Relaxed) / 1_000_000 + step_s).clamp(-6 * HOUR_S, 24 * HOUR_S);
         self.off_us.store(off_s * 1_000_000, Ordering::Relaxed);
+        self.steps += 1;
         self.note(format!("the clock steps by {step_s} s and is off by {off_s} s"));
+    }
+
+    /// What all who use the account sent in the last 24 hours.
+    pub fn sent_24h(&self) -> u64 {
+        let since = self.elapsed().saturating_sub(Duration::from_secs(86_400));
+        self.external + self.calls.iter().filter(|c| c.sent && c.at >= since).count() as u64
+    }
+
+    /// The quota is the account's: no window of any length sees more calls than it admits, no day more mails.
+    pub fn quota_holds(&self) {
+        let now = self.elapsed();
+        for length in [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(60)] {
+            let calls = self.calls.iter().rev().take_while(|c| c.at + length >= now).count() as f64;
+            let admitted = 1.0 + RATE * (length + owlpost::quota::SLOT).as_secs_f64() + self.steps as f64;
+            assert!(calls <= admitted, "{calls} calls in {length:?}, at most {admitted}");
+        }
+        if self.faults && self.steps == 0 {
+            let sent = self.sent_24h();
+            assert!(sent <= self.per_day, "{sent} mails in 24 hours, at most {}", self.per_day);
+        }
     }
 
     pub fn note(&mut self, what: impl Into<String>) {

@@ -179,7 +179,7 @@ fn many_paused_digests_hold_up_no_other() {
         }
         w.pass(MINUTE);
         w.accept_entries(vec![news("new").to(["kim"]).entry(&w.role)]);
-        let mut leave = |w: &mut World| {
+        let leave = |w: &mut World| {
             let (now, ask) = (w.now, w.ask());
             let leased = w.call(async |s| s.claim(now, &ask).await).unwrap();
             leased.into_iter().map(|l| l.recipient).collect::<Vec<_>>()

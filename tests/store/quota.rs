@@ -128,7 +128,8 @@ fn others_who_send_from_the_account_are_counted_and_counted_anew() {
     for mut w in worlds(Setup::default()) {
         w.account(per_day(10), Some(9));
         due(&mut w, 0..4);
-        let mail = w.begun(&w.claim_up_to(4).remove(0).clone());
+        let leased = w.claim_up_to(4).remove(0);
+        let mail = w.begun(&leased);
         w.accepted(&mail);
         assert!(w.claim_all().is_empty(), "nine of others and one of ours");
         // The account counts ours as well: still nine of others.
