@@ -106,6 +106,8 @@ fn a_full_disk_acknowledges_nothing_and_goes_on_when_there_is_room() {
     assert_eq!(get(&address, "/livez").unwrap().0, 200);
     fs::remove_file(mount.0.join("filler")).unwrap();
     until("an acknowledgement", || post(&address, &[event("late", 10)]).then_some(()));
+    until("the way back in the log", || worker.log().contains("the store is back").then_some(()));
+    assert_eq!(worker.log().matches("the store took no batch").count(), 1, "once: {}", worker.log());
     worker.kill();
     let conn = Connection::open(mount.0.join("owlpost.db")).unwrap();
     let kept: i64 = conn.query_row("SELECT count(*) FROM event", [], |row| row.get(0)).unwrap();

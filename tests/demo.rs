@@ -85,6 +85,12 @@ fn the_demo_ends_with_a_ledger_that_balances_and_mails_that_can_be_read() {
         mails += usize::from(file.ends_with(".eml"));
     }
     assert_eq!(mails as u64, status["mails"]["sent"].as_u64().unwrap());
+    // What is worth a look leads to the mail, where there is one.
+    for (name, has_mail) in [("kim-writers", true), ("zoe-editors", true), ("sync-000", true), ("kim-auditors", false)]
+    {
+        assert_eq!(page.contains(&format!("\">{name}</a></dt>")), has_mail, "{name}");
+        assert_eq!(page.contains(&format!("<dt>{name}</dt>")), !has_mail, "{name}");
+    }
     assert!(!page.contains("<script"));
 }
 

@@ -55,6 +55,13 @@ fn the_route_is_the_built_in_one() {
 }
 
 #[test]
+fn the_line_to_change_is_in_the_demos_people() {
+    let line = README.split("change the line `").nth(1).unwrap().split('`').next().unwrap();
+    let people = include_str!("../src/cli/demo/people.toml");
+    assert_eq!(people.lines().filter(|l| *l == line).count(), 1, "{line}");
+}
+
+#[test]
 fn every_file_that_is_named_is_there_and_every_command_too() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for target in README.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {

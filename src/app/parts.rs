@@ -141,9 +141,6 @@ fn directory(config: &Config) -> Result<Arc<dyn Directory>, AppError> {
             DirectoryKind::File => {
                 let path = section.path.clone().unwrap_or_default();
                 let made = FileDirectory::open(path).map_err(|e| AppError::Config(format!("directory {n}: {e}")))?;
-                for problem in made.problems() {
-                    tracing::warn!(directory = n, problem, "a value of the directory's file was left out");
-                }
                 parts.push(Arc::new(made));
             }
             DirectoryKind::Zms => {

@@ -17,6 +17,8 @@ pub struct Index {
     /// One sentence under the title; may be empty.
     pub lead: String,
     pub ledger: LedgerCounts,
+    /// Inputs that became no item: they stand beside the ledger.
+    pub refused_inputs: u64,
     /// What is worth a look.
     pub notes: Vec<Note>,
     pub rows: Vec<Row>,
@@ -27,6 +29,8 @@ pub struct Index {
 pub struct Note {
     pub name: String,
     pub text: String,
+    /// Path from the page to the mail that tells of it, if one does.
+    pub mail: Option<String>,
 }
 
 /// The ledger (`status --json`): `items` is the sum of the others.
@@ -54,6 +58,8 @@ pub struct Row {
     /// Paths from the page to the files, with `/`; `None`: no such file.
     pub html: Option<String>,
     pub eml: Option<String>,
+    /// Length of the HTML, by which its frame gets a height.
+    pub html_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -72,14 +78,17 @@ struct CountView {
     n: u64,
     name: &'static str,
     tone: &'static str,
-    /// A part of the bar: all but the sum, if there are any.
+    /// A part of the bar: what the sum is made of, if there are any.
     part: bool,
+    /// Not a count of items.
+    apart: bool,
 }
 
 #[derive(Serialize)]
 struct NoteView {
     name: String,
     text: String,
+    mail: String,
 }
 
 #[derive(Serialize)]
@@ -98,6 +107,7 @@ struct RowView {
     sent_at: String,
     html: String,
     eml: String,
+    height_px: u64,
 }
 
 /// The page as HTML. Rows stand in the order given, those of one person that follow each other under their name; each
@@ -116,7 +126,9 @@ pub fn index_page(index: &Index) -> Result<String, String> {
         name,
         tone: if n == 0 { "none" } else { tone },
         part: n > 0 && name != "items",
+        apart: false,
     };
+    let refused = if index.refused_inputs == 1 { "refused input" } else { "refused inputs" };
     let counts = vec![
         count(l.items, "items", ""),
         count(l.delivered, "delivered", "good"),
@@ -125,6 +137,7 @@ pub fn index_page(index: &Index) -> Result<String, String> {
         count(l.dead, "dead", "bad"),
         count(l.pending, "pending", "warn"),
         count(l.in_doubt, "in doubt", "warn"),
+        CountView { part: false, apart: true, ..count(index.refused_inputs, refused, "bad") },
     ];
     let sum = l.pending + l.in_doubt + l.delivered + l.withdrawn + l.suppressed + l.dead;
     let all = text::counted(index.rows.len() as u64, "mail", "mails");
@@ -143,7 +156,11 @@ pub fn index_page(index: &Index) -> Result<String, String> {
         notes: index
             .notes
             .iter()
-            .map(|n| NoteView { name: text::name(&n.name, 256), text: text::prose(&n.text, 1_000) })
+            .map(|n| NoteView {
+                name: text::name(&n.name, 256),
+                text: text::prose(&n.text, 1_000),
+                mail: n.mail.as_deref().map(href).unwrap_or_default(),
+            })
             .collect(),
         mails_title: if index.rows.len() > ROWS_MAX { format!("{all}, the first {ROWS_MAX}") } else { all },
         people: people(&index.rows, &utc),
@@ -172,9 +189,16 @@ fn people(rows: &[Row], zone: &Zone) -> Vec<PersonView> {
             sent_at: zone.moment(row.sent_at),
             html: row.html.as_deref().map(href).unwrap_or_default(),
             eml: row.eml.as_deref().map(href).unwrap_or_default(),
+            height_px: frame_px(row.html_bytes),
         });
     }
     people
+}
+
+/// About as high as the mail: without scripts nobody can ask it. Measured on the built-in templates; what does not fit is
+/// scrolled to.
+fn frame_px(html_bytes: u64) -> u64 {
+    (html_bytes * 10 / 62).saturating_sub(170).clamp(400, 860)
 }
 
 /// A relative path as a link. The `./` keeps a name with a colon from reading as a scheme.
@@ -191,7 +215,11 @@ mod tests {
         Index {
             title: "A day".into(),
             ledger: LedgerCounts { items: 3, delivered: 2, withdrawn: 1, ..LedgerCounts::default() },
-            notes: vec![Note { name: "e-1".into(), text: "<b>one</b> duplicate".into() }],
+            refused_inputs: 1,
+            notes: vec![
+                Note { name: "e-1".into(), text: "<b>one</b> duplicate".into(), mail: Some("out/m.html".into()) },
+                Note { name: "e-2".into(), text: "none".into(), mail: None },
+            ],
             rows: vec![Row {
                 recipient: "user.alice".into(),
                 address: "alice@example.com".into(),
@@ -202,6 +230,7 @@ mod tests {
                 sent_at: Time(0),
                 html: Some("out/javascript:alert(1).html".into()),
                 eml: None,
+                html_bytes: 4_000,
             }],
             ..Index::default()
         }
@@ -226,6 +255,22 @@ mod tests {
         assert_eq!(html.matches("<details>").count(), 3);
         // A mail is a stranger's text: it runs nothing and leads nowhere from in here.
         assert_eq!(html.matches("<iframe ").count(), html.matches(" sandbox>").count());
+    }
+
+    #[test]
+    fn a_note_leads_to_its_mail_and_says_what_tells_more() {
+        let html = index_page(&page()).unwrap();
+        assert!(html.contains("<a href=\"./out/m.html\">e-1</a>") && html.contains("<dt>e-2</dt>"), "{html}");
+        assert!(html.contains("owlpost why NAME"));
+        assert!(html.contains("<b>1</b><span>refused input</span>"));
+    }
+
+    #[test]
+    fn a_frame_is_about_as_high_as_its_mail() {
+        let heights = [0, 4_000, 6_000, 12_000, u64::MAX / 10].map(frame_px);
+        assert!(heights.is_sorted() && (heights[0], heights[4]) == (400, 860), "{heights:?}");
+        let html = index_page(&page()).unwrap();
+        assert!(html.contains(&format!("style=\"height:{}px\"", heights[1])));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub struct Mail {
     began_at: String,
     /// Names of its files in the outbox, without their ending.
     pub file: String,
+    pub html_bytes: u64,
 }
 
 impl Books {
@@ -75,6 +76,13 @@ impl Books {
         let mut counts: Vec<_> = counts.into_iter().filter(|(reason, _)| !reason.is_empty()).collect();
         counts.sort_by_key(|(reason, n)| (std::cmp::Reverse(*n), *reason));
         counts.iter().map(|(reason, n)| format!("{n} {reason}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The mail that told somebody of an event.
+    pub fn mail_of(&self, id: &str, recipient: &str) -> Option<&Mail> {
+        let told = |r: &&LedgerRow| r.id == id && r.recipient == recipient && r.state == "delivered";
+        let digest = self.ledger.iter().find(told)?.digest.as_deref()?;
+        self.mails.iter().find(|mail| mail.digest == digest)
     }
 
     pub fn has(&self, id: &str, recipient: &str, route: &str, state: &str) -> bool {
@@ -130,6 +138,7 @@ fn mails(ledger: &[LedgerRow], folder: &Folder) -> Result<Vec<Mail>, Failure> {
             sent_at: row.settled_at.as_deref().and_then(Time::parse).unwrap_or_default(),
             began_at: row.accepted_at.clone(),
             file: file.clone(),
+            html_bytes: html.len() as u64,
         };
         mails.insert(digest, mail);
     }

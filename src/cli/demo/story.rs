@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::books::Books;
+use super::books::{Books, Mail};
 use super::folder::Folder;
 use super::ses::Record;
 use crate::cli::Failure;
@@ -208,9 +208,27 @@ fn notes(books: &Books) -> Vec<(&'static str, &'static str)> {
     all.into_iter().filter(|(is, _)| *is).map(|(_, note)| note).collect()
 }
 
+/// Which mail shows what a note says: of this event, to this person. What never left has none.
+fn shown_by(note: &str) -> Option<(&'static str, &'static str)> {
+    Some(match note {
+        "kim-writers" => ("kim-writers-decided", "user.alice"),
+        "zoe-editors" => ("zoe-editors-decided", "user.zoe"),
+        "alice-uploaders" => ("alice-uploaders", "user.lee"),
+        "sync-000" => ("sync-000", "user.bob"),
+        "backup-1" => ("backup-2", "user.bob"),
+        _ => return None,
+    })
+}
+
 /// The page over the mails.
 pub fn index(books: &Books) -> Index {
     let l = &books.status.ledger;
+    let page = |mail: &Mail| format!("outbox/{}.html", mail.file);
+    let note = |(id, text): (&str, &str)| Note {
+        name: id.to_owned(),
+        text: text.to_owned(),
+        mail: shown_by(id).and_then(|(event, who)| books.mail_of(event, who)).map(page),
+    };
     Index {
         title: "A day at the owl post".into(),
         lead:
@@ -226,7 +244,8 @@ pub fn index(books: &Books) -> Index {
             suppressed: l.suppressed,
             dead: l.dead,
         },
-        notes: notes(books).into_iter().map(|(id, note)| Note { name: id.to_owned(), text: note.to_owned() }).collect(),
+        refused_inputs: books.status.dead_letters,
+        notes: notes(books).into_iter().map(note).collect(),
         rows: books
             .mails
             .iter()
@@ -238,7 +257,8 @@ pub fn index(books: &Books) -> Index {
                 digest: mail.digest.clone(),
                 route: mail.route.clone(),
                 sent_at: mail.sent_at,
-                html: Some(format!("outbox/{}.html", mail.file)),
+                html: Some(page(mail)),
+                html_bytes: mail.html_bytes,
                 eml: Some(format!("outbox/{}.eml", mail.file)),
             })
             .collect(),
