@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) policy: Arc<dyn Policy>,
     /// Where the purge goes on; a walk starts anew after a restart.
     pub(crate) purge_cursor: Mutex<purge::Cursor>,
+    /// Where claims go on while much is paused.
+    pub(crate) steps: Mutex<claim::Steps>,
 }
 
 /// Older SQLite can corrupt a file when a WAL is reset (sqlite.org/wal.html, fixed in 3.51.3).
@@ -118,6 +120,7 @@ impl Sqlite {
                 limits: settings.limits,
                 policy: settings.policy,
                 purge_cursor: Mutex::default(),
+                steps: Mutex::default(),
             }),
             lock,
         };

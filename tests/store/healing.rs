@@ -161,3 +161,32 @@ fn an_answer_that_cannot_be_taken_holds_up_no_other() {
         assert!(next.is_some_and(|at| at > now), "nobody is woken for it at once");
     }
 }
+
+/// A paused route of any size holds up no other: what became due last leaves at once, what is hidden among the paused
+/// ones after a few looks, each of which is bounded.
+#[test]
+fn many_paused_digests_hold_up_no_other() {
+    for mut w in worlds(Setup::default()) {
+        w.accept_all(vec![news("paused").by(["ask"]), news("hidden").to(["bob"])]);
+        w.act(Command::Pause { route: Some("ask".into()) });
+        // As many again and again as one claim steps over, before and behind the hidden one.
+        for (first, due_at) in [(100_000, "due_at - 1"), (200_000, "due_at + 1")] {
+            w.bench.run(&format!(
+                "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 24999) \
+                 INSERT INTO digest SELECT {first} + i, mailbox_no, 4, priority, {due_at}, 1, first_at, last_at, NULL, 0, \
+                 NULL, 0, 0, NULL, opened_at, NULL FROM n, digest WHERE no = 1"
+            ));
+        }
+        w.pass(MINUTE);
+        w.accept_entries(vec![news("new").to(["kim"]).entry(&w.role)]);
+        let leave = |w: &mut World| {
+            let (now, ask) = (w.now, w.ask());
+            let leased = w.call(async |s| s.claim(now, &ask).await).unwrap();
+            leased.into_iter().map(|l| l.recipient).collect::<Vec<_>>()
+        };
+        assert_eq!(leave(&mut w), ["kim"]);
+        let later: Vec<String> = (0..10).flat_map(|_| leave(&mut w)).collect();
+        assert_eq!(later, ["bob"]);
+        assert!(leave(&mut w).is_empty());
+    }
+}

@@ -1,5 +1,7 @@
 //! Claim and release: leases on what is due; due times.
 
+use std::sync::PoisonError;
+
 use rusqlite::{Connection, params};
 
 use super::books::{Books, Digest};
@@ -43,12 +45,12 @@ fn paused(books: &Books<'_>) -> Result<Vec<String>> {
     Ok(routes)
 }
 
-/// With some routes paused, those are passed over in the statement: they must not use up the limit of the others.
+/// With some routes paused, those are stepped over: they must not use up the limit of the others.
 fn due(books: &Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused: bool) -> Result<Vec<i64>> {
     let statement = match (ask.everything, some_paused) {
         (false, false) => sql::DUE,
         (true, false) => sql::ANY_DUE,
-        (false, true) => sql::DUE_UNPAUSED,
+        (false, true) => return due_unpaused(books, priority, limit as usize),
         (true, true) => sql::ANY_DUE_UNPAUSED,
     };
     let mut due = books.tx.prepare_cached(statement)?;
@@ -56,6 +58,65 @@ fn due(books: &Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused
         .query_map(params![priority as i64, books.now.0, limit], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(numbers)
+}
+
+/// Digests that a claim looks at in one direction while routes are paused: some milliseconds under the writer's lock.
+const STEPS: u32 = 5_000;
+
+/// Where a claim of each priority goes on if so much waits for a resume that it can't look at all of it: (due time,
+/// number). `None`: from the start.
+#[derive(Default)]
+pub(crate) struct Steps([Option<(i64, i64)>; Priority::ALL.len()]);
+
+/// By due time, as long as no more is paused than one claim may step over. Else each claim goes on where the last one
+/// ended, round and round, and looks at what became due last, so that a paused route of any size holds up nobody.
+fn due_unpaused(books: &Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
+    let mut steps = books.shared.steps.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(cursor) = steps.0.get_mut(priority as usize) else { return Ok(vec![]) };
+    let (of, now) = (priority as i64, books.now.0);
+    let from = cursor.filter(|(due_at, _)| *due_at <= now);
+    let mut look = Look { limit, found: Vec::new(), seen: 0, last: from };
+    let mut more = true;
+    if let Some((due_at, no)) = from {
+        more = look.step(books, sql::DUE_AT, params![of, due_at, no, STEPS])?;
+    }
+    if more {
+        let after = from.map_or(i64::MIN, |(due_at, _)| due_at);
+        more = look.step(books, sql::DUE_AFTER, params![of, after, now, STEPS - look.seen])?;
+    }
+    let bounded = from.is_some() || look.seen >= STEPS;
+    *cursor = look.last.filter(|_| bounded && !(more && look.seen < STEPS));
+    if bounded {
+        look.step(books, sql::LAST_DUE, params![of, now, STEPS])?;
+    }
+    Ok(look.found)
+}
+
+struct Look {
+    limit: usize,
+    found: Vec<i64>,
+    seen: u32,
+    /// (due time, number) of the last one that was looked at.
+    last: Option<(i64, i64)>,
+}
+
+impl Look {
+    /// Takes what may leave of the statement's digests. `false`: there is no room for more.
+    fn step(&mut self, books: &Books<'_>, statement: &str, of: impl rusqlite::Params) -> Result<bool> {
+        let mut due = books.tx.prepare_cached(statement)?;
+        let mut rows = due.query(of)?;
+        while let Some(row) = rows.next()? {
+            let (no, due_at, paused): (i64, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if !paused && !self.found.contains(&no) {
+                if self.found.len() >= self.limit {
+                    return Ok(false);
+                }
+                self.found.push(no);
+            }
+            (self.seen, self.last) = (self.seen + 1, Some((due_at, no)));
+        }
+        Ok(true)
+    }
 }
 
 /// Freezes a digest for good. Of a window that holds more than a mail lists, the most urgent items go into a digest that
