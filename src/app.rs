@@ -117,6 +117,9 @@ impl Worker {
             address: None,
             until_idle,
         };
+        // Before anything is taken or claimed: a worker that can't answer must not begin.
+        let listener = Listener::bind(&config.http.listen).await.map_err(|e| AppError::Failed(e.to_string()))?;
+        worker.address = Some(listener.address());
         let wake = Arc::new(Notify::new());
         let mut events = axum::Router::new();
         if role != Role::Deliver {
@@ -125,8 +128,6 @@ impl Worker {
         if role != Role::Intake {
             worker.start_delivery(config, mailer, renderer, &wake, phases);
         }
-        let listener = Listener::bind(&config.http.listen).await.map_err(|e| AppError::Failed(e.to_string()))?;
-        worker.address = Some(listener.address());
         let (app, stop) = (http::router(worker.vitals.clone(), recorder.clone(), events), worker.stops[2].clone());
         let drain = worker.drain;
         worker.groups[2].spawn(async move {

@@ -122,7 +122,7 @@ fn a_read_only_data_folder_is_named_at_the_start() {
     mount.read_only();
     config(folder.path(), HTTP, "data/owlpost.db", "");
     let log = Worker::start(folder.path(), RUN).ends_with(1);
-    assert!(log.contains("data/owlpost.db.lock") && log.contains("writable"), "{log}");
+    assert!(log.contains("data/owlpost.db") && log.contains("writable"), "{log}");
 }
 
 /// A store that a worker made, with one event in it.
@@ -189,11 +189,15 @@ fn a_port_in_use_is_named() {
     let folder = folder();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    config(folder.path(), HTTP, "owlpost.db", "");
+    config(folder.path(), FILE, "owlpost.db", "");
+    fs::write(folder.path().join("in.ndjson"), event("first", 10)).unwrap();
     let mut command = owlpost(folder.path());
     command.arg("run").args(RUN).env("OWLPOST__HTTP__LISTEN", &address);
     let log = Worker::spawn(folder.path(), command).ends_with(1);
     assert!(log.contains(&address) && log.contains("another program listens there"), "{log}");
+    let conn = Connection::open(folder.path().join("owlpost.db")).unwrap();
+    let kept: i64 = conn.query_row("SELECT count(*) FROM event", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 0, "nothing was begun");
 }
 
 #[test]

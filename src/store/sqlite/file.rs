@@ -28,11 +28,12 @@ pub(super) fn make_folder(path: &Path) -> Result<()> {
 /// One name for a store, whatever path leads to it: the lock stands beside the file, so two names would be two locks. A
 /// new file is made at once, since a link to nothing has no other name yet.
 pub(super) fn real_path(path: &Path) -> Result<PathBuf> {
-    let why = |e: std::io::Error| StoreError::Unusable(format!("{}: cannot open the store: {e}", path.display()));
+    let unusable = |what: &str| StoreError::Unusable(format!("{}: cannot open the store: {what}", path.display()));
     if !path.exists() {
-        OpenOptions::new().create(true).append(true).open(path).map_err(why)?;
+        let made = OpenOptions::new().create(true).append(true).open(path);
+        made.map_err(|e| unusable(&format!("{e}; its folder must be writable")))?;
     }
-    path.canonicalize().map_err(why)
+    path.canonicalize().map_err(|e| unusable(&e.to_string()))
 }
 
 /// A lock beside the file, not on it: SQLite's own locks come and go with transactions.
