@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use owlpost::app::Parts;
@@ -9,7 +10,7 @@ use owlpost::clock::{Clock, VirtualClock};
 use owlpost::config::{self, Config};
 use owlpost::deliver::{Deliver, Patience};
 use owlpost::ingest::{self, Bounds};
-use owlpost::model::DigestState;
+use owlpost::model::{DigestState, Time};
 use owlpost::phase::Phase;
 use owlpost::store::sqlite::{Opening, Sqlite};
 use owlpost::store::{Command, Desk, Intake, Store, Upkeep as _};
@@ -104,6 +105,18 @@ fn configuration(path: &Path) -> Config {
     config::load(&[file], std::iter::empty()).unwrap_or_else(|p| panic!("{p:?}"))
 }
 
+/// The store's clock, which somebody sets forward or back at any moment; what waits on the runtime does not notice.
+struct SteppingClock {
+    right: VirtualClock,
+    off_us: Arc<AtomicI64>,
+}
+
+impl Clock for SteppingClock {
+    fn now(&self) -> Time {
+        Time(self.right.now().0 + self.off_us.load(Ordering::Relaxed))
+    }
+}
+
 /// One life of the worker. The last one has no faults and runs until nothing is left; the others end anywhere.
 fn live(world: &Shared, path: &Path, last: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -112,7 +125,8 @@ fn live(world: &Shared, path: &Path, last: bool) {
         lock(world).start_life();
         lock(world).note(if last { "last life" } else { "life" });
         let start = World::start_time().plus(lock(world).lived);
-        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(start));
+        let off_us = lock(world).off_us.clone();
+        let clock: Arc<dyn Clock> = Arc::new(SteppingClock { right: VirtualClock::starting_at(start), off_us });
         let worker = work(world, path, clock, last);
         if last {
             let bound = Duration::from_secs(14 * 86_400);
@@ -216,6 +230,9 @@ async fn operate(world: &Shared, store: &FaultyStore, clock: &Arc<dyn Clock>, pa
     loop {
         let wait = lock(world).dice("operator").below(240) + 1;
         tokio::time::sleep(Duration::from_secs(wait)).await;
+        if lock(world).fault("clock", 3) {
+            lock(world).clock_steps();
+        }
         let throw = lock(world).dice("operator").below(100);
         match throw {
             0..=9 => {

@@ -1,6 +1,7 @@
 //! What is true whatever owlpost believes: the mail server's record, who is in the role, what was handed out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -48,6 +49,10 @@ pub struct World {
     pub states: BTreeMap<ItemKey, i64>,
     /// Attempts whose answer the store has taken as accepted.
     pub known_sent: BTreeSet<(i64, u32)>,
+    /// Attempts of the batch of answers that was just taken.
+    pub just_learned: BTreeSet<(i64, u32)>,
+    /// How far the worker's clock is off, in microseconds.
+    pub off_us: Arc<AtomicI64>,
     pub faults: bool,
     pub trace: Vec<String>,
     pub verbose: bool,
@@ -79,6 +84,8 @@ pub fn new(seed: u64, verbose: bool) -> Shared {
         replays: BTreeMap::new(),
         states: BTreeMap::new(),
         known_sent: BTreeSet::new(),
+        just_learned: BTreeSet::new(),
+        off_us: Arc::default(),
         faults: true,
         trace: Vec::new(),
         verbose,
@@ -119,6 +126,15 @@ impl World {
 
     pub fn start_time() -> Time {
         Time((BASE_S + 600) * 1_000_000)
+    }
+
+    /// The worker's clock steps, forward or back, by up to two hours; never so far that events seem to come from afar.
+    pub fn clock_steps(&mut self) {
+        const HOUR_S: i64 = 3_600;
+        let step_s = self.dice("clock").below(4 * HOUR_S as u64) as i64 - 2 * HOUR_S;
+        let off_s = (self.off_us.load(Ordering::Relaxed) / 1_000_000 + step_s).clamp(-6 * HOUR_S, 24 * HOUR_S);
+        self.off_us.store(off_s * 1_000_000, Ordering::Relaxed);
+        self.note(format!("the clock steps by {step_s} s and is off by {off_s} s"));
     }
 
     pub fn note(&mut self, what: impl Into<String>) {
