@@ -63,13 +63,10 @@ fn due(books: &Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused
 }
 
 /// Digests that a claim looks at in one direction while routes are paused: some milliseconds under the writer's lock.
-const STEPS: u32 = 10_000;
-
-/// Before everything.
-const START: (i64, i64) = (i64::MIN, 0);
+const STEPS: u32 = 5_000;
 
 /// Where a claim of each priority goes on if so much waits for a resume that it can't look at all of it: (due time,
-/// number). `None`: it looks at all.
+/// number). `None`: from the start.
 #[derive(Default)]
 pub(crate) struct Steps([Option<(i64, i64)>; Priority::ALL.len()]);
 
@@ -78,39 +75,50 @@ pub(crate) struct Steps([Option<(i64, i64)>; Priority::ALL.len()]);
 fn due_unpaused(books: &Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
     let mut steps = books.shared.steps.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cursor) = steps.0.get_mut(priority as usize) else { return Ok(vec![]) };
-    let mut found = Vec::new();
-    let last = step(books, sql::DUE_OR_PAUSED, priority, cursor.unwrap_or(START), limit, &mut found)?;
-    let all = cursor.is_none() && last.is_none();
-    *cursor = last;
-    if !all {
-        step(books, sql::LAST_DUE_OR_PAUSED, priority, START, limit, &mut found)?;
+    let (of, now) = (priority as i64, books.now.0);
+    let from = cursor.filter(|(due_at, _)| *due_at <= now);
+    let mut look = Look { limit, found: Vec::new(), seen: 0, last: from };
+    let mut more = true;
+    if let Some((due_at, no)) = from {
+        more = look.step(books, sql::DUE_AT, params![of, due_at, no, STEPS])?;
     }
-    Ok(found)
+    if more {
+        let after = from.map_or(i64::MIN, |(due_at, _)| due_at);
+        more = look.step(books, sql::DUE_AFTER, params![of, after, now, STEPS - look.seen])?;
+    }
+    let bounded = from.is_some() || look.seen >= STEPS;
+    *cursor = look.last.filter(|_| bounded && !(more && look.seen < STEPS));
+    if bounded {
+        look.step(books, sql::LAST_DUE, params![of, now, STEPS])?;
+    }
+    Ok(look.found)
 }
 
-/// Looks at so many digests and takes those that may leave. Gives the last one if there may be more behind it.
-fn step(
-    books: &Books<'_>,
-    statement: &str,
-    priority: Priority,
-    (after, number): (i64, i64),
+struct Look {
     limit: usize,
-    found: &mut Vec<i64>,
-) -> Result<Option<(i64, i64)>> {
-    let mut due = books.tx.prepare_cached(statement)?;
-    let mut rows = due.query(params![priority as i64, books.now.0, after, number, STEPS])?;
-    let (mut seen, mut last) = (0, None);
-    while let Some(row) = rows.next()? {
-        let (no, due_at, paused): (i64, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        (seen, last) = (seen + 1, Some((due_at, no)));
-        if !paused && !found.contains(&no) {
-            if found.len() >= limit {
-                break;
+    found: Vec<i64>,
+    seen: u32,
+    /// (due time, number) of the last one that was looked at.
+    last: Option<(i64, i64)>,
+}
+
+impl Look {
+    /// Takes what may leave of the statement's digests. `false`: there is no room for more.
+    fn step(&mut self, books: &Books<'_>, statement: &str, of: impl rusqlite::Params) -> Result<bool> {
+        let mut due = books.tx.prepare_cached(statement)?;
+        let mut rows = due.query(of)?;
+        while let Some(row) = rows.next()? {
+            let (no, due_at, paused): (i64, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if !paused && !self.found.contains(&no) {
+                if self.found.len() >= self.limit {
+                    return Ok(false);
+                }
+                self.found.push(no);
             }
-            found.push(no);
+            (self.seen, self.last) = (self.seen + 1, Some((due_at, no)));
         }
+        Ok(true)
     }
-    Ok(last.filter(|_| seen >= STEPS))
 }
 
 /// Freezes a digest for good. Of a window that holds more than a mail lists, the most urgent items go into a digest that

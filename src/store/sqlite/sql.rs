@@ -73,14 +73,20 @@ pub const DUE: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority 
 /// `run --until-idle`: windows whatever their time, retries when their wait is over.
 pub const ANY_DUE: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 AND (state = 0 OR due_at <= ?2) \
      ORDER BY due_at LIMIT ?3";
-/// While some routes are paused: what is due behind (?3, ?4), and whether its route is paused; the last that became due
-/// come first in the other one.
-pub const DUE_OR_PAUSED: &str = "SELECT no, due_at, EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route \
-     WHERE m.no = mailbox_no) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
-     AND (due_at, no) > (?3, ?4) ORDER BY due_at, no LIMIT ?5";
-pub const LAST_DUE_OR_PAUSED: &str = "SELECT no, due_at, EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route \
-     WHERE m.no = mailbox_no) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
-     AND (due_at, no) > (?3, ?4) ORDER BY due_at DESC, no DESC LIMIT ?5";
+/// While some routes are paused: what is due, and whether its route is paused. With one due time a walk goes on by number
+/// (a comparison of pairs would read all of that time again), then by due time; or it goes back from what became due last.
+macro_rules! due_or_paused {
+    ($which:literal) => {
+        concat!(
+            "SELECT no, due_at, EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route WHERE m.no = mailbox_no) \
+             FROM digest WHERE state IN (0, 4) AND priority = ?1 AND ",
+            $which
+        )
+    };
+}
+pub const DUE_AT: &str = due_or_paused!("due_at = ?2 AND no > ?3 ORDER BY no LIMIT ?4");
+pub const DUE_AFTER: &str = due_or_paused!("due_at > ?2 AND due_at <= ?3 ORDER BY due_at, no LIMIT ?4");
+pub const LAST_DUE: &str = due_or_paused!("due_at <= ?2 ORDER BY due_at DESC, no DESC LIMIT ?3");
 pub const ANY_DUE_UNPAUSED: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 \
      AND (state = 0 OR due_at <= ?2) \
      AND NOT EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route WHERE m.no = mailbox_no) \
@@ -244,8 +250,9 @@ pub const HOT: &[&str] = &[
     DIGEST,
     WINDOW,
     DUE,
-    DUE_OR_PAUSED,
-    LAST_DUE_OR_PAUSED,
+    DUE_AT,
+    DUE_AFTER,
+    LAST_DUE,
     NEXT_DUE,
     NEXT_RETRY,
     ENDED,
