@@ -71,6 +71,10 @@ impl Default for Settings {
 /// Below it, a mail could not even list its items in short form.
 pub const MAIL_BYTES_MIN: usize = 40_000;
 
+/// What an item takes in its shortest form, with the longest of names made of the worst characters and its share of the
+/// frame (a test tries): a mail of [`MAIL_BYTES_MIN`] or more names each of `mail_bytes / LISTED_BYTES_MAX` items.
+pub const LISTED_BYTES_MAX: usize = 2_000;
+
 /// Headers and MIME parts around the two bodies; a long subject in base64 included.
 const ENVELOPE_BYTES: usize = 3_000;
 
