@@ -116,7 +116,7 @@ pub(super) fn refuse(books: &mut Books<'_>, refused: &Refused) -> Result<Receipt
         headers,
         refused.body,
     ])?;
-    Ok(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone() })
+    Ok(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone(), at: None })
 }
 
 /// Looks the key up by writing it (`dedupe`): "seen" and "stored" cannot disagree.
