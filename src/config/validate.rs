@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::tree::Node;
 use super::{Allowance, Config, MailerKind, Problem, SourceKind};
-use crate::render::{LISTED_BYTES_MAX, MAIL_BYTES_MIN};
+use crate::render::{LISTED_BYTES, MAIL_BYTES_MIN};
 use crate::span::Span;
 
 mod directory;
@@ -226,11 +226,11 @@ impl Check<'_> {
                 &["limits", "mail_bytes"],
                 format!("must be at least {MAIL_BYTES_MIN}: a mail's frame needs room"),
             );
-        } else if u64::from(limits.max_listed) > limits.mail_bytes / LISTED_BYTES_MAX as u64 {
-            let most = limits.mail_bytes / LISTED_BYTES_MAX as u64;
+        } else if u64::from(limits.max_listed) > limits.mail_bytes / LISTED_BYTES as u64 {
+            let most = limits.mail_bytes / LISTED_BYTES as u64;
             let message = format!(
-                "at most {most} with limits.mail_bytes = {}: a mail must have room to name each of its items, up to \
-                 {LISTED_BYTES_MAX} bytes each",
+                "at most {most} with limits.mail_bytes = {}: a mail must have room to name each of its items, \
+                 {LISTED_BYTES} bytes each",
                 limits.mail_bytes
             );
             self.error(&["limits", "max_listed"], message);

@@ -186,10 +186,10 @@ fn what_the_values_mean_together_is_checked() {
 fn a_mail_must_have_room_to_name_every_item_that_it_lists() {
     assert_problems(&problems("[limits]\nmail_bytes = 39999"), &["2:14 must be at least 40000"]);
     assert_problems(
-        &problems("[limits]\nmail_bytes = 60000\nmax_listed = 31"),
-        &["3:14 at most 30 with limits.mail_bytes = 60000"],
+        &problems("[limits]\nmail_bytes = 60000\nmax_listed = 151"),
+        &["3:14 at most 150 with limits.mail_bytes = 60000"],
     );
-    load("[limits]\nmail_bytes = 200000\nmax_listed = 100").unwrap();
+    load("[limits]\nmail_bytes = 100000\nmax_listed = 250").unwrap();
 }
 
 #[test]
