@@ -32,7 +32,7 @@ use crate::decode::json::Place;
 use crate::decode::pieces::{Piece, pieces};
 use crate::decode::problem::Problem;
 use crate::decode::ruler::Ruler;
-use crate::model::{DEAD_LETTER_BYTES, Event, Refused, RefusedReason, Time};
+use crate::model::{DEAD_LETTER_BYTES, Event, Position, Refused, RefusedReason, Time};
 use crate::source::{Message, TRUNCATED};
 
 /// JSON Schema (2020-12) of an event: the envelope, and `data` of each known type (`schema event`).
@@ -110,6 +110,19 @@ impl Decoder {
     /// Everything that is in the message, in its order. Empty only for an empty batch or nothing but blank lines.
     /// `now` only decides what is in the future.
     pub fn decode(&self, message: &Message, now: Time) -> Vec<Decoded> {
+        self.decode_with_positions(message, now).0
+    }
+
+    /// The same, and where each of them stood.
+    pub fn decode_with_positions(&self, message: &Message, now: Time) -> (Vec<Decoded>, Vec<Position>) {
+        let mut positions = Vec::new();
+        let decoded = self.decode_into(message, now, &mut positions);
+        // A refusal of the whole message is its first item's.
+        positions.resize(decoded.len(), Position::default());
+        (decoded, positions)
+    }
+
+    fn decode_into(&self, message: &Message, now: Time, positions: &mut Vec<Position>) -> Vec<Decoded> {
         let sheet = &Sheet { message, ruler: OnceCell::new() };
         if let Some(cut) = message.header(TRUNCATED) {
             return vec![self.refuse_cut(message, cut)];
@@ -136,9 +149,16 @@ impl Decoder {
         let mut decoded = Vec::with_capacity(pieces.len());
         let mut budget = Budget::new(&self.settings.limits);
         for piece in &pieces {
-            if let Err(problem) = self.value(sheet, piece, now, &mut budget, &mut decoded) {
-                decoded.push(self.refuse(sheet, Some(piece), &problem));
-            }
+            let from = decoded.len();
+            let has_rows = match self.value(sheet, piece, now, &mut budget, &mut decoded) {
+                Ok(has_rows) => has_rows,
+                Err(problem) => {
+                    decoded.push(self.refuse(sheet, Some(piece), &problem));
+                    false
+                }
+            };
+            let rows = 1..=decoded.len() - from;
+            positions.extend(rows.map(|row| Position { index: piece.index, row: has_rows.then_some(row) }));
         }
         decoded
     }
@@ -151,6 +171,7 @@ impl Decoder {
         }
     }
 
+    /// Whether what it became are rows, all of them in their order.
     fn value(
         &self,
         sheet: &Sheet<'_>,
@@ -158,7 +179,7 @@ impl Decoder {
         now: Time,
         budget: &mut Budget,
         decoded: &mut Vec<Decoded>,
-    ) -> Result<(), Problem> {
+    ) -> Result<bool, Problem> {
         let m = sheet.message;
         let limits = &self.settings.limits;
         let map = match json::parse(piece.bytes, limits)? {
@@ -175,8 +196,9 @@ impl Decoder {
         } else if athenz::is_notification(&map) {
             let Some(rows) = athenz::notification(&self.settings, &map, &base_id(m, piece), budget)? else {
                 decoded.push(Decoded::Twin);
-                return Ok(());
+                return Ok(false);
             };
+            let has_rows = rows.iter().any(|row| row.text.is_some());
             for athenz::Row { draft, number, text } in rows {
                 decoded.push(match draft.and_then(|draft| draft.finish(&self.settings, m, now)) {
                     Ok(event) => Decoded::Event(Box::new(event)),
@@ -186,6 +208,7 @@ impl Decoder {
                     },
                 });
             }
+            return Ok(has_rows);
         } else if athenz::is_domain_change(&map) {
             budget.take_event()?;
             let event = athenz::domain_change(&self.settings, map)?.finish(&self.settings, m, now)?;
@@ -197,7 +220,7 @@ impl Decoder {
                         nor an Athenz Notification (type, consolidatedBy)";
             return Err(Problem::new(RefusedReason::UnknownFormat, what));
         }
-        Ok(())
+        Ok(false)
     }
 
     fn refuse(&self, sheet: &Sheet<'_>, piece: Option<&Piece<'_>>, problem: &Problem) -> Decoded {

@@ -31,6 +31,9 @@ pub struct Audience {
     /// Each person once, in the order of the directory. A collection nobody knows, or with no members, is empty. A
     /// principal always means itself, with or without an address.
     pub people: Vec<Person>,
+    /// Collections inside of a known one that this directory knows nothing of, each once: another may
+    /// ([`ChainDirectory`]).
+    pub inside: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -331,7 +331,7 @@ struct Told {
 impl Told {
     fn note(&mut self, piece: &Piece, receipts: &[Receipt]) {
         for (entry, receipt) in piece.entries.iter().zip(receipts) {
-            let Receipt::Refused { reason, detail } = receipt else { continue };
+            let Receipt::Refused { reason, detail, .. } = receipt else { continue };
             self.refused += 1;
             if self.first.is_none() {
                 let position = match entry {

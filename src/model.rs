@@ -238,7 +238,18 @@ pub enum Receipt {
     Refused {
         reason: RefusedReason,
         detail: String,
+        /// Where it stood in its message, for who sent it; the store does not know.
+        at: Option<Position>,
     },
+}
+
+/// Which of the things that a sender put into a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The item of an array, or the line that is not blank, from 0.
+    pub index: usize,
+    /// The row of an Athenz notification, from 1.
+    pub row: Option<usize>,
 }
 
 /// A digest that is ours for a while. An answer with an old token has lost the lease, but is still evidence.

@@ -79,6 +79,10 @@ impl Default for Settings {
 /// Below it, a mail could not even list its items in short form.
 pub const MAIL_BYTES_MIN: usize = 40_000;
 
+/// What an item with names of ordinary length takes in its shortest form, with its share of the frame (a test tries). The
+/// longest names of the worst characters take up to three times as much; what then has no room is counted in the mail.
+pub const LISTED_BYTES: usize = 400;
+
 /// Headers and MIME parts around the two bodies; a long subject in base64 included.
 const ENVELOPE_BYTES: usize = 3_000;
 

@@ -14,7 +14,7 @@ mod random;
 mod samples;
 
 use owlpost::decode::{Decoded, Decoder, Limits, Settings};
-use owlpost::model::{Event, Refused, RefusedReason, Time};
+use owlpost::model::{Event, Position, Refused, RefusedReason, Time};
 use owlpost::source::Message;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use owlpost::directory::{
@@ -33,7 +33,7 @@ const CSV: &str = "\u{feff}principal,address,time_zone,language,members\r\n\
     \"user.joe\",,America/New_York,,\r\n\
     \r\n\
     user.zoe,zoe.reads.mail@example.com,,,\r\n\
-    sports:role.admin,,,,user.alice ; sports:group.leads\r\n\
+    sports:role.admin,,,,\"user.alice, sports:group.leads\"\r\n\
     sports:group.leads,,,,user.joe\r\n\
     sports:group.leads,,,,user.zoe\r\n\
     media:role.admin,,,,";
@@ -52,8 +52,14 @@ fn write(dir: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     // As the documentation asks: beside it, then renamed over it.
     let (new, path) = (dir.join("new"), dir.join(name));
     fs::write(&new, content).unwrap();
+    // Left alone for a while, so that it counts at the next look.
+    changed_at(&new, SystemTime::now() - Duration::from_secs(60));
     fs::rename(&new, &path).unwrap();
     path
+}
+
+fn changed_at(path: &Path, at: SystemTime) {
+    fs::File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
 }
 
 fn open(name: &str, content: impl AsRef<[u8]>) -> Result<FileDirectory, String> {
@@ -136,7 +142,7 @@ fn every_kind() -> Vec<Arc<dyn Directory>> {
         file("people.toml", TOML),
         file("people.json", JSON),
         file("people.csv", CSV),
-        file("empty.toml", ""),
+        file("empty.toml", "[members]\n"),
         file("empty.json", "{}"),
         file("empty.csv", "principal"),
         Arc::new(ChainDirectory::new(vec![])),
@@ -228,6 +234,9 @@ fn names_cannot_inject_headers_or_further_recipients() {
         ".a",
         "a.",
         "=?utf-8?q?a=40example.org?= ",
+        // Relays that take routes in a local part would send it on.
+        "a%example.org",
+        "example.org!a",
     ] {
         assert_eq!(directory.address(&format!("user.{name}")), None, "{name:?}");
     }
@@ -593,6 +602,35 @@ async fn a_broken_file_keeps_what_was_known_and_is_logged_once_with_its_place() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_counts_when_it_was_left_alone_for_a_second_and_an_empty_one_never_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), "people.toml", with_alice_at("one@example.com"));
+    let directory = FileDirectory::open(&path).unwrap();
+    // In place; a clock that is ahead must not make it count for ever as just changed.
+    let mut ahead = SystemTime::now() + Duration::from_secs(3_600);
+    let mut write_in_place = |content: String| {
+        fs::write(&path, content).unwrap();
+        ahead += Duration::from_secs(1);
+        changed_at(&path, ahead);
+    };
+    let mut seen = Vec::new();
+    let look = async |seen: &mut Vec<String>| {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        seen.push(alice(&directory, FRESH).await);
+    };
+    write_in_place("members = {}".into());
+    look(&mut seen).await;
+    write_in_place(with_alice_at("two@example.com"));
+    look(&mut seen).await;
+    look(&mut seen).await;
+    assert_eq!(seen, ["one@example.com", "one@example.com", "two@example.com"]);
+    write(dir.path(), "people.toml", "\n");
+    look(&mut seen).await;
+    assert_eq!(seen[3], "two@example.com");
+    assert!(open("people.toml", "").is_err_and(|why| why.contains("empty")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_who_ask_at_once_get_one_answer() {
     let dir = tempfile::tempdir().unwrap();
     let path = write(dir.path(), "people.toml", with_alice_at("one@example.com"));
@@ -654,6 +692,29 @@ async fn a_collection_has_the_members_of_the_first_directory_that_knows_it() {
     assert_eq!(names(&answers[2].people), ["user.kim"]);
     assert!(!answers[3].known && answers[3].people.is_empty());
     assert_eq!(answers[4], answers[0]);
+}
+
+#[tokio::test]
+async fn a_collection_inside_of_one_may_stand_in_another_directory() {
+    let chain = ChainDirectory::new(vec![
+        toml(
+            r#"members = { "a:role.admin" = ["user.joe", "b:group.ops", "c:role.none"], "a:role.own" = ["user.lee"] }"#,
+        ),
+        toml(
+            r#"members = { "b:group.ops" = ["user.kim", "a:role.own", "d:group.deep"], "d:group.deep" = ["a:role.admin"] }
+               people = [{ principal = "user.kim", address = "kim@example.com" }]"#,
+        ),
+    ]);
+    let answer = one(&chain, "a:role.admin").await;
+    let mut found = names(&answer.people);
+    found.sort_unstable();
+    assert_eq!(found, ["user.joe", "user.kim", "user.lee"], "and a circle ends");
+    let kim = answer.people.iter().find(|p| p.principal == "user.kim").unwrap();
+    assert_eq!(kim.address.as_deref(), Some("kim@example.com"));
+    assert_eq!(answer.inside, [""; 0], "nothing more can be asked");
+
+    let away = ChainDirectory::new(vec![toml(r#"members = { "a:role.admin" = ["b:group.ops"] }"#), Arc::new(Down)]);
+    assert!(away.resolve(&["a:role.admin".into()], FRESH).await.is_err(), "its members may be there");
 }
 
 #[tokio::test]

@@ -19,6 +19,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// The batch, and the receipts of all its events.
+type Acked = (u64, Vec<Receipt>);
+
 /// `big:role.all` has so many people.
 const CROWD: usize = 500;
 
@@ -28,7 +31,7 @@ struct Tape {
     batches: VecDeque<(u64, Vec<String>)>,
     again: VecDeque<(u64, Vec<String>)>,
     out: VecDeque<(u64, Vec<String>)>,
-    acked: Arc<Mutex<Vec<(u64, Vec<Receipt>)>>>,
+    acked: Arc<Mutex<Vec<Acked>>>,
 }
 
 impl Tape {
@@ -134,7 +137,7 @@ impl Directory for Crowd {
                 true => (0..CROWD).map(|n| person(format!("user.p{n}"))).collect(),
                 false => vec![person(reference.clone())],
             };
-            Audience { reference: reference.clone(), known: true, people }
+            Audience { reference: reference.clone(), known: true, people, inside: vec![] }
         };
         Ok(who.iter().map(audience).collect())
     }
@@ -152,7 +155,7 @@ fn news(id: usize, recipients: &[&str]) -> String {
 }
 
 /// Runs the loop over all batches; the store fails `away` times.
-fn take(batches: Vec<Vec<String>>, away: usize, recipients_max: usize) -> (Arc<Notebook>, Vec<(u64, Vec<Receipt>)>) {
+fn take(batches: Vec<Vec<String>>, away: usize, recipients_max: usize) -> (Arc<Notebook>, Vec<Acked>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(Time::parse("2026-11-21T12:00:00Z").unwrap()));

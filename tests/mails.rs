@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use owlpost::mailer::mime;
 use owlpost::model::{AttemptId, Contents, Email, Listed, Time};
-use owlpost::render::{NAMES, Renderer, Settings, samples};
+use owlpost::render::{LISTED_BYTES, MAIL_BYTES_MIN, NAMES, Renderer, Settings, samples};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -294,6 +294,28 @@ fn fifty_items_of_the_worst_names_fit_too() {
     let mail = render(&contents, "approvals");
     assert!(mime::message(&mail, contents.attempt).unwrap().len() < 100_000);
     assert!((0..50).all(|n| mail.text.contains(&format!("{n:02}\"\""))), "each is still named\n{}", mail.text);
+}
+
+#[test]
+fn as_many_items_as_the_configuration_allows_are_all_named() {
+    for mail_bytes in [MAIL_BYTES_MIN, 60_000, 100_000, 300_000] {
+        let most = (mail_bytes / LISTED_BYTES) as i64;
+        let items: Vec<Listed> = (0..most)
+            .map(|n| {
+                let mut listed = request(n, &format!("user.member{n:04}"));
+                listed.data.insert("reason".into(), json!("x".repeat(2_000)));
+                listed.data.insert("requester".into(), json!(format!("user.requester{n:04}")));
+                listed
+            })
+            .collect();
+        let contents = samples::contents(items, "approvals");
+        let renderer = Renderer::new(Settings { mail_bytes, ..settings() }).unwrap();
+        let mail = renderer.render(&contents, "approvals").unwrap();
+        let bytes = mime::message(&mail, contents.attempt).unwrap().len();
+        assert!(bytes < mail_bytes);
+        let missing = (0..most).find(|n| !mail.text.contains(&format!("user.member{n:04}")));
+        assert_eq!(missing, None, "{mail_bytes} bytes for {most} items");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use owlpost::http::Listener;
-use owlpost::model::Receipt;
+use owlpost::model::{Receipt, Time};
 use owlpost::source::TRUNCATED;
 use owlpost::source::file::FileSource;
 use owlpost::source::http::{HttpSource, Options};
@@ -325,4 +325,20 @@ async fn a_refused_request_is_told_when_to_come_again() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 3\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn lines_of_a_file_are_as_old_as_the_file_and_their_times_rise() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(five().as_bytes()).unwrap();
+    let changed = Time::parse("2026-03-01T12:00:00Z").unwrap();
+    file.as_file().set_modified(changed.timestamp().into()).unwrap();
+    // Each start reads it again, and says the same.
+    for _ in 0..2 {
+        let mut source = FileSource::open("events", file.path(), EVENT_BYTES).unwrap();
+        let batch = source.next(ROOMY).await.unwrap().unwrap();
+        let times: Vec<Time> = batch.messages.iter().map(|m| m.time.unwrap()).collect();
+        assert!(times.is_sorted_by(|a, b| a < b) && times.iter().all(|t| *t <= changed), "{times:?}");
+        assert!(changed.since(times[0]) < Duration::from_secs(1));
+    }
 }

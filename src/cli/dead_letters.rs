@@ -372,7 +372,7 @@ fn replay_input(office: &Office, id: &str) -> Result<Result<(), String>, Failure
         return Ok(Err("discarded or replayed already".into()));
     }
     for receipt in front_door(office, &letter)? {
-        if let Receipt::Refused { reason, detail } = receipt {
+        if let Receipt::Refused { reason, detail, .. } = receipt {
             return Ok(Err(format!("refused again: {}: {detail}", reason.as_str())));
         }
     }

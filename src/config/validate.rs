@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::tree::Node;
 use super::{Config, Problem, SourceKind};
+use crate::render::{LISTED_BYTES, MAIL_BYTES_MIN};
 use crate::span::Span;
 
 mod directory;
@@ -17,8 +18,6 @@ mod route;
 /// longer; they come with a later version.
 const REDELIVERY: Duration = Duration::from_secs(86_400);
 const DRAIN_MAX: Duration = Duration::from_secs(3_600);
-/// A mail's frame alone takes a few kilobytes.
-const MAIL_MIN_BYTES: u64 = 10_000;
 const IN_FLIGHT_MAX: u32 = 1_000;
 
 pub fn validate(config: &Config, root: &Node, problems: &mut Vec<Problem>) {
@@ -193,11 +192,19 @@ impl Check<'_> {
         ] {
             self.at_least_one(&["limits", key], number);
         }
-        if limits.mail_bytes < MAIL_MIN_BYTES {
+        if limits.mail_bytes < MAIL_BYTES_MIN as u64 {
             self.error(
                 &["limits", "mail_bytes"],
-                format!("must be at least {MAIL_MIN_BYTES}: a mail's frame needs room"),
+                format!("must be at least {MAIL_BYTES_MIN}: a mail's frame needs room"),
             );
+        } else if u64::from(limits.max_listed) > limits.mail_bytes / LISTED_BYTES as u64 {
+            let most = limits.mail_bytes / LISTED_BYTES as u64;
+            let message = format!(
+                "at most {most} with limits.mail_bytes = {}: a mail must have room to name each of its items, \
+                 {LISTED_BYTES} bytes each",
+                limits.mail_bytes
+            );
+            self.error(&["limits", "max_listed"], message);
         }
     }
 

@@ -44,7 +44,8 @@ impl Draft {
             id: self.id,
             id_counts_for: self.id_counts_for,
             kind: self.kind,
-            time: self.time.or(message.time),
+            // A broker's clock, or a file's date, that is ahead is no better than none.
+            time: self.time.or(message.time.filter(|time| *time <= now.plus(AHEAD))),
             expiry: self.expiry,
             deadline: meaning.deadline,
             recipients,

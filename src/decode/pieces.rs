@@ -14,6 +14,8 @@ pub(super) struct Piece<'m> {
     /// Its number from 1, if the message has several: part of the id of dialects that have none.
     pub number: Option<usize>,
     pub form: Form,
+    /// What its sender counts: the line that is not blank, else the item of the array, from 0.
+    pub index: usize,
 }
 
 /// An error concerns all of the message: where an item ends can't be told any more, or there are too many.
@@ -24,11 +26,11 @@ pub(super) fn pieces<'m>(limits: &Limits, message: &'m Message, form: Form) -> R
     };
     let mut pieces = Vec::new();
     if form == Form::Lines {
-        for (index, line) in body.split(|b| *b == b'\n').enumerate() {
-            let line = line.trim_ascii();
-            if !line.is_empty() {
-                add(limits, &mut pieces, line, Place::Line { number: index + 1 }, Form::Any)?;
-            }
+        let lines = body.split(|b| *b == b'\n').enumerate().map(|(n, line)| (n + 1, line.trim_ascii()));
+        for (index, (number, line)) in lines.filter(|(_, line)| !line.is_empty()).enumerate() {
+            let from = pieces.len();
+            add(limits, &mut pieces, line, Place::Line { number }, Form::Any)?;
+            pieces.iter_mut().skip(from).for_each(|piece| piece.index = index);
         }
     } else {
         add(limits, &mut pieces, body, Place::Body { offset: mark }, form)?;
@@ -49,7 +51,7 @@ fn add<'m>(limits: &Limits, to: &mut Vec<Piece<'m>>, bytes: &'m [u8], place: Pla
         if room == 0 {
             return Err(too_many_events(limits.batch_events));
         }
-        to.push(Piece { bytes, place, number: Some(to.len() + 1), form });
+        to.push(Piece { bytes, place, number: Some(to.len() + 1), form, index: to.len() });
         Ok(())
     };
     let is_array = bytes.trim_ascii_start().first() == Some(&b'[');
@@ -82,7 +84,7 @@ fn add<'m>(limits: &Limits, to: &mut Vec<Piece<'m>>, bytes: &'m [u8], place: Pla
             line => line,
         };
         // `items` gives ranges inside of `bytes`.
-        to.push(Piece { bytes: &bytes[item], place, number: Some(number), form: inner });
+        to.push(Piece { bytes: &bytes[item], place, number: Some(number), form: inner, index: number - 1 });
     }
     Ok(())
 }

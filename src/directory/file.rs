@@ -13,8 +13,8 @@
 //! "sports:group.leads" = ["user.joe"]
 //! ```
 //! CSV (RFC 4180, UTF-8) has a header with `principal` and any of `address`, `zone` (or `time_zone`), `language`,
-//! `members`. A row whose principal is a role or group names members, separated by spaces or semicolons; all other rows
-//! are people. Rows of the same collection add up.
+//! `members`. A row whose principal is a role or group names members, separated by spaces, semicolons or (in a quoted cell)
+//! commas; all other rows are people. Rows of the same collection add up.
 //! ```csv
 //! principal,address,zone,language,members
 //! user.alice,alice@example.com,Europe/Berlin,en,
@@ -46,6 +46,9 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// How old the last look at the file may be, however patient the caller is.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a file must have been left alone before its new content counts.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Toml,
@@ -65,7 +68,8 @@ struct Stamp {
 /// A directory that follows its file. When it is asked and has not looked for a second (or for `max_age`, if that is
 /// less), it looks whether the file changed. A new content that can't be read is logged once, and the old one stays.
 ///
-/// Replace the file by renaming a new one over it: what is still being written may look complete.
+/// What is still being written may look complete, so a new content counts only once the file has been left alone for a
+/// second, and an empty file never does. Replacing it by renaming a new one over it is better still.
 pub struct FileDirectory {
     path: PathBuf,
     format: Format,
@@ -80,8 +84,20 @@ struct Watch {
     stamp: Option<Stamp>,
     /// When the last look began; `None`: never since the start.
     looked_at: Option<Instant>,
+    /// A content that was not settled yet, and when it was first seen.
+    moving: Option<(Stamp, Instant)>,
     /// What was logged last, so that it is said once.
     problem: Option<String>,
+}
+
+/// When a content counts that is not the known one.
+#[derive(Clone, Copy)]
+enum Settled {
+    /// At the start: there is nothing older that could count.
+    Always,
+    /// Once its last change is [`SETTLED_AFTER`] ago by the clock of this machine, or if it is this one, which was seen
+    /// that long ago.
+    Or(Option<Stamp>),
 }
 
 /// One look at the file.
@@ -89,7 +105,7 @@ enum Look {
     Same,
     New(Stamp, Box<People>),
     /// Still being written; look again.
-    Moving,
+    Moving(Stamp),
     Bad(Option<Stamp>, String),
 }
 
@@ -106,10 +122,10 @@ impl FileDirectory {
                 return Err(DirectoryError(format!("{}: {what}", path.display())));
             }
         };
-        match look(&path, format, None) {
+        match look(&path, format, None, Settled::Always) {
             Look::New(stamp, people) => {
                 report(&path, &people);
-                let watch = Watch { stamp: Some(stamp), looked_at: None, problem: None };
+                let watch = Watch { stamp: Some(stamp), looked_at: None, moving: None, problem: None };
                 Ok(FileDirectory {
                     path,
                     format,
@@ -119,7 +135,7 @@ impl FileDirectory {
                 })
             }
             Look::Bad(_, problem) => Err(DirectoryError(problem)),
-            Look::Same | Look::Moving => {
+            Look::Same | Look::Moving(_) => {
                 Err(DirectoryError(format!("{}: is being written right now; try again", path.display())))
             }
         }
@@ -148,14 +164,17 @@ impl FileDirectory {
         }
         self.looks.fetch_add(1, Ordering::SeqCst);
         let (path, format, stamp) = (self.path.clone(), self.format, watch.stamp);
-        let found = match tokio::task::spawn_blocking(move || look(&path, format, stamp)).await {
+        let seen = watch.moving.filter(|(_, since)| looking_at.duration_since(*since) >= SETTLED_AFTER);
+        let settled = Settled::Or(seen.map(|(stamp, _)| stamp));
+        let found = match tokio::task::spawn_blocking(move || look(&path, format, stamp, settled)).await {
             Ok(found) => found,
             Err(_) => Look::Bad(stamp, format!("{}: reading it was interrupted", self.path.display())),
         };
         watch.looked_at = Some(looking_at);
         match found {
             Look::Same => {}
-            Look::Moving => watch.looked_at = None,
+            Look::Moving(stamp) if watch.moving.is_some_and(|(known, _)| known == stamp) => {}
+            Look::Moving(stamp) => watch.moving = Some((stamp, looking_at)),
             Look::New(stamp, people) => {
                 report(&self.path, &people);
                 tracing::info!(file = %self.path.display(), "the directory was read again");
@@ -191,15 +210,26 @@ fn report(path: &Path, people: &People) {
     }
 }
 
-fn look(path: &Path, format: Format, known: Option<Stamp>) -> Look {
+fn look(path: &Path, format: Format, known: Option<Stamp>, settled: Settled) -> Look {
     match read(path, known) {
         Ok(None) => Look::Same,
-        Ok(Some((before, after, _))) if before != after => Look::Moving,
+        Ok(Some((before, after, _))) if before != after || !settled.counts(&after) => Look::Moving(after),
         Ok(Some((stamp, _, bytes))) => match parse(format, &bytes) {
             Ok(people) => Look::New(stamp, Box::new(people)),
             Err(problem) => Look::Bad(Some(stamp), format!("{} {problem}", path.display())),
         },
         Err((stamp, problem)) => Look::Bad(stamp, format!("{}: {problem}", path.display())),
+    }
+}
+
+impl Settled {
+    fn counts(self, stamp: &Stamp) -> bool {
+        match self {
+            Settled::Always => true,
+            Settled::Or(seen) => {
+                seen.as_ref() == Some(stamp) || stamp.modified.elapsed().is_ok_and(|age| age >= SETTLED_AFTER)
+            }
+        }
     }
 }
 
@@ -245,6 +275,10 @@ fn parse(format: Format, bytes: &[u8]) -> Result<People, String> {
     // Spreadsheets begin a UTF-8 file with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match format {
+        // The others have no form without a word.
+        Format::Toml if text.trim().is_empty() => {
+            Err("line 1: is empty; a directory without anybody would leave all mail undelivered".into())
+        }
         Format::Toml => document::from_toml(text),
         Format::Json => document::from_json(text),
         Format::Csv => csv::read(text),

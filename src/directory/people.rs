@@ -12,11 +12,11 @@ pub const NAME_BYTES_MAX: usize = 512;
 
 /// One collection yields at most so many people; an event for that many is refused long before
 /// (`limits.recipients_per_event`).
-pub const EXPANSION_MAX: usize = 10_000;
+pub(super) const EXPANSION_MAX: usize = 10_000;
 
 /// Collections inside of collections, and the members looked at for one answer.
-const DEPTH_MAX: usize = 32;
-const STEPS_MAX: usize = 100_000;
+pub(super) const DEPTH_MAX: usize = 32;
+pub(super) const STEPS_MAX: usize = 100_000;
 
 /// How many findings are kept in words; the others are counted.
 const FINDINGS_MAX: usize = 50;
@@ -104,10 +104,16 @@ impl People {
 
     pub fn audience(&self, reference: &str) -> Audience {
         if !is_collection(reference) {
-            return Audience { reference: reference.into(), known: true, people: vec![self.person(reference)] };
+            return Audience {
+                reference: reference.into(),
+                known: true,
+                people: vec![self.person(reference)],
+                inside: Vec::new(),
+            };
         }
         let known = self.collections.contains_key(reference);
-        Audience { reference: reference.into(), known, people: self.expand(reference) }
+        let (people, inside) = self.expand(reference);
+        Audience { reference: reference.into(), known, people, inside }
     }
 
     fn person(&self, principal: &str) -> Person {
@@ -115,11 +121,11 @@ impl People {
     }
 
     /// Everybody in the collection and in those inside of it, in the order they are named, each once. A collection that
-    /// holds itself is walked once.
-    fn expand(&self, collection: &str) -> Vec<Person> {
-        let mut people = Vec::new();
+    /// holds itself is walked once. Then the collections inside that are not known here.
+    fn expand(&self, collection: &str) -> (Vec<Person>, Vec<String>) {
+        let (mut people, mut elsewhere) = (Vec::new(), Vec::new());
         let (Some((name, members)), mut seen) = (self.collections.get_key_value(collection), HashSet::new()) else {
-            return people;
+            return (people, elsewhere);
         };
         seen.insert(name.as_str());
         let mut open = vec![members.iter()];
@@ -128,18 +134,18 @@ impl People {
             match member {
                 None => _ = open.pop(),
                 Some(member) if !seen.insert(member.as_str()) => {}
-                Some(member) if is_collection(member) => {
-                    if let (Some(inner), true) = (self.collections.get(member), open.len() < DEPTH_MAX) {
-                        open.push(inner.iter());
-                    }
-                }
+                Some(member) if is_collection(member) => match self.collections.get(member) {
+                    Some(inner) if open.len() < DEPTH_MAX => open.push(inner.iter()),
+                    Some(_) => {}
+                    None => elsewhere.push(member.clone()),
+                },
                 Some(member) => people.push(self.person(member)),
             }
             if people.len() == EXPANSION_MAX {
                 break;
             }
         }
-        people
+        (people, elsewhere)
     }
 }
 

@@ -61,7 +61,14 @@ impl RulesDirectory {
         for piece in address {
             match piece {
                 Piece::Text(text) => made.push_str(text),
-                Piece::Placeholder(name) => made.push_str(found.iter().find(|(n, _)| n == name)?.1),
+                Piece::Placeholder(name) => {
+                    let (_, value) = found.iter().find(|(n, _)| n == name)?;
+                    // `a%other.org@example.com` and `other.org!a@example.com` are routes to some relays.
+                    if value.contains(['%', '!']) {
+                        return None;
+                    }
+                    made.push_str(value);
+                }
             }
         }
         is_plausible_address(&made).then_some(made)
@@ -72,11 +79,12 @@ impl RulesDirectory {
 impl Directory for RulesDirectory {
     async fn resolve(&self, who: &[String], _max_age: Duration) -> Result<Vec<Audience>, DirectoryError> {
         let audience = |reference: &String| match is_collection(reference) {
-            true => Audience { reference: reference.clone(), known: false, people: Vec::new() },
+            true => Audience { reference: reference.clone(), known: false, people: Vec::new(), inside: Vec::new() },
             false => Audience {
                 reference: reference.clone(),
                 known: true,
                 people: vec![Person { address: self.address(reference), ..stranger(reference) }],
+                inside: Vec::new(),
             },
         };
         Ok(who.iter().map(audience).collect())

@@ -10,7 +10,7 @@ use super::{Bounds, IngestError, refuse};
 use crate::clock::Clock;
 use crate::decode::{Decoded, Decoder};
 use crate::directory::{Directory, audience};
-use crate::model::{Arrival, Asked, Effect, Entry, Person, Receipt, Refused, Time};
+use crate::model::{Arrival, Asked, Effect, Entry, Person, Position, Receipt, Refused, Time};
 use crate::route::{Asking, Router};
 use crate::source::{Ack, Batch, Message, SourceError};
 use crate::store::Intake;
@@ -35,6 +35,8 @@ pub(super) struct Prepared {
     pub known: Vec<Receipt>,
     /// One list a message; what a piece is still to bring stands there as a duplicate.
     receipts: Vec<Vec<Receipt>>,
+    /// Where each of them stood in its message.
+    positions: Vec<Vec<Position>>,
     /// What has no piece yet, with its place in `receipts`.
     rest: VecDeque<(Place, Draft)>,
     people: HashMap<String, Vec<Person>>,
@@ -77,6 +79,9 @@ impl Prepared {
         for ((message, event), receipt) in piece.places.iter().zip(receipts) {
             if let Some(place) = self.receipts.get_mut(*message).and_then(|of_message| of_message.get_mut(*event)) {
                 *place = receipt.clone();
+                if let Receipt::Refused { at, .. } = place {
+                    *at = self.positions.get(*message).and_then(|of_message| of_message.get(*event)).copied();
+                }
             }
         }
     }
@@ -145,11 +150,13 @@ pub(super) async fn prepare(
         ack,
         known: Vec::new(),
         receipts: Vec::with_capacity(drafts.len()),
+        positions: Vec::with_capacity(drafts.len()),
         rest: VecDeque::with_capacity(drafts.len()),
         people: HashMap::new(),
         ready: None,
     };
-    for (message, of_message) in drafts.into_iter().enumerate() {
+    for (message, (of_message, positions)) in drafts.into_iter().enumerate() {
+        prepared.positions.push(positions);
         let mut receipts = vec![Receipt::Duplicate; of_message.len()];
         for (event, draft) in of_message.into_iter().enumerate() {
             match draft {
@@ -170,11 +177,16 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
-fn draft(pipeline: &Pipeline, messages: &[Message], now: Time, stamps: &mut Stamps) -> Vec<Vec<Drafted>> {
+fn draft(
+    pipeline: &Pipeline,
+    messages: &[Message],
+    now: Time,
+    stamps: &mut Stamps,
+) -> Vec<(Vec<Drafted>, Vec<Position>)> {
     let horizon = now.minus(pipeline.retention);
     let mut all = Vec::with_capacity(messages.len());
     for message in messages {
-        let decoded = pipeline.decoder.decode(message, now);
+        let (decoded, positions) = pipeline.decoder.decode_with_positions(message, now);
         let alone = decoded.len() == 1;
         let mut drafts = Vec::with_capacity(decoded.len());
         for one in decoded {
@@ -182,7 +194,7 @@ fn draft(pipeline: &Pipeline, messages: &[Message], now: Time, stamps: &mut Stam
                 Decoded::Event(event) => {
                     let routed = pipeline.router.route(*event);
                     let event = routed.event;
-                    let time = event.time.or(message.time).unwrap_or_else(|| stamps.next(now));
+                    let time = event.time.unwrap_or_else(|| stamps.next(now));
                     let stale = (time < horizon).then(|| Box::new(refuse::too_old(pipeline, message, alone, &event)));
                     // From here on its data is text: a batch of parsed values would take five times the memory.
                     let arrival = Box::new(Arrival { stale, ..Arrival::new(event, time) });
@@ -193,7 +205,7 @@ fn draft(pipeline: &Pipeline, messages: &[Message], now: Time, stamps: &mut Stam
                 Decoded::Tombstone => Err(Receipt::Dropped),
             });
         }
-        all.push(drafts);
+        all.push((drafts, positions));
     }
     all
 }

@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::model::Receipt;
+use crate::model::{Receipt, Time};
 use crate::source::{Ack, Batch, Health, Message, Room, Source, SourceError, TRUNCATED};
 
 mod lines;
@@ -32,6 +32,8 @@ pub struct FileSource {
     /// How its lines are named: the file's last component, or `stdin`.
     file_name: String,
     input: Input,
+    /// When the file was last changed, and its length then. `None`: a pipe.
+    written: Option<(Time, u64)>,
     /// Read, and not yet given out.
     ready: VecDeque<Line>,
     /// Refused, to be given out again before anything new.
@@ -71,14 +73,17 @@ impl FileSource {
             io::ErrorKind::PermissionDenied => fatal("not readable for this user".into()),
             _ => fatal(e.to_string()),
         };
-        let kind = std::fs::metadata(path).map_err(why)?.file_type();
+        let metadata = std::fs::metadata(path).map_err(why)?;
+        let kind = metadata.file_type();
         if kind.is_dir() {
             return Err(fatal("is a folder; name a file, one event a line".into()));
         }
         let file_name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         if kind.is_file() {
             let file = File::open(path).map_err(why)?;
-            return Ok(FileSource::with(name, &file_name, Input::File(Lines::new(file, event_bytes))));
+            let mut source = FileSource::with(name, &file_name, Input::File(Lines::new(file, event_bytes)));
+            source.written = metadata.modified().ok().map(|at| (moment(at), metadata.len()));
+            return Ok(source);
         }
         // Opening a named pipe waits for its writer, so the thread does it.
         let path = path.to_owned();
@@ -112,6 +117,7 @@ impl FileSource {
             name: name.to_owned(),
             file_name: file_name.to_owned(),
             input,
+            written: None,
             ready: VecDeque::new(),
             again: VecDeque::new(),
             not_before: None,
@@ -166,7 +172,7 @@ impl FileSource {
         if lines.is_empty() {
             return None;
         }
-        let messages = lines.iter().map(|line| message(&self.name, &self.file_name, line)).collect();
+        let messages = lines.iter().map(|line| message(&self.name, &self.file_name, self.written, line)).collect();
         let ack = Ack { batch: self.next_batch, epoch: 0 };
         self.next_batch += 1;
         self.out.push_back((ack.batch, lines));
@@ -190,7 +196,13 @@ fn pump(mut lines: Lines<Box<dyn Read>>, to: &mpsc::Sender<Chunk>) {
     }
 }
 
-fn message(name: &str, file_name: &str, line: &Line) -> Message {
+/// A file is read from its beginning at each start. The time of its lines (of those without one of their own) is when it
+/// was last changed, so that once their keys are purged they are too old, and not new. It rises line by line: a
+/// microsecond a byte.
+fn message(name: &str, file_name: &str, written: Option<(Time, u64)>, line: &Line) -> Message {
+    let micros = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let time =
+        |(at, length): (Time, u64)| Time(at.0.saturating_sub(micros(length)).saturating_add(micros(line.offset)));
     let mut broker_id = format!("{name}:{}:", line.offset);
     push_hex(&mut broker_id, &line.hash);
     let headers = line.cut.map_or_else(Vec::new, |cut| {
@@ -203,8 +215,12 @@ fn message(name: &str, file_name: &str, line: &Line) -> Message {
         broker_id: Some(broker_id),
         headers,
         body: line.body.clone(),
-        time: None,
+        time: written.map(time),
     }
+}
+
+fn moment(at: SystemTime) -> Time {
+    Time(0).plus(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 fn push_hex(text: &mut String, bytes: &[u8]) {

@@ -183,6 +183,16 @@ fn what_the_values_mean_together_is_checked() {
 }
 
 #[test]
+fn a_mail_must_have_room_to_name_every_item_that_it_lists() {
+    assert_problems(&problems("[limits]\nmail_bytes = 39999"), &["2:14 must be at least 40000"]);
+    assert_problems(
+        &problems("[limits]\nmail_bytes = 60000\nmax_listed = 151"),
+        &["3:14 at most 150 with limits.mail_bytes = 60000"],
+    );
+    load("[limits]\nmail_bytes = 100000\nmax_listed = 250").unwrap();
+}
+
+#[test]
 fn adapters_of_later_versions_are_refused_by_name() {
     for (text, what) in [
         ("[[source]]\nname='a'\nkind='kafka'", "Kafka source"),

@@ -307,3 +307,21 @@ fn refused_reasons(decoded: &[Decoded]) -> Vec<RefusedReason> {
     };
     decoded.iter().filter_map(reason).collect()
 }
+
+#[test]
+fn everything_is_placed_by_what_the_sender_sent() {
+    let rows = "sports;writers;user.joe;soon;|sports;writers;user.zoe;2026-12-01T00:00:00Z;";
+    let notification = notification("ROLE_MEMBER_EXPIRY", json!({ "rolesList": rows })).to_string();
+    let at = |index, row| Position { index, row };
+    let expected = [at(0, None), at(1, Some(1)), at(1, Some(2)), at(2, None)];
+    for (media, text) in [
+        ("application/json", format!("[{{}},{notification},{}]", request())),
+        ("application/x-ndjson", format!("{{}}\n\n{notification}\n{}\n", request())),
+        ("application/x-ndjson", format!("{{}}\n[{notification}]\n{}\n", request())),
+    ] {
+        let (decoded, positions) = Decoder::new(settings()).decode_with_positions(&post(media, text), now());
+        assert_eq!((decoded.len(), positions.as_slice()), (4, &expected[..]), "{media}");
+    }
+    let (_, positions) = Decoder::new(settings()).decode_with_positions(&post("", "{"), now());
+    assert_eq!(positions, [at(0, None)]);
+}

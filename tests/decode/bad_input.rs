@@ -149,6 +149,33 @@ fn a_time_must_be_rfc_3339_and_at_most_a_day_ahead() {
     for text in ["yesterday", "2026-11-21", "2026-13-01T00:00:00Z", "2026-11-21T10:00:00", "1732183200", ""] {
         detail_of(&changed("/time", json!(text)), RefusedReason::WrongType);
     }
+    for text in [
+        "2026-11-21T10Z",
+        "2026-11-21T10:00Z",
+        "2026-11-21T10:00:00Z[UTC]",
+        "2026-11-21T10:00:00+01:00[Europe/Berlin]",
+        "20261121T100000Z",
+        "2026-11-21T10:00:00+24:00",
+        "2026-11-21T10:00:00+01:60",
+        "2026-11-21T10:00:00+0100",
+        "2026-11-21T10:00:00+01",
+        "2026-11-21T10:00:00,5Z",
+        "2026-11-21T10:00:00.Z",
+        "+002026-11-21T10:00:00Z",
+        "2026-11-21T10:00:00Zé",
+        "2026-11-21T10:00:0é",
+    ] {
+        detail_of(&changed("/time", json!(text)), RefusedReason::WrongType);
+    }
+    for (text, same) in [
+        ("2026-11-21T10:00:00.1234567890123456789Z", "2026-11-21T10:00:00.123456Z"),
+        ("2026-11-21t10:00:00.5z", "2026-11-21T10:00:00.500000Z"),
+        ("2026-11-21T10:00:00-00:00", "2026-11-21T10:00:00Z"),
+        ("2026-11-21T10:00:00+23:59", "2026-11-20T10:01:00Z"),
+    ] {
+        assert_eq!(event_of(&changed("/time", json!(text))).time, Time::parse(same), "{text}");
+        assert!(Time::parse(same).is_some());
+    }
     assert!(event_of(&changed("/time", json!("2026-11-22T12:00:00Z"))).time > Some(now()));
     let detail = detail_of(&changed("/time", json!("2026-11-22T12:00:00.000001Z")), RefusedReason::InTheFuture);
     assert!(detail.starts_with("time"), "{detail}");

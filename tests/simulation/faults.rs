@@ -304,6 +304,7 @@ impl Directory for SimDirectory {
         let audience = |reference: &String| Audience {
             reference: reference.clone(),
             known: true,
+            inside: vec![],
             people: if reference == crate::events::ROLE {
                 world.role.iter().map(|p| person(p)).collect()
             } else {

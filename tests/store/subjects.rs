@@ -65,7 +65,7 @@ fn an_event_older_than_the_retention_is_refused_unless_its_key_is_known() {
     for mut w in worlds(Setup::default()) {
         w.accept(request("known"));
         assert_eq!(w.accept(stale("known")), Receipt::Duplicate);
-        let refusal = Receipt::Refused { reason: RefusedReason::TooOld, detail: "too old".into() };
+        let refusal = Receipt::Refused { reason: RefusedReason::TooOld, detail: "too old".into(), at: None };
         assert_eq!(w.accept(stale("r1")), refusal);
         assert_eq!(w.accept(request("r1")), Receipt::Accepted, "what is refused takes no key");
         // A corrected one may stand right behind it.

@@ -234,23 +234,23 @@ fn retry_after(response: &reqwest::Response) -> Duration {
     seconds.map_or(WAIT_DEFAULT, Duration::from_secs).min(WAIT_MAX)
 }
 
-/// Adds the worker's counts to ours, and finds the line of each rejection: the worker counts events, and an Athenz
-/// notification is as many as it has rows.
+/// Adds the worker's counts to ours; it names what it rejects by its line in the batch, and the row if it has some.
 fn add(sum: &mut Sum, items: &[Item], counts: &Value) {
     let number = |key: &str| counts[key].as_u64().unwrap_or(0);
     let rejected = counts["rejected"].as_array().map(Vec::as_slice).unwrap_or_default();
     sum.accepted += number("accepted");
     sum.duplicates += number("duplicates");
     sum.dropped += number("dropped");
-    let total = number("accepted") + number("duplicates") + rejected.len() as u64;
-    let owners = owners(items, total);
     for rejection in rejected {
         let mut reason = rejection["reason"].as_str().unwrap_or("no reason given").to_owned();
         if let Some(detail) = rejection["detail"].as_str() {
             reason = format!("{reason}: {detail}");
         }
+        if let Some(row) = rejection["row"].as_u64() {
+            reason = format!("row {row}: {reason}");
+        }
         let at = rejection["index"].as_u64().and_then(|i| usize::try_from(i).ok());
-        match at.and_then(|at| owners.get(at)).and_then(|owner| items.get(*owner)) {
+        match at.and_then(|at| items.get(at)) {
             Some(item) => sum.reject(item, reason),
             None => {
                 let (Some(first), Some(last)) = (items.first(), items.last()) else { continue };
@@ -260,44 +260,9 @@ fn add(sum: &mut Sum, items: &[Item], counts: &Value) {
     }
 }
 
-/// For each event that the worker counted, the item it came from; empty if that can't be told.
-fn owners(items: &[Item], total: u64) -> Vec<usize> {
-    if items.len() as u64 == total && items.iter().all(|i| i.events.is_none_or(|n| n == 1)) {
-        return (0..items.len()).collect();
-    }
-    let unknown = items.iter().filter(|i| i.events.is_none()).count();
-    let known: usize = items.iter().filter_map(|i| i.events).sum();
-    let Ok(total) = usize::try_from(total) else { return Vec::new() };
-    // With one unknown item the others tell its number.
-    let Some(left) = total.checked_sub(known).filter(|left| unknown == 1 || (unknown == 0 && *left == 0)) else {
-        return Vec::new();
-    };
-    items.iter().enumerate().flat_map(|(i, item)| std::iter::repeat_n(i, item.events.unwrap_or(left))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn items(events: &[Option<usize>]) -> Vec<Item> {
-        let item = |(i, events): (usize, &Option<usize>)| Item {
-            file: "f".into(),
-            line: i as u64 + 1,
-            index: i as u64,
-            body: Vec::new(),
-            events: *events,
-        };
-        events.iter().enumerate().map(item).collect()
-    }
-
-    #[test]
-    fn a_rejection_finds_its_line_also_behind_a_notification_of_many_rows() {
-        assert_eq!(owners(&items(&[Some(1), Some(1)]), 2), [0, 1]);
-        assert_eq!(owners(&items(&[Some(1), None, Some(1)]), 5), [0, 1, 1, 1, 2]);
-        assert_eq!(owners(&items(&[None, None]), 2), [0, 1]);
-        assert_eq!(owners(&items(&[None, None]), 5), [0; 0], "nobody can tell");
-        assert_eq!(owners(&items(&[Some(1)]), 3), [0; 0]);
-    }
 
     #[test]
     fn a_worker_of_this_machine_is_reached_where_it_listens() {

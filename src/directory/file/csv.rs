@@ -54,7 +54,8 @@ fn add(people: &mut People, place: &str, [principal, address, zone, language, me
         if !(address.is_empty() && zone.is_empty() && language.is_empty()) {
             people.find(format!("{place}: a role or group has only members; its other cells are left out"));
         }
-        let members = members.split([' ', ';', '\n', '\r', '\t']).filter(|m| !m.is_empty()).map(String::from).collect();
+        let members =
+            members.split([' ', ',', ';', '\n', '\r', '\t']).filter(|m| !m.is_empty()).map(String::from).collect();
         people.add_members(place, principal, members);
     } else {
         if !members.is_empty() {

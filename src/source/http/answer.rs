@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::model::Receipt;
+use crate::model::{Position, Receipt};
 
 pub(super) enum Answer {
     /// 202, or 400 if nothing was acceptable; the counts as JSON.
@@ -42,8 +42,14 @@ impl Answer {
                     accepted += 1;
                     dropped += 1;
                 }
-                Receipt::Refused { reason, detail } => {
-                    rejected.push(json!({ "index": index, "reason": reason.as_str(), "detail": detail }));
+                Receipt::Refused { reason, detail, at } => {
+                    // What the client sent, which knows nothing of the events that a notification's rows become.
+                    let at = at.unwrap_or(Position { index, row: None });
+                    let mut told = json!({ "index": at.index, "reason": reason.as_str(), "detail": detail });
+                    if let Some(row) = at.row {
+                        told["row"] = row.into();
+                    }
+                    rejected.push(told);
                 }
             }
         }
@@ -118,7 +124,7 @@ mod tests {
     }
 
     fn refused() -> Receipt {
-        Receipt::Refused { reason: RefusedReason::MissingAttribute, detail: "id is missing".to_owned() }
+        Receipt::Refused { reason: RefusedReason::MissingAttribute, detail: "id is missing".to_owned(), at: None }
     }
 
     #[test]
@@ -132,6 +138,15 @@ mod tests {
         let (status, body) = counts(&[Receipt::Duplicate, refused()]);
         assert_eq!(status, 202);
         assert_eq!(body["rejected"], json!([{"index": 1, "reason": "missing_attribute", "detail": "id is missing"}]));
+    }
+
+    #[test]
+    fn a_row_is_named_by_its_item_and_its_number() {
+        let at = Some(Position { index: 4, row: Some(2) });
+        let row = Receipt::Refused { reason: RefusedReason::WrongType, detail: "4 columns".to_owned(), at };
+        let (_, body) = counts(&[Receipt::Accepted, row]);
+        let expected = json!([{"index": 4, "row": 2, "reason": "wrong_type", "detail": "4 columns"}]);
+        assert_eq!(body["rejected"], expected);
     }
 
     #[test]

@@ -49,7 +49,8 @@ pub(super) fn headers_of(headers: &HeaderMap) -> Result<Vec<(String, String)>, A
         }
         kept.push((name.to_owned(), value.to_owned()));
     }
-    if headers.contains_key(header::CONTENT_ENCODING) {
+    let plain = |coding: &axum::http::HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
         return Err(Answer::Unsupported("a compressed body (content-encoding) is not supported".to_owned()));
     }
     // In binary mode the content type is the data's, and data may be anything (HTTP protocol binding, section 3.1).

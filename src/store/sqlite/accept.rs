@@ -107,7 +107,7 @@ pub(super) fn refuse(books: &mut Books<'_>, refused: &Refused) -> Result<Receipt
         headers,
         refused.body,
     ])?;
-    Ok(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone() })
+    Ok(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone(), at: None })
 }
 
 /// The same bytes under the same headers are the same input: in binary mode the event stands in the headers. Not the
