@@ -131,7 +131,8 @@ impl Renderer {
         match settings.reply_to.as_deref().map(str::parse::<Mailbox>) {
             Some(Ok(to)) => {
                 contact = to.email.to_string();
-                contact_url = format!("mailto:{}@{}", text::url_part(to.email.user()), text::url_part(to.email.domain()));
+                contact_url =
+                    format!("mailto:{}@{}", text::url_part(to.email.user()), text::url_part(to.email.domain()));
             }
             Some(Err(e)) => {
                 problems.push(Problem::new(format!("mailer.reply_to is no mail address ({e}): write \"user@domain\"")));
@@ -234,7 +235,8 @@ impl Renderer {
         // Cleaning it is a good part of the work, and the built-in templates don't look at it.
         let with_data = self.templates.use_data(template);
         for (bounds, in_full) in STEPS {
-            let rendered = self.templates.render(template, &self.view(contents, bounds, in_full, usize::MAX, with_data))?;
+            let rendered =
+                self.templates.render(template, &self.view(contents, bounds, in_full, usize::MAX, with_data))?;
             if self.fits(&rendered) {
                 return Ok(rendered);
             }
@@ -335,7 +337,8 @@ impl Renderer {
 
     /// Where this person can stop mails of this route; only optional routes have such a place.
     fn unsubscribe(&self, contents: &Contents) -> Option<String> {
-        let place = self.settings.unsubscribe.as_deref().filter(|_| self.settings.optional.contains(&contents.route))?;
+        let place =
+            self.settings.unsubscribe.as_deref().filter(|_| self.settings.optional.contains(&contents.route))?;
         let filled = place.replace("{principal}", &text::url_part(&contents.recipient.principal));
         Some(filled.replace("{route}", &text::url_part(&contents.route)))
     }
@@ -393,8 +396,7 @@ fn why(contents: &Contents, principal: &str, route: &str, handled: bool) -> Stri
     let own = |item: &Listed| {
         ["member", "requester"].iter().any(|k| data::raw(&item.data, k).as_ref() == Some(&contents.recipient.principal))
     };
-    let decides =
-        |item: &Listed| matches!(Kind::of(&item.kind), Kind::Requested | Kind::ReviewDue | Kind::Reminder);
+    let decides = |item: &Listed| matches!(Kind::of(&item.kind), Kind::Requested | Kind::ReviewDue | Kind::Reminder);
     let why = if handled {
         "you had been asked to act on it before it was settled"
     } else if contents.items.iter().all(own) {
@@ -480,7 +482,9 @@ fn check_ui_url(url: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn check_unsubscribe(url: &str) -> Result<(), &'static str> {
+/// # Errors
+/// What is wrong with a value of `templates.unsubscribe`.
+pub fn check_unsubscribe(url: &str) -> Result<(), &'static str> {
     let place = url.replace("{principal}", "x").replace("{route}", "x");
     // Also what would end the header's `<...>` or start another entry of its list.
     if !place.bytes().all(|b| b.is_ascii_graphic() && !b"\"'<>\\^`{|},".contains(&b)) {

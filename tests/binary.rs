@@ -109,10 +109,7 @@ fn a_full_disk_acknowledges_nothing_and_goes_on_when_there_is_room() {
     worker.kill();
     let conn = Connection::open(mount.0.join("owlpost.db")).unwrap();
     let kept: i64 = conn.query_row("SELECT count(*) FROM event", [], |row| row.get(0)).unwrap();
-    assert!(
-        kept > taken * 10,
-        "{kept} events are kept, {taken} batches of 10 and one event were acknowledged"
-    );
+    assert!(kept > taken * 10, "{kept} events are kept, {taken} batches of 10 and one event were acknowledged");
 }
 
 #[test]

@@ -185,8 +185,11 @@ impl Reader<'_> {
         let past = when.is_some_and(|t| t < self.now);
         let day = when.map(|t| self.zone.day(t, self.now)).unwrap_or_default();
         let is_reader = data::raw(&listed.data, "member").as_deref() == Some(self.principal);
-        let access =
-            if is_reader { format!("Your access to {}", m.place) } else { format!("{}: access to {}", m.member, m.place) };
+        let access = if is_reader {
+            format!("Your access to {}", m.place)
+        } else {
+            format!("{}: access to {}", m.member, m.place)
+        };
         let whose = if is_reader { "Your membership".to_owned() } else { m.member.clone() };
         item.headline = match (review, past, day.is_empty()) {
             (true, _, true) => format!("{whose} in {} needs a review", m.place),
@@ -294,7 +297,8 @@ impl Reader<'_> {
             item.quote = text::prose(&message, self.bounds.prose_bytes);
             item.quote_by = server;
         }
-        item.note = "What works with these credentials stops when they end. Check that this ZTS reaches their issuer.".into();
+        item.note =
+            "What works with these credentials stops when they end. Check that this ZTS reaches their issuer.".into();
     }
 
     /// A type nobody described: its name, what it is about, and its data as pairs.
@@ -365,7 +369,9 @@ impl Reader<'_> {
     fn link_to_collection(&self, item: &mut Item, listed: &Listed) {
         let label = match Kind::of(&listed.kind) {
             Kind::ReviewDue => "Review in Athenz",
-            Kind::Expiring if data::raw(&listed.data, "member").as_deref() != Some(self.principal) => "Extend in Athenz",
+            Kind::Expiring if data::raw(&listed.data, "member").as_deref() != Some(self.principal) => {
+                "Extend in Athenz"
+            }
             _ => "Open in Athenz",
         };
         self.link(item, label, listed, |domain| {

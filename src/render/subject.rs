@@ -52,7 +52,8 @@ pub fn title(reader: &Reader, items: &[Listed], counts: &[Count]) -> String {
 pub fn subject(reader: &Reader, items: &[Listed], told: &[Item], title: &str, open_total: u64) -> String {
     let names_a_date = matches!(items.first().map(|i| Kind::of(&i.kind)), Some(Kind::Expiring | Kind::ReviewDue));
     // The headline of a single one may tell the date already.
-    let due = if reader.handled || (told.len() == 1 && names_a_date) { String::new() } else { due_words(reader, items) };
+    let due =
+        if reader.handled || (told.len() == 1 && names_a_date) { String::new() } else { due_words(reader, items) };
     let title = if let [only] = told { &only.headline } else { title };
     let listed = items.len() as u64;
     // "50 of 212: 50 approvals" says it twice.
