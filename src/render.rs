@@ -486,7 +486,9 @@ fn check_ui_url(url: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn check_unsubscribe(url: &str) -> Result<(), &'static str> {
+/// # Errors
+/// What is wrong with a value of `templates.unsubscribe`.
+pub fn check_unsubscribe(url: &str) -> Result<(), &'static str> {
     let place = url.replace("{principal}", "x").replace("{route}", "x");
     // Also what would end the header's `<...>` or start another entry of its list.
     if !place.bytes().all(|b| b.is_ascii_graphic() && !b"\"'<>\\^`{|},".contains(&b)) {

@@ -2,6 +2,8 @@
 //!
 //! `OWLPOST_UPDATE_GOLDEN=1 cargo test --test mails` writes `tests/golden/` anew; look at the difference before you commit.
 
+#[path = "mails/looks.rs"]
+mod looks;
 #[path = "mails/templates.rs"]
 mod templates;
 
@@ -177,7 +179,7 @@ fn a_subject_says_what_waits_where_and_by_when() {
     let two = samples::contents(vec![request(1, "user.joe"), request(2, "user.kim")], "approvals");
     assert_eq!(render(&two, "approvals").subject, "2 approvals in sports");
     let some = Contents { open_total: 212, ..two };
-    assert_eq!(render(&some, "approvals").subject, "2 of 212: 2 approvals in sports");
+    assert_eq!(render(&some, "approvals").subject, "2 of 212: approvals in sports");
     assert!(render(&some, "approvals").text.contains("2 of 212; 210 more"));
 }
 
@@ -257,7 +259,7 @@ fn fifty_items_always_fit_and_every_principal_is_named() {
         for n in 0..50 {
             assert!(mail.text.contains(&format!("user.m{n:02}")), "user.m{n:02} is not named");
         }
-        assert!(mail.subject.starts_with("50 of 212: 50 approvals"), "{}", mail.subject);
+        assert!(mail.subject.starts_with("50 of 212: approvals"), "{}", mail.subject);
     }
 }
 
@@ -328,11 +330,12 @@ fn links_are_http_only_and_their_parts_encoded() {
     let mut listed = request(1, "user.joe");
     listed.data.insert("domain".into(), json!("a/../b?c\"d"));
     let mail = render(&samples::contents(vec![listed.clone()], "approvals"), "approvals");
-    assert!(
-        mail.text.contains("https://athenz.example.com/domain/a%2F..%2Fb%3Fc%22d/role/writers/members"),
-        "{}",
-        mail.text
-    );
+    let link = "https://athenz.example.com/workflow/domain?domain=a%2F..%2Fb%3Fc%22d\n";
+    assert!(mail.text.contains(link), "{}", mail.text);
+    let expiring = Listed { kind: "io.athenz.membership.expiring.v1".into(), ..listed.clone() };
+    let mail = render(&samples::contents(vec![expiring], "expiries"), "expiries");
+    let link = "https://athenz.example.com/domain/a%2F..%2Fb%3Fc%22d/role/writers/members\n";
+    assert!(mail.text.contains(link), "{}", mail.text);
     let plain = Renderer::new(Settings { ui_url: None, ..settings() }).unwrap();
     let mail = plain.render(&samples::contents(vec![listed], "approvals"), "approvals").unwrap();
     assert!(!mail.html.contains("<a ") && !mail.text.contains("http"), "{}", mail.text);
@@ -355,10 +358,108 @@ fn headers_name_the_digest_and_the_thread() {
 }
 
 #[test]
+fn mails_of_optional_routes_say_where_to_stop_them() {
+    let stop = |url: &str| {
+        let optional = ["changes".to_owned()].into();
+        Renderer::new(Settings { unsubscribe: Some(url.into()), optional, ..settings() })
+    };
+    let header = |mail: &Email, name: &str| mail.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    let of = |renderer: &Renderer, route: &str, principal: &str| {
+        let mut contents = samples::contents(samples::for_template("changes"), route);
+        contents.recipient.principal = principal.into();
+        let mail = renderer.render(&contents, "changes").unwrap();
+        mime::message(&mail, contents.attempt).unwrap();
+        mail
+    };
+    let https =
+        stop("https://access.example.com/stop?who={principal}&route={route}").unwrap_or_else(|p| panic!("{p:?}"));
+    let mail = of(&https, "changes", "user.alice");
+    let url = "https://access.example.com/stop?who=user.alice&route=changes";
+    assert_eq!(header(&mail, "List-Unsubscribe"), Some(format!("<{url}>")));
+    assert_eq!(header(&mail, "List-Unsubscribe-Post").as_deref(), Some("List-Unsubscribe=One-Click"));
+    assert!(mail.text.contains(url) && mail.html.contains("<a class=\"link\" href=\"https://access.example.com/stop?"));
+    // A name can neither end the header nor add one.
+    let mail = of(&https, "changes", "user.x>,\r\nBcc: <eve@example.com");
+    let value = header(&mail, "List-Unsubscribe").unwrap();
+    assert!(value.contains("who=user.x%3E%2C%0D%0ABcc%3A%20%3Ceve%40example.com&"), "{value}");
+    // A mail address takes no POST.
+    let mailto = stop("mailto:access@example.com?subject=stop%20{route}").unwrap_or_else(|p| panic!("{p:?}"));
+    let mail = of(&mailto, "changes", "user.alice");
+    assert_eq!(
+        header(&mail, "List-Unsubscribe").as_deref(),
+        Some("<mailto:access@example.com?subject=stop%20changes>")
+    );
+    assert_eq!(header(&mail, "List-Unsubscribe-Post"), None);
+    // Other routes are not to be stopped.
+    let mail = of(&https, "approvals", "user.alice");
+    assert_eq!((header(&mail, "List-Unsubscribe"), header(&mail, "List-Unsubscribe-Post")), (None, None));
+    assert!(!mail.text.contains("access.example.com/stop"));
+    for url in [
+        "http://x.example.com",
+        "javascript:alert(1)",
+        "https://",
+        "https://u@x.example.com",
+        "https://x.example.com/a,b",
+        "https://x.example.com/>",
+        "https://x.example.com/{who}",
+        "https://x.example.com/\r\nBcc: x",
+        "mailto:nobody",
+        "mailto:a@example.com,b@example.com",
+    ] {
+        assert!(stop(url).is_err(), "{url}");
+    }
+}
+
+#[test]
+fn what_needs_the_reader_comes_before_what_only_tells() {
+    let mut items = samples::for_template("decisions");
+    items.extend(samples::for_template("approvals"));
+    items.extend(samples::for_template("expiries"));
+    let mail = render(&samples::contents(samples::in_order(items), "digest"), "digest");
+    let at = |text: &str| mail.text.find(text).unwrap_or_else(|| panic!("{text:?} is not in\n{}", mail.text));
+    let places = [
+        at("First due Tue 24 Nov 2026"),
+        at("== Needs you =="),
+        at("* user.bob: access to sports:role.writers ends on 24 Nov"),
+        at("* sports.notifier: access"),
+        at("* user.joe asks to join sports:role.writers"),
+        at("* Requests to join roles wait"),
+        at("== For your information =="),
+        at("* Approved by user.alice"),
+    ];
+    assert!(places.is_sorted(), "{places:?}\n{}", mail.text);
+    let only = render(&samples::contents(samples::for_template("approvals"), "approvals"), "approvals");
+    assert!(!only.text.contains("Needs you"), "one kind of thing needs no headings");
+}
+
+#[test]
+fn the_footer_says_why_and_how_to_get_fewer() {
+    let renderer = Renderer::new(Settings { reply_to: Some("Access <access-team@example.com>".into()), ..settings() });
+    let renderer = renderer.unwrap_or_else(|problems| panic!("{problems:?}"));
+    let mut own = samples::for_template("expiries");
+    own.retain(|i| i.data["member"] == "user.bob");
+    let of = |items: &[Listed], route: &str, principal: &str| {
+        let mut contents = samples::contents(items.to_vec(), route);
+        contents.recipient.principal = principal.into();
+        renderer.render(&contents, "digest").unwrap()
+    };
+    let mail = of(&own, "expiries", "user.bob");
+    assert!(mail.subject.starts_with("Your access to sports:role.writers ends on 24 Nov"), "{}", mail.subject);
+    assert!(mail.text.contains("Member: user.bob (you)"), "{}", mail.text);
+    assert!(mail.text.contains("because it is about your own access (route \"expiries\")"), "{}", mail.text);
+    assert!(mail.html.contains("<a class=\"link\" href=\"mailto:access-team@example.com\""), "{}", mail.html);
+    let mail = of(&samples::for_template("approvals"), "approvals", "user.alice");
+    assert!(mail.text.contains("because you are one of those who decide here"), "{}", mail.text);
+    assert!(mail.text.contains("To get fewer, or other ones, write to access-team@example.com."), "{}", mail.text);
+    let mail = of(&samples::for_template("decisions"), "handled", "user.alice");
+    assert!(mail.text.contains("because you had been asked to act on it"), "{}", mail.text);
+}
+
+#[test]
 fn an_unknown_zone_of_a_person_falls_back_to_the_default() {
     let mut contents = samples::contents(samples::for_template("expiries"), "expiries");
     contents.recipient.zone = Some("Mars/Base".into());
-    assert!(render(&contents, "expiries").text.contains("All times are in UTC."));
+    assert!(render(&contents, "expiries").text.contains("Times are in UTC."));
 }
 
 #[test]

@@ -156,6 +156,8 @@ fn render_settings(config: &Config) -> render::Settings {
     render::Settings {
         overrides: config.templates.dir.clone(),
         ui_url: config.templates.ui_url.clone(),
+        unsubscribe: config.templates.unsubscribe.clone(),
+        optional: config.routes.iter().filter(|route| route.optional).map(|route| route.name.clone()).collect(),
         from: config.mailer.from.clone(),
         reply_to: config.mailer.reply_to.clone(),
         zone: config.schedule.zone.clone(),

@@ -308,6 +308,8 @@ pub struct TemplatesConfig {
     pub dir: Option<PathBuf>,
     /// The Athenz UI, for links.
     pub ui_url: Option<String>,
+    /// Where people stop the mails of optional routes: `mailto:` or `https:`, with `{principal}` and `{route}`.
+    pub unsubscribe: Option<String>,
 }
 
 /// Bounds; what goes over them is refused or held, never silently cut.

@@ -274,6 +274,21 @@ impl Check<'_> {
                 self.error(&["templates", "ui_url"], "not a web address: expected https://HOST or http://HOST");
             }
         }
+        match &config.templates.unsubscribe {
+            Some(url) => {
+                if let Err(why) = crate::render::check_unsubscribe(url) {
+                    self.error(&["templates", "unsubscribe"], format!("{why}: expected a mailto: or https: address"));
+                }
+            }
+            None => {
+                for (index, _) in config.routes.iter().enumerate().filter(|(_, route)| route.optional) {
+                    self.error(
+                        &["route", &index.to_string(), "optional"],
+                        "needs templates.unsubscribe, which says where people stop these mails",
+                    );
+                }
+            }
+        }
         if tracing_subscriber::EnvFilter::builder().parse(&config.log.level).is_err() {
             self.error(
                 &["log", "level"],

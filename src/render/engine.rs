@@ -42,6 +42,11 @@ impl Engine {
         Engine { templates: known.filter_map(|(name, t)| Some((name.clone(), steps(t)?))).collect() }
     }
 
+    #[cfg(test)]
+    pub fn knows(&self, name: &str) -> bool {
+        self.templates.contains_key(name)
+    }
+
     /// `None`: handlebars must do it, or say what is wrong.
     pub fn render(&self, name: &str, data: &Value, escape: fn(&str, &mut String)) -> Option<String> {
         let mut out = String::with_capacity(16 * 1024);
@@ -161,4 +166,67 @@ pub fn html(text: &str, out: &mut String) {
 
 pub fn plain(text: &str, out: &mut String) {
     out.push_str(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn both(source: &str, data: &Value) -> (Option<String>, Option<String>) {
+        let mut registry = Handlebars::new();
+        registry.set_strict_mode(true);
+        for (name, source) in
+            [("t", source), ("part", "<{{a}}{{#if b}}!{{/if}}>\n"), ("loop", "{{> loop2}}"), ("loop2", "{{a}}")]
+        {
+            registry.register_template_string(name, source).unwrap();
+        }
+        (Engine::of(&registry).render("t", data, html), registry.render("t", data).ok())
+    }
+
+    #[test]
+    fn what_it_takes_it_renders_as_handlebars_does() {
+        let data = json!({"a": "x<y>=`'\"&", "b": "", "n": 3, "t": true, "z": null, "l": [{"a": "1", "b": "y"}, {"a": "2", "b": ""}], "o": {"p": "q"}, "e": []});
+        for source in [
+            "{{a}} {{n}} {{t}} {{z}} {{o.p}}",
+            "{{#if b}}1{{else}}2{{/if}}{{#unless b}}3{{/unless}}{{#if e}}4{{/if}}{{#if n}}5{{/if}}",
+            "{{#if b}}1{{else if a}}2{{else}}3{{/if}}",
+            "a\n{{#each l}}\n  {{a}}\n{{#if b}}\n  b\n{{/if}}\n{{/each}}\nz",
+            "{{> part}}|{{#each l}}{{> part}}{{/each}}\n{{> part}}\n.",
+            "{{!-- note --}}{{~a~}} x {{#each e}}never{{/each}}",
+        ] {
+            let (ours, theirs) = both(source, &data);
+            assert!(ours.is_some() && ours == theirs, "{source}: {ours:?} {theirs:?}");
+        }
+    }
+
+    #[test]
+    fn what_it_does_not_take_is_left_to_handlebars() {
+        let data = json!({"a": "x", "l": [{"a": "1"}], "len": "9"});
+        for source in [
+            "{{nothing}}",
+            "{{#each l}}{{@index}}{{../a}}{{this.a}}{{/each}}",
+            "{{#each l as |x|}}{{x.a}}{{/each}}",
+            "{{#if (eq a \"x\")}}1{{/if}}",
+            "{{> part a=\"1\"}}",
+            "  {{> part}}\n",
+            "{{> missing}}",
+            "{{len}}",
+            "{{{a}}}",
+            "{{#each a}}1{{/each}}",
+        ] {
+            assert_eq!(both(source, &data).0, None, "{source}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_escapes_as_handlebars_does(text in any::<String>()) {
+            let mut out = String::new();
+            html(&text, &mut out);
+            prop_assert_eq!(out, handlebars::html_escape(&text));
+        }
+    }
 }

@@ -354,3 +354,37 @@ fn read_file(path: &Path) -> Result<String, String> {
     }
     std::fs::read_to_string(path).map_err(|e| format!("can't read it: {e}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::{Renderer, Settings, samples};
+
+    #[test]
+    fn the_quick_way_gives_what_handlebars_gives() {
+        let renderer = Renderer::new(Settings { ui_url: Some("https://x.example.com".into()), ..Settings::default() });
+        let mut renderer = renderer.unwrap_or_else(|problems| panic!("{problems:?}"));
+        let quick = renderer.templates.names().to_vec();
+        let mails = |renderer: &Renderer| {
+            let mut out = Vec::new();
+            for template in &quick {
+                for route in ["trial", "handled"] {
+                    let all = samples::contents(samples::all(), route);
+                    out.push(renderer.render(&all, template));
+                    out.extend(
+                        samples::all()
+                            .into_iter()
+                            .map(|one| renderer.render(&samples::contents(vec![one], route), template)),
+                    );
+                }
+            }
+            out
+        };
+        assert!(quick.iter().all(|name| renderer.templates.html_quick.knows(&format!("{name}/body.html.hbs"))));
+        assert!(quick.iter().all(|name| renderer.templates.text_quick.knows(&format!("{name}/body.txt.hbs"))));
+        let ours = mails(&renderer);
+        renderer.templates.html_quick = Engine::default();
+        renderer.templates.text_quick = Engine::default();
+        assert!(ours == mails(&renderer));
+    }
+}

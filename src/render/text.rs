@@ -37,6 +37,10 @@ pub fn prose(raw: &str, max_bytes: usize) -> String {
 /// Line breaks and runs of blanks become one space: a value can't start a line of its own and pose as our words. Looks at
 /// no more than what it keeps, so a huge value costs nothing.
 fn clean(raw: &str, max_bytes: usize, odd: impl Fn(char) -> bool) -> String {
+    // Most names are like this.
+    if raw.len() <= max_bytes && raw.bytes().all(|b| b.is_ascii_graphic()) {
+        return raw.to_owned();
+    }
     let mut out = String::with_capacity(raw.len().min(max_bytes));
     let (mut gap, mut foreign, mut cut) = (false, false, false);
     for c in raw.chars() {

@@ -40,6 +40,9 @@ pub struct RouteConfig {
     /// Gather until an operator releases the mails.
     #[serde(default)]
     pub hold: bool,
+    /// Who gets its mails may stop them: they carry `List-Unsubscribe`, as `templates.unsubscribe` says.
+    #[serde(default)]
+    pub optional: bool,
     /// What ends a send whose outcome nobody can know.
     #[serde(default)]
     pub on_in_doubt: OnInDoubt,
@@ -67,6 +70,7 @@ impl RouteConfig {
             priority: Priority::default(),
             cadence: Cadence::default(),
             hold: false,
+            optional: false,
             on_in_doubt: OnInDoubt::default(),
             attempts_max: None,
             give_up_after: None,

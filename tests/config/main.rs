@@ -285,6 +285,20 @@ fn routes_are_checked_at_their_places() {
 }
 
 #[test]
+fn an_optional_route_needs_a_place_to_stop_its_mails() {
+    let route = "[[route]]\nname = 'r'\ntypes = ['a']\noptional = true\n";
+    assert_problems(&problems(route), &["4:12 needs templates.unsubscribe"]);
+    let with = |url: &str| format!("{route}[templates]\nunsubscribe = '{url}'\n");
+    for url in ["javascript:alert(1)", "http://x.example.com", "mailto:nobody", "https://x/{who}", "https://x/a b"] {
+        assert_problems(&problems(&with(url)), &["6:15 "]);
+    }
+    let config = load(&with("https://x.example.com/?who={principal}&route={route}")).unwrap();
+    assert!(config.routes[0].optional);
+    let config = load("[templates]\nunsubscribe = 'mailto:a@example.com'").unwrap();
+    assert!(config.routes.iter().all(|route| !route.optional));
+}
+
+#[test]
 fn a_subject_for_a_type_of_athenz_is_a_warning() {
     let text = "[[route]]\nname = 'r'\ntypes = ['io.athenz.*']\nsubject_key = '{{id}}'";
     let config = load(text).unwrap();
