@@ -179,7 +179,9 @@ fn judge(folder: &Path, server: &Server, seed: u64) {
         let (no, route, unknown, accepted, delivered): (i64, String, i64, i64, i64) = row.unwrap();
         let id = owlpost::model::DigestId { store, number: no }.to_string();
         let came = record.get(&id).copied().unwrap_or(0) as i64;
-        let context = format!("seed {seed}: digest {id} of route {route} came {came} times, {unknown} doubts, {accepted} accepted");
+        let context = format!(
+            "seed {seed}: digest {id} of route {route} came {came} times, {unknown} doubts, {accepted} accepted"
+        );
         assert!(came >= accepted, "what the ledger calls accepted has arrived: {context}");
         assert!(came <= accepted + unknown, "twice only after a doubt: {context}");
         assert!((delivered > 0) == (accepted > 0), "delivered if and only if accepted: {context}");
@@ -189,7 +191,10 @@ fn judge(folder: &Path, server: &Server, seed: u64) {
         doubts += unknown;
         doubled += i64::from(came > 1);
     }
-    println!("seed {seed}: {} mails arrived, {doubts} doubts, {doubled} came twice on a route that resends", record.values().sum::<usize>());
+    println!(
+        "seed {seed}: {} mails arrived, {doubts} doubts, {doubled} came twice on a route that resends",
+        record.values().sum::<usize>()
+    );
 }
 
 #[test]

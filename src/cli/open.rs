@@ -112,7 +112,7 @@ impl Intake for Sieve<'_> {
                 Entry::Refused(refused) => refused,
                 Entry::Event(arrival) => arrival.stale.as_ref()?,
             };
-            Some(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone() })
+            Some(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone(), at: None })
         };
         let good: Vec<Entry> = entries.iter().filter(|entry| again(entry).is_none()).cloned().collect();
         let mut taken = Vec::new().into_iter();
