@@ -70,14 +70,19 @@ impl Rate {
         terms.per_second.map(|rate| rate * self.factor(now))
     }
 
-    /// A permit for one call. `Ok`: it may start from then on, for [`SLOT`]. `Err`: none is free before then.
+    /// A permit for one call. `Ok`: it may start from then on, for [`SLOT`]. `Err`: none is free before then. What has
+    /// become of `self` is to be kept in both cases.
     pub fn take(&mut self, terms: &Terms, now: Time) -> Result<Time, Time> {
         let Some(per_second) = self.per_second(terms, now) else { return Ok(now) };
         let interval = interval(per_second);
-        let tolerance = interval.saturating_mul(terms.burst.saturating_sub(1));
+        // Of the whole rate: to be slowed down must not save up more than before.
+        let whole = self::interval(terms.per_second.unwrap_or(per_second));
+        let tolerance = whole.saturating_mul(terms.burst.saturating_sub(1));
         // It was never set further ahead than this: the clock was set back, and would else stop all mail until it is
         // where it was.
         let tat = self.tat.min(now.plus(AHEAD).plus(tolerance).plus(interval));
+        // Kept also if there is no permit, or the wait would begin anew with each question.
+        self.tat = tat;
         let from = tat.minus(tolerance).max(now);
         let latest = now.plus(AHEAD);
         if from > latest {

@@ -89,14 +89,15 @@ const ENVELOPE_BYTES: usize = 3_000;
 /// From the most generous to the tightest: bounds of values, and how many items are told in full (`rows` is one line
 /// each). The last one fits 50 items of the worst characters into 100,000 bytes (a test tries); if the budget is smaller
 /// or an override's layout heavier, fewer rows are shown.
-const STEPS: [(Bounds, usize); 7] = [
-    (Bounds { name_bytes: 256, prose_bytes: 500, pairs: 20 }, usize::MAX),
-    (Bounds { name_bytes: 256, prose_bytes: 160, pairs: 10 }, usize::MAX),
-    (Bounds { name_bytes: 200, prose_bytes: 120, pairs: 6 }, 30),
-    (Bounds { name_bytes: 160, prose_bytes: 120, pairs: 6 }, 12),
-    (Bounds { name_bytes: 120, prose_bytes: 80, pairs: 4 }, 4),
-    (Bounds { name_bytes: 64, prose_bytes: 60, pairs: 4 }, 1),
-    (Bounds { name_bytes: 32, prose_bytes: 40, pairs: 2 }, 0),
+const STEPS: [(Bounds, usize); 8] = [
+    (Bounds { name_bytes: 256, prose_bytes: 500, pairs: 20, links: true }, usize::MAX),
+    (Bounds { name_bytes: 256, prose_bytes: 160, pairs: 10, links: true }, usize::MAX),
+    (Bounds { name_bytes: 200, prose_bytes: 120, pairs: 6, links: true }, 30),
+    (Bounds { name_bytes: 160, prose_bytes: 120, pairs: 6, links: true }, 12),
+    (Bounds { name_bytes: 120, prose_bytes: 80, pairs: 4, links: true }, 4),
+    (Bounds { name_bytes: 64, prose_bytes: 60, pairs: 4, links: true }, 1),
+    (Bounds { name_bytes: 32, prose_bytes: 40, pairs: 2, links: true }, 0),
+    (Bounds { name_bytes: 32, prose_bytes: 40, pairs: 2, links: false }, 0),
 ];
 
 /// These items can't be rendered: they fail alone, too, so the others are not held up by them.
@@ -271,7 +272,7 @@ impl Renderer {
             principal: &person.principal,
             zone: &zone,
             now: contents.at,
-            ui_url: self.ui_url.as_deref(),
+            ui_url: self.ui_url.as_deref().filter(|_| bounds.links),
             handled,
             with_data,
             bounds,

@@ -302,7 +302,7 @@ fn compare(folder: &Path, plan: &Plan) {
     assert_eq!(one("SELECT count(*) FROM event") as usize, plan.asked.len() + decisions, "each event once");
     assert_eq!(one("SELECT count(*) FROM digest WHERE state <> 6"), 0, "every digest is closed");
     let mut ledger = conn
-        .prepare("SELECT state, sum(n) FROM (SELECT * FROM ledger_total UNION ALL SELECT state, n FROM ledger_delta) GROUP BY state HAVING sum(n) <> 0")
+        .prepare("SELECT state, sum(n) FROM (SELECT state, n FROM ledger_total UNION ALL SELECT state, n FROM ledger_delta) GROUP BY state HAVING sum(n) <> 0")
         .unwrap();
     let ledger: BTreeMap<i64, i64> =
         ledger.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();

@@ -24,7 +24,8 @@ const EVENTS: usize = 240;
 
 /// Where mails arrive.
 enum Server {
-    Ses(Endpoint, tokio::runtime::Runtime),
+    /// The runtime serves the endpoint.
+    Ses(Endpoint, #[allow(dead_code, reason = "held while mails arrive")] tokio::runtime::Runtime),
     Smtp(Sink),
 }
 

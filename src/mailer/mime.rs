@@ -17,6 +17,11 @@ pub fn check(mail: &Email) -> Result<lettre::Address, SendError> {
     let address = mail.to.parse::<lettre::Address>().map_err(|e| {
         SendError::Permanent(format!("the recipient's address is not valid ({e}); correct it in the directory"))
     })?;
+    if address.user().starts_with('"') {
+        // Programs disagree about where the domain of such an address begins, and the allowed domains depend on it.
+        let why = "the recipient's address is quoted, which not every server reads alike; correct it in the directory";
+        return Err(SendError::Permanent(why.into()));
+    }
     let values = mail.headers.iter().flat_map(|(name, value)| [name, value]).chain([&mail.subject]);
     if values.into_iter().any(|v| v.chars().any(char::is_control)) {
         return Err(SendError::Permanent("a header of the mail holds a control character; check its template".into()));

@@ -13,6 +13,8 @@ pub struct Bounds {
     pub prose_bytes: usize,
     /// Pairs shown of an event whose type nobody described, and the entries kept of any list or object.
     pub pairs: usize,
+    /// Each item has its link. Where there is room for names only, the names come first.
+    pub links: bool,
 }
 
 /// Deeper data is shown as `…`: it would not be read, and recursion stays bounded.
@@ -125,7 +127,7 @@ fn list_text(list: &[Value], bounds: Bounds) -> String {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { name_bytes: 20, prose_bytes: 30, pairs: 3 };
+    const BOUNDS: Bounds = Bounds { name_bytes: 20, prose_bytes: 30, pairs: 3, links: true };
 
     fn map(json: serde_json::Value) -> Map<String, Value> {
         json.as_object().unwrap().clone()

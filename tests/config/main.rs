@@ -165,7 +165,6 @@ fn what_the_values_mean_together_is_checked() {
             "2:10 others can reach this address",
             "4:7 this version has no PostgreSQL store yet",
             "5:13 shorter than 1d",
-            "7:8 this version has no SES mailer yet",
             "8:8 not an address",
             "9:12 not an address",
             "11:9 must be longer than send_within + call_timeout + clock_error (85s)",
@@ -199,16 +198,33 @@ fn adapters_of_later_versions_are_refused_by_name() {
         ("[[source]]\nname='a'\nkind='sqs'", "SQS source"),
         ("[[source]]\nname='a'\nkind='zms'", "ZMS source"),
         ("[[directory]]\nkind='zms'", "ZMS directory"),
-        ("[mailer]\nkind='ses'\n[recipients]\nallowed_domains=['a.b']", "SES mailer"),
-        (
-            "[mailer]\nkind='smtp'\n[recipients]\nallowed_domains=['a.b']\n[quota]\nper_second=1\nper_day=9",
-            "SMTP mailer",
-        ),
         ("[store]\nurl='postgresql://h/d'", "PostgreSQL store"),
     ] {
         let found = problems(text);
         assert!(found.len() == 1 && found[0].contains(&format!("this version has no {what} yet")), "{found:?}");
     }
+}
+
+#[test]
+fn each_kind_of_mailer_has_keys_of_its_own_and_is_checked() {
+    let ses = |more: &str| problems(&format!("[recipients]\nallowed_domains=['a.b']\n[mailer]\nkind='ses'\n{more}"));
+    assert_problems(&ses("endpoint_url='http://ses.example.com'"), &["5:14 http:// is for this machine only"]);
+    assert_problems(&ses("endpoint_url='ses.example.com'"), &["5:14 not a web address"]);
+    assert_problems(&ses("identity_arn='example.com'"), &["5:14 not an ARN of this kind"]);
+    assert_problems(&ses("external_id='x'"), &["5:13 goes with assume_role_arn only"]);
+    assert_problems(&ses("configuration_set='a b'"), &["5:19 has 1 to 64 letters"]);
+    assert_problems(&ses("host='smtp.example.com'"), &["5:6 belongs to kind = \"smtp\" only"]);
+    load("[recipients]\nallowed_domains=['a.b']\n[mailer]\nkind='ses'\nendpoint_url='http://[::1]:9'").unwrap();
+
+    let quota = "[quota]\nper_second=5\nper_day=900\n";
+    let smtp =
+        |more: &str| problems(&format!("{quota}[recipients]\nallowed_domains=['a.b']\n[mailer]\nkind='smtp'\n{more}"));
+    assert_problems(&smtp(""), &["6:2 kind = \"smtp\" needs a host"]);
+    assert_problems(&smtp("host='m.example.com'\ntls='none'"), &["9:5 \"none\" is for this machine only"]);
+    assert_problems(&smtp("host='m.example.com:25'\nusername='u'"), &["6:2 username and password go together"]);
+    assert_problems(&smtp("host='m.example.com'\nregion='eu-west-1'"), &["9:8 belongs to kind = \"ses\" only"]);
+    let quota = problems("[quota]\nper_second=5\nburst=6\nurgent_reserve=1.5");
+    assert_problems(&quota, &["3:7 must be at most what per_second allows", "4:16 a part of the day's quota"]);
 }
 
 #[test]

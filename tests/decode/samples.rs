@@ -46,14 +46,14 @@ fn the_notifications_of_a_real_zms_become_exactly_these_events() {
             "f:4 decided membership/sports/role/readers/user.joe/add -> user.joe",
             "f:6 decided membership/sports/role/writers/user.joe/add -> user.alice,user.joe",
             "f:8 decided membership/sports/group/coaches/user.joe/add -> user.joe",
-            "f:10#1 expiring expiring/sports/role/readers/user.zoe -> user.zoe 2026-11-29T07:45:12.128Z",
-            "f:11#1 expiring expiring/sports/role/writers/tools.notifier -> user.lee 2026-12-06T07:45:12.158Z",
-            "f:11#2 expiring expiring/sports/role/writers/user.bob -> user.lee 2026-11-23T07:45:12.158Z",
-            "f:14#1 review_due review/sports/role/reviewed/user.zoe -> user.zoe 2026-12-06T07:45:12.27Z",
-            "f:15#1 review_due review/sports/role/reviewed/user.zoe -> user.alice 2026-12-06T07:45:12.27Z",
-            "f:15#2 review_due review/sports/role/reviewed/user.bob -> user.alice 2026-11-25T07:45:12.27Z",
-            "f:18#1 expiring expiring/sports/group/coaches/user.bob -> user.bob 2026-11-29T07:45:12.361Z",
-            "f:19#1 expiring expiring/sports/group/coaches/user.bob -> user.alice 2026-11-29T07:45:12.361Z",
+            "f:10#1 expiring expiring/sports/role/readers/user.zoe -> user.zoe 2026-11-29T07:45:12.128000Z",
+            "f:11#1 expiring expiring/sports/role/writers/tools.notifier -> user.lee 2026-12-06T07:45:12.158000Z",
+            "f:11#2 expiring expiring/sports/role/writers/user.bob -> user.lee 2026-11-23T07:45:12.158000Z",
+            "f:14#1 review_due review/sports/role/reviewed/user.zoe -> user.zoe 2026-12-06T07:45:12.270000Z",
+            "f:15#1 review_due review/sports/role/reviewed/user.zoe -> user.alice 2026-12-06T07:45:12.270000Z",
+            "f:15#2 review_due review/sports/role/reviewed/user.bob -> user.alice 2026-11-25T07:45:12.270000Z",
+            "f:18#1 expiring expiring/sports/group/coaches/user.bob -> user.bob 2026-11-29T07:45:12.361000Z",
+            "f:19#1 expiring expiring/sports/group/coaches/user.bob -> user.alice 2026-11-29T07:45:12.361000Z",
         ]
     );
     let data = |index: usize| Value::Object(events[index].data.clone());
@@ -108,7 +108,7 @@ fn the_change_messages_of_a_real_zms_become_exactly_these_events() {
         ]
     );
     assert_eq!(events[0].id, "f184d714-25fa-4d96-bb17-6caae5a6652a");
-    assert_eq!(events[0].time, Time::parse("2026-11-22T07:45:11.013Z"));
+    assert_eq!(events[0].time, Time::parse("2026-11-22T07:45:11.013000Z"));
     assert_eq!(
         Value::Object(events[15].data.clone()),
         json!({"domain": "tools", "object": {"kind": "domain", "name": "tools"}, "api": "deletetopleveldomain"})

@@ -70,7 +70,7 @@ async fn status_has_the_contracts_fields_and_verify_decides_the_exit_code() {
     assert_eq!(keys(&status["ledger"]), names("items pending in_doubt delivered withdrawn suppressed dead"));
     assert_eq!(keys(&status["digests"]), names("gathering due held leased sending waiting in_doubt"));
     assert_eq!(keys(&status["mails"]), names("sent"));
-    assert_eq!(keys(&status["quota"]), names("per_second per_day used_24h"));
+    assert_eq!(keys(&status["quota"]), names("per_second per_day used_24h reserved external_24h slowed_to"));
     assert_eq!((&status["dead_letters"], &status["ledger"]["dead"]), (&2.into(), &1.into()));
     let good = owlpost(&config, &["status", "--verify"]);
     assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));

@@ -83,7 +83,8 @@ pub fn new(seed: u64, verbose: bool) -> Shared {
         .collect();
     Arc::new(Mutex::new(World {
         seed,
-        per_day: 10 + Dice::new(seed, "per day").below(60),
+        // Seldom so small that it runs out: then the worker looks once a second for hours.
+        per_day: if Dice::new(seed, "per day").chance(10) { 4 + seed % 16 } else { 500 },
         external: Dice::new(seed, "external").below(8),
         steps: 0,
         facts,

@@ -260,5 +260,7 @@ fn a_clock_that_was_set_back_does_not_stop_the_mail() {
         w.now = Time(w.now.0 - 3_600_000_000);
         let Begun::NoRate(until) = w.begin(&leased[1]) else { panic!("it just sent one") };
         assert!(until.since(w.now) <= Duration::from_secs(1), "{until}");
+        w.now = until;
+        assert!(matches!(w.begin(&leased[1]), Begun::Send(_)), "the wait does not begin anew");
     }
 }

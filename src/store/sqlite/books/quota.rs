@@ -81,7 +81,7 @@ impl Books<'_> {
         let Some(quota) = self.quota.as_mut() else { return Ok(Ok(now)) };
         let mut rate = quota.rate;
         let taken = rate.take(&quota.terms, starts);
-        if take && taken.is_ok() {
+        if (take || taken.is_err()) && quota.rate != rate {
             (quota.rate, quota.dirty) = (rate, true);
         }
         Ok(taken.map_err(|at| at.minus(lead)))
