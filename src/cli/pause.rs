@@ -52,7 +52,7 @@ pub fn resume(args: Resume, config: &[PathBuf]) -> Outcome {
 /// A typing mistake must not look like a stop.
 fn known(office: &Office, route: Option<&str>) -> Result<(), Failure> {
     match route {
-        Some(name) if !office.routes().iter().any(|known| *known == name) => {
+        Some(name) if !office.routes().contains(&name) => {
             Err(Failure::usage(format!("there is no route {name:?}; there are {}", office.routes().join(", "))))
         }
         _ => Ok(()),

@@ -93,7 +93,7 @@ fn find<'a>(data: &'a Value, path: &[String]) -> Option<&'a Value> {
 }
 
 fn steps(template: &Template) -> Option<Vec<Step>> {
-    template.elements.iter().map(|element| step(element)).collect()
+    template.elements.iter().map(step).collect()
 }
 
 fn step(element: &TemplateElement) -> Option<Step> {
@@ -122,7 +122,7 @@ fn block(block: &HelperTemplate) -> Option<Step> {
         return None;
     }
     let path = names(&block.params[0])?;
-    let branch = |t: &Option<Template>| t.as_ref().map_or(Some(Vec::new()), |t| steps(t));
+    let branch = |t: &Option<Template>| t.as_ref().map_or(Some(Vec::new()), steps);
     let (then, otherwise) = (branch(&block.template)?, branch(&block.inverse)?);
     match block.name.as_name()? {
         "if" => Some(Step::If(path, then, otherwise)),
