@@ -76,6 +76,8 @@ struct Air {
     /// How long the last begin took.
     lead: Duration,
     breaker: Valve,
+    /// How often in a row the mailer said that no mail can leave.
+    halts: u32,
 }
 
 /// Digests whose turn at the account's rate has not come.
@@ -101,6 +103,9 @@ const CLAIM_MAX: usize = 256;
 
 /// How long no mail is tried after the mailer said that none can leave.
 const HALT: Duration = Duration::from_secs(60);
+
+/// So many halts in a row end `run --until-idle`; the first ones may be credentials that are being renewed.
+const HALTS_MAX: u32 = 5;
 
 /// How long a mail waits after the server said that the day's quota is used up.
 const DAY_FULL: Duration = Duration::from_secs(60);
@@ -182,7 +187,9 @@ impl Deliver {
                 self.give_back(&held.leased).await?;
             }
             if until > Instant::now() || !self.may_probe(air).await {
-                return Ok(Turned { next: Some(until.max(Instant::now() + LEAST_WAIT)), done: false });
+                // A run that is to end does not wait for somebody to mend the account.
+                let done = phase == Phase::Flushing && air.sends.is_empty() && air.halts >= HALTS_MAX;
+                return Ok(Turned { next: Some(until.max(Instant::now() + LEAST_WAIT)), done });
             }
         }
         if let Some(held) = air.held.take() {
@@ -234,6 +241,7 @@ impl Deliver {
         if let Some(why) = stopped {
             tracing::warn!(reason = why, "still no mail can leave");
             air.breaker = Valve::Open(Instant::now() + self.halt());
+            air.halts += 1;
             return false;
         }
         air.breaker = Valve::Probing;
@@ -436,11 +444,13 @@ impl Deliver {
         if halted {
             if !matches!(air.breaker, Valve::Open(_)) {
                 metrics::breaker(self.mailer.kind(), Breaker::Open);
+                air.halts += 1;
             }
             air.breaker = Valve::Open(Instant::now() + self.halt());
         } else if air.breaker == Valve::Probing && matches!(answer, Answer::Accepted { .. }) {
             tracing::info!("mails leave again");
             air.breaker = Valve::Closed;
+            air.halts = 0;
             metrics::breaker(self.mailer.kind(), Breaker::Closed);
         }
         if let (Answer::Throttled { share: Some(Share::Day), .. }, Some(quota)) = (&answer, &self.quota) {

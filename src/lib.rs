@@ -8,6 +8,7 @@
 //!  Source --Batch--> decode --Event--> route --Entry--> Store.accept --Receipt--> Source.ack
 //!                      \------- Refused ------------------^   (one transaction: dedupe key, event, items, closures, due time, dead letters)
 //!  Store.claim --Leased--> directory --Intent--> Store.begin --Contents--> render --Email--> Mailer.send --Evidence--> Store.learn
+//!  (a share of the day)                     (a permit for its moment)              (at its pace)            (share used, or back)
 //!       ^------ upkeep: ended leases and doubts, due times after a changed cadence, purge, gauges ------'
 //! ```
 //!

@@ -252,7 +252,7 @@ fn held_digests_are_told_in_the_exit_code() {
     config(folder.path(), FILE, "owlpost.db", "hold = true");
     fs::write(folder.path().join("in.ndjson"), event("held", 10)).unwrap();
     let log = Worker::start(folder.path(), IDLE).ends_with(1);
-    assert!(log.contains("1 item is still open in held"), "{log}");
+    assert!(log.contains("1 item is still open: held"), "{log}");
     assert!(!folder.path().join("outbox").exists());
 }
 

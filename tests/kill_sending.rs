@@ -1,5 +1,6 @@
 //! The real binary, killed in the middle of sends (SIGKILL), again and again; judged by what the receiving server has:
-//! nobody gets a digest twice but after an honest doubt on a route that resends. Through SES and through SMTP in turn.
+//! nobody gets a digest twice but after an honest doubt on a route that resends. Through SES, and through SMTP
+//! with STARTTLS and a login, in turn.
 //!
 //! `OWLPOST_ROUNDS=N` rounds (default 5), `OWLPOST_SEED=K` replays one.
 
@@ -26,7 +27,7 @@ const EVENTS: usize = 240;
 enum Server {
     /// The runtime serves the endpoint.
     Ses(Endpoint, #[allow(dead_code, reason = "held while mails arrive")] tokio::runtime::Runtime),
-    Smtp(Sink),
+    Smtp(Sink, sink::Certificates),
 }
 
 impl Server {
@@ -43,9 +44,12 @@ impl Server {
             Server::Ses(endpoint, _) => {
                 format!("kind = \"ses\"\nregion = \"eu-west-1\"\nendpoint_url = \"{}\"", endpoint.url())
             }
-            Server::Smtp(sink) => {
-                format!("kind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"", sink.port("plain"))
-            }
+            Server::Smtp(sink, tls) => format!(
+                "kind = \"smtp\"\nhost = \"localhost\"\nport = {}\ntls = \"starttls\"\nca_file = \"{}\"\nusername = \
+                 \"owlpost\"\npassword = \"s3cret\"",
+                sink.port("starttls"),
+                tls.ca.display()
+            ),
         }
     }
 
@@ -53,7 +57,7 @@ impl Server {
     fn record(&self) -> BTreeMap<String, usize> {
         let digests: Vec<String> = match self {
             Server::Ses(endpoint, _) => endpoint.taken().into_iter().map(|m| m.digest).collect(),
-            Server::Smtp(sink) => sink.mails().iter().map(digest_of).collect(),
+            Server::Smtp(sink, _) => sink.mails().iter().map(digest_of).collect(),
         };
         let mut counts = BTreeMap::new();
         digests.into_iter().for_each(|digest| *counts.entry(digest).or_insert(0) += 1);
@@ -204,7 +208,13 @@ fn killed_in_the_middle_of_sends_nobody_gets_a_digest_twice_but_after_an_honest_
     let rounds: u64 = std::env::var("OWLPOST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
     let seeds = seed.map_or(1..rounds + 1, |seed| seed..seed + 1);
     for seed in seeds {
-        let server = if seed.is_multiple_of(2) { Server::Smtp(Sink::start(&[], None)) } else { Server::ses() };
+        let server = if seed.is_multiple_of(2) {
+            let tls = sink::certificates();
+            let sink = Sink::start(&["--user", "owlpost", "--password", "s3cret"], Some(&tls));
+            Server::Smtp(sink, tls)
+        } else {
+            Server::ses()
+        };
         round(seed, server);
     }
 }

@@ -84,7 +84,8 @@ fn end_of_idle(gauges: &Gauges, stopped: bool) -> Outcome {
     } else if left > 0 {
         let (items, are) = (counted(left, "item"), if left == 1 { "is" } else { "are" });
         return Err(Failure::failed(format!(
-            "{items} {are} still open in held or paused digests: owlpost digests list, owlpost digests release"
+            "{items} {are} still open: held, paused, beyond the quota, or the mailer takes none; owlpost status and owlpost \
+             digests list say which"
         )));
     }
     Ok(ExitCode::SUCCESS)

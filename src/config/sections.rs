@@ -367,7 +367,7 @@ pub struct DeliveryConfig {
 impl Default for DeliveryConfig {
     fn default() -> DeliveryConfig {
         DeliveryConfig {
-            in_flight: 16,
+            in_flight: 32,
             lease: seconds(90),
             send_within: seconds(15),
             call_timeout: seconds(10),

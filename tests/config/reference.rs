@@ -79,7 +79,7 @@ fn each_documented_default_is_the_real_one() {
 fn a_documented_default_that_is_wrong_would_be_found() {
     let alone =
         document(|line, header| !header.starts_with("[[") && matches!(line, Line::Header(_) | Line::Default(..)));
-    let wrong = alone.replace("in_flight = 16", "in_flight = 17");
+    let wrong = alone.replace("in_flight = 32", "in_flight = 33");
     assert_ne!(Config { routes: vec![], warnings: vec![], ..load(&wrong).unwrap() }, Config::default());
 }
 
