@@ -281,3 +281,27 @@ fn preview_reads_what_a_worker_takes() {
     assert_eq!(out.status.code(), Some(1));
     assert!(text(&out.stderr).contains("line 2"), "{}", text(&out.stderr));
 }
+
+/// The same day through the real SES client: what the endpoint took is what the ledger says, throttling killed nothing, and
+/// the mail whose reply was lost came twice, which the demo tells.
+#[test]
+fn the_demo_through_ses_says_what_the_receiving_side_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = owlpost(&["demo", "--ses", "--dir", dir.path().to_str().unwrap()]);
+    let said = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{said}{}", text(&out.stderr));
+    assert!(said.contains("✓ the sum, and counted again: no difference"), "{said}");
+    assert_eq!(said.matches("came twice: the reply to its first attempt was lost").count(), 1, "{said}");
+    let ledger = ledger(dir.path());
+    let count = |state: &str| ledger.iter().filter(|row| row["state"] == state).count();
+    assert_eq!((count("pending"), count("in_doubt"), count("dead")), (0, 0, 1), "only the unreachable one is dead");
+    let delivered: BTreeSet<&str> =
+        ledger.iter().filter(|r| r["state"] == "delivered").map(|r| r["digest"].as_str().unwrap()).collect();
+    let arrived: BTreeSet<String> = fs::read_dir(dir.path().join("outbox"))
+        .unwrap()
+        .filter_map(|e| e.unwrap().file_name().into_string().unwrap().strip_suffix(".eml").map(str::to_owned))
+        .collect();
+    let digests: BTreeSet<&str> = arrived.iter().map(|name| name.rsplit_once('.').unwrap().0).collect();
+    assert_eq!(digests, delivered);
+    assert_eq!(arrived.len(), delivered.len() + 1, "one digest stands there twice, as it arrived");
+}

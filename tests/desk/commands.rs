@@ -344,3 +344,48 @@ async fn reading_changes_nothing_and_waits_for_nobody() {
     writer.execute_batch("ROLLBACK").unwrap();
     assert_eq!(version(&other), before);
 }
+
+#[tokio::test]
+async fn the_kill_switch_is_set_and_shown_and_ended() {
+    let world = busy().await;
+    let config = world.config();
+    let paused = |config: &Path| ndjson(config, &["status", "--json"]).remove(0)["paused"].clone();
+    assert_eq!(owlpost(&config, &["pause"]).status.code(), Some(0));
+    assert_eq!(paused(&config), serde_json::json!(["*"]));
+    let again = owlpost(&config, &["pause"]);
+    assert!(again.status.success() && stderr(&again).contains("already"));
+    let unknown = owlpost(&config, &["pause", "--route", "chnages"]);
+    assert_eq!(unknown.status.code(), Some(2), "a typing mistake is no stop");
+    assert!(stderr(&unknown).contains("chnages"));
+    assert_eq!(ndjson(&config, &["resume", "--json"])[0]["changed"], 1);
+    assert_eq!(paused(&config), serde_json::json!([]));
+    let nothing = owlpost(&config, &["resume"]);
+    assert!(nothing.status.success() && stderr(&nothing).contains("not paused"));
+}
+
+#[tokio::test]
+async fn suppressions_are_added_listed_and_removed() {
+    let world = busy().await;
+    let config = world.config();
+    let added = owlpost(&config, &["suppressions", "add", "Alice@Example.com", "no-address", "--reason", "left"]);
+    assert_eq!(added.status.code(), Some(1), "one of them is no address");
+    assert!(stdout(&added).contains("1 suppression added") && stderr(&added).contains("no-address"));
+    let listed = ndjson(&config, &["suppressions", "list", "--json"]);
+    assert_eq!(listed.len(), 1);
+    assert_eq!((&listed[0]["address"], &listed[0]["reason"]), (&"alice@example.com".into(), &"left".into()));
+    assert!(stdout(&owlpost(&config, &["suppressions", "list"])).starts_with("ADDRESS"));
+    let removed = owlpost(&config, &["suppressions", "remove", "alice@example.com"]);
+    assert!(stdout(&removed).contains("1 suppression removed"));
+    assert!(ndjson(&config, &["suppressions", "list", "--json"]).is_empty());
+}
+
+#[tokio::test]
+async fn a_live_check_reaches_the_store_and_the_outbox() {
+    let world = busy().await;
+    let config = world.config();
+    let live = owlpost(&config, &["check", "--live", "--json"]);
+    let found: Value = serde_json::from_slice(&live.stdout).unwrap();
+    let told: Vec<&str> = found["live"].as_array().unwrap().iter().map(|f| f["what"].as_str().unwrap()).collect();
+    assert!(told.iter().any(|t| t.starts_with("store: ") && t.contains("can be read")), "{told:?}");
+    assert!(told.iter().any(|t| t.starts_with("outbox: ")), "{told:?}");
+}

@@ -74,7 +74,9 @@ impl World {
     /// A configuration that names the store.
     pub fn config(&self) -> PathBuf {
         let path = self.folder.path().join("owlpost.toml");
-        std::fs::write(&path, format!("[store]\nurl = \"sqlite:{}\"\n", self.path().display())).unwrap();
+        let (store, outbox) = (self.path(), self.folder.path().join("outbox"));
+        let text = format!("[store]\nurl = \"sqlite:{}\"\n[mailer]\ndir = \"{}\"\n", store.display(), outbox.display());
+        std::fs::write(&path, text).unwrap();
         path
     }
 
