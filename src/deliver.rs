@@ -78,6 +78,8 @@ struct Air {
     breaker: Valve,
     /// How often in a row the mailer said that no mail can leave.
     halts: u32,
+    /// Somebody has said what the account may send. Before that nothing can be claimed, which must not look like the end.
+    account_known: bool,
 }
 
 /// Digests whose turn at the account's rate has not come.
@@ -209,6 +211,13 @@ impl Deliver {
         if free == 0 {
             return Ok(Turned::default());
         }
+        if self.quota.is_some() && !air.account_known {
+            air.account_known = self.store.gauges(self.clock.now()).await?.quota.is_some();
+            if !air.account_known {
+                // The account loop wakes this one with its first answer.
+                return Ok(Turned::default());
+            }
+        }
         let claimed = self.store.claim(self.clock.now(), &ask).await?;
         let full = claimed.len() == free;
         if claimed.is_empty() {
@@ -268,10 +277,6 @@ impl Deliver {
         use crate::model::DigestState::{InDoubt, Leased, Sending, Waiting};
         let now = self.clock.now();
         let gauges = self.store.gauges(now).await?;
-        if self.quota.is_some() && gauges.quota.is_none() {
-            // Nobody knows yet what the account lets through.
-            return Ok(false);
-        }
         let busy = gauges.digest(Leased) + gauges.digest(Sending) + gauges.digest(InDoubt);
         let retry = Ask { limit: 0, lease: self.patience.lease, everything: true };
         let waits = gauges.digest(Waiting) > 0 && self.store.next_due(&retry).await?.is_some_and(|at| at > now);

@@ -1,5 +1,8 @@
 //! Mailers: how a mail leaves. One call, one attempt: a mailer never retries, it says what the caller must do next.
 
+use std::error::Error;
+use std::io;
+
 use async_trait::async_trait;
 
 use crate::model::{AttemptId, Email, Share};
@@ -71,4 +74,23 @@ pub fn without_addresses(text: &str) -> String {
     const CHARS: usize = 300;
     let words = text.split_whitespace().map(|word| if word.contains('@') { "(address)" } else { word });
     words.collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(CHARS).collect()
+}
+
+/// An error and what caused it, outermost first.
+fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let here = next?;
+        next = here.source();
+        Some(here)
+    })
+}
+
+/// TLS itself refused: a certificate, mostly. That does not heal by itself. (`std::io::Error` hides what it wraps from its
+/// chain.)
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|e| {
+        let inside = e.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        e.is::<rustls::Error>() || inside.is_some_and(|e| e.is::<rustls::Error>())
+    })
 }

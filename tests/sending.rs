@@ -122,6 +122,8 @@ struct Office {
     store: Arc<Sqlite>,
     mailer: Arc<SesLike>,
     clock: Arc<dyn Clock>,
+    /// As `run --until-idle` at its end: the worker ends when nothing can leave.
+    flushing: bool,
     _folder: tempfile::TempDir,
 }
 
@@ -176,7 +178,7 @@ impl Office {
         };
         let takes = Duration::from_millis(20);
         let mailer = Arc::new(SesLike { books: Mutex::new(books), begin: Instant::now(), takes });
-        Office { config, parts, store, mailer, clock, _folder: folder }
+        Office { config, parts, store, mailer, clock, flushing: false, _folder: folder }
     }
 
     /// One event each, for so many people: each is a mail of its own, due at once.
@@ -233,14 +235,14 @@ impl Office {
             },
             quota: Some(quota),
         });
-        let (_phase, phases) = watch::channel(Phase::Normal);
+        let (_phase, phases) = watch::channel(if self.flushing { Phase::Flushing } else { Phase::Normal });
         let delivery = deliver.run(vitals.clone(), wake.clone(), phases.clone(), stop.clone());
         let upkeep =
             Upkeep { store, clock: self.clock.clone(), rhythm: Rhythm::default() }.run(vitals, wake, phases, stop);
         tokio::select! {
             biased;
             end = account => panic!("{end:?}"),
-            end = delivery => panic!("{end:?}"),
+            end = delivery => assert!(self.flushing && end.is_ok(), "{end:?}"),
             end = upkeep => panic!("{end:?}"),
             () = story => {}
         }
@@ -418,4 +420,26 @@ fn a_suspended_account_and_credentials_that_expire_burn_no_attempt_and_heal() {
             assert_eq!(gauges.item(ItemState::Dead), 0, "attempts_max is 2, and nothing was burned");
         });
     }
+}
+
+#[test]
+fn a_run_to_the_end_waits_for_the_account_and_not_for_ever_for_a_mailer_that_takes_nothing() {
+    virtually(async || {
+        let mut office = Office::open(50.0, 1_000);
+        office.flushing = true;
+        office.events("news", 0..10).await;
+        office.mailer.books().away = true;
+        let back = async {
+            sleep(seconds(12)).await;
+            office.mailer.books().away = false;
+            std::future::pending().await
+        };
+        office.work(back).await;
+        assert_eq!(office.sent(), 10, "not to know what may leave is not the end");
+
+        office.events("news", 10..20).await;
+        office.mailer.books().trouble = Some(SendError::Halted("suspended".into()));
+        let gauges = office.work(std::future::pending()).await;
+        assert_eq!((office.sent(), gauges.item(ItemState::Pending)), (10, 10), "it ends, and says what is left");
+    });
 }

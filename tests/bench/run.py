@@ -133,7 +133,7 @@ level = "error"
 
 MAILS = """
 [store]
-url = "sqlite:{dir}/{name}.db"
+url = "sqlite:{dir}/{db}.db"
 [http]
 listen = "127.0.0.1:{port}"
 [[source]]
@@ -395,7 +395,7 @@ def bench_mails(args, folder, report):
             continue
         tool = Tool(args, *words)
         try:
-            made = config(folder, name, MAILS, name=name, port=0, quota=unbounded, in_flight=args.in_flight * 4,
+            made = config(folder, name, MAILS, db=name, port=0, quota=unbounded, in_flight=args.in_flight * 4,
                           mailer=mailer.format(port=tool.port))
             os.environ.update(KEYS)
             took, peak = run_to_end(args.binary, made)
@@ -414,7 +414,7 @@ def bench_quota(args, folder, report):
         mails(folder, int(rate * args.seconds * 1.3) + 100)
         tool = Tool(args, "ses", rate, 10_000_000, 1)
         port = free_port()
-        made = config(folder, f"quota{rate}", MAILS, name=f"quota{rate}", port=port,
+        made = config(folder, f"quota{rate}", MAILS, db=f"quota{rate}", port=port,
                       mailer=f'kind = "ses"\nregion = "eu-west-1"\nendpoint_url = "http://127.0.0.1:{tool.port}"',
                       quota="", in_flight=args.in_flight * 4)
         os.environ.update(KEYS)

@@ -1,12 +1,11 @@
 //! What an answer of SES means for the mail. The codes are those of the API's model and of AWS's common errors.
 
 use std::error::Error;
-use std::io;
 
 use aws_sdk_sesv2::config::http::HttpResponse;
 use aws_sdk_sesv2::error::{ProvideErrorMetadata, SdkError};
 
-use super::super::{SendError, without_addresses};
+use super::super::{SendError, chain, is_tls, without_addresses};
 use crate::model::Share;
 
 pub const NO_REGION: &str = "no AWS region is known: set mailer.region or AWS_REGION";
@@ -83,7 +82,7 @@ fn undelivered(error: &(dyn Error + 'static), other: bool) -> SendError {
     if chain(error).any(|e| e.is::<aws_credential_types::provider::error::CredentialsError>()) {
         return SendError::Halted(format!("no AWS credentials: {why}"));
     }
-    if chain(error).any(is_tls) {
+    if is_tls(error) {
         return SendError::Halted(format!("the endpoint's certificate is not accepted: {why}"));
     }
     let connecting = chain(error)
@@ -96,21 +95,6 @@ fn undelivered(error: &(dyn Error + 'static), other: bool) -> SendError {
         return SendError::Halted(format!("no AWS credentials: {why}"));
     }
     SendError::Ambiguous(format!("the connection broke after the request was begun: {why}"))
-}
-
-/// `std::io::Error` hides what it wraps from its chain.
-fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    error.is::<rustls::Error>() || inside.is_some_and(|e| e.is::<rustls::Error>())
-}
-
-fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
-    let mut next = Some(error);
-    std::iter::from_fn(move || {
-        let here = next?;
-        next = here.source();
-        Some(here)
-    })
 }
 
 fn innermost(error: &(dyn Error + 'static)) -> String {

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::super::{Finding, SendError, without_addresses};
+use super::super::{Finding, SendError, is_tls, without_addresses};
 use super::answer::{self, Step};
 use super::{Settings, Tls};
 
@@ -100,7 +100,7 @@ impl Dialler {
                 return Err((Step::Tls, SendError::Halted(format!("smtp: {why}"))));
             }
             smtp.starttls(parameters.clone(), &self.hello).await.map_err(|e| {
-                let class = if e.is_tls() { refused(&answer::words(&e)) } else { answer::class(Step::Tls, &e) };
+                let class = if is_tls(&e) { refused(&answer::words(&e)) } else { answer::class(Step::Tls, &e) };
                 (Step::Tls, class)
             })?;
         }
@@ -175,10 +175,7 @@ impl Manager for Dialler {
 }
 
 fn handshake(error: &io::Error) -> SendError {
-    match error.get_ref() {
-        Some(inside) if inside.is::<rustls::Error>() => refused(&inside.to_string()),
-        _ => SendError::Retryable(format!("smtp TLS: {error}")),
-    }
+    if is_tls(error) { refused(&error.to_string()) } else { SendError::Retryable(format!("smtp TLS: {error}")) }
 }
 
 /// The handshake ended by one side's decision: that does not heal by itself.
