@@ -18,13 +18,14 @@ const AHEAD: Duration = Duration::from_millis(50);
 /// The part of the rate that is used: the server counts with a clock and a network of its own.
 const USED: f64 = 0.995;
 
-/// A server that says "too fast" is believed: the rate falls by this factor, at most once in [`HEED`] ...
-const SLOWER: f64 = 0.7;
+/// A server that says "too fast" is believed: the rate falls by this factor, at most once in [`HEED`] (one refusal costs a
+/// few seconds of a tenth, a server that means it has it down to a tenth in half a minute) ...
+const SLOWER: f64 = 0.9;
 const HEED: Duration = Duration::from_secs(1);
 /// ... never below this part ...
 const SLOWEST: f64 = 0.1;
 /// ... and grows back evenly, from nothing to all within this.
-const RECOVERS_IN: Duration = Duration::from_secs(120);
+const RECOVERS_IN: Duration = Duration::from_secs(60);
 
 /// A used share counts for so long (SES: "any 24-hour period").
 pub const WINDOW: Duration = Duration::from_secs(86_400);

@@ -131,14 +131,14 @@ fn too_fast_said_by_many_calls_at_once_counts_once() {
         state.slow_down(START);
     }
     let once = state.factor(START);
-    assert!((0.65..0.75).contains(&once), "{once}");
+    assert!((0.85..0.95).contains(&once), "{once}");
     let mut now = START;
     for _ in 0..30 {
         now = now.plus(Duration::from_secs(2));
         state.slow_down(now);
     }
     assert!(state.factor(now) >= 0.1, "never to a standstill");
-    assert_eq!(state.factor(now.plus(Duration::from_secs(120))), 1.0, "and back in two minutes");
+    assert_eq!(state.factor(now.plus(Duration::from_secs(60))), 1.0, "and back in a minute");
 }
 
 #[test]
