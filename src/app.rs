@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::AccountWatch;
 use crate::clock::SystemClock;
-use crate::config::{Config, SourceKind};
+use crate::config::Config;
 use crate::deliver::{AccountGate, Deliver, Patience};
 use crate::http::{self, Listener};
 use crate::ingest::{self, Bounds, IngestError};
@@ -20,15 +20,14 @@ use crate::metrics;
 use crate::phase::Phase;
 use crate::policy::Policies;
 use crate::render::Renderer;
-use crate::source::file::FileSource;
-use crate::source::http::{HttpSource, Options};
-use crate::source::{Source, SourceError};
+use crate::source::SourceError;
 use crate::store::sqlite::{Opening, Sqlite};
 use crate::store::{Gauges, Store, StoreError, Upkeep as _};
 use crate::upkeep::{Rhythm, Upkeep};
 use crate::vitals::Vitals;
 
 mod parts;
+mod sources;
 
 pub use parts::{Parts, mailer, renderer, try_renderer};
 
@@ -152,22 +151,7 @@ impl Worker {
     fn start_sources(&mut self, config: &Config, wake: &Arc<Notify>) -> Result<axum::Router, AppError> {
         let mut events = axum::Router::new();
         for section in &config.sources {
-            let source: Box<dyn Source> = match section.kind {
-                SourceKind::Http => {
-                    let token = config.http.token.as_ref().map(|t| t.0.clone());
-                    let made = HttpSource::new(&section.name, Options::new(token, config.http.body_max_bytes as usize));
-                    events = events.merge(made.router());
-                    Box::new(made)
-                }
-                SourceKind::File => {
-                    let path = section.path.clone().unwrap_or_default();
-                    Box::new(FileSource::open(&section.name, &path, config.limits.event_bytes as usize)?)
-                }
-                SourceKind::Kafka | SourceKind::Sqs | SourceKind::Zms => {
-                    let why = format!("source {}: this kind comes with a later version", section.name);
-                    return Err(AppError::Config(why));
-                }
-            };
+            let source = sources::open(config, section, &mut events)?;
             let pipeline = Arc::new(self.parts.pipeline(config, &section.name, section.origin()));
             let bounds =
                 Bounds { messages: config.limits.batch_events as usize, drain: self.drain, ..Bounds::default() };

@@ -15,15 +15,17 @@ mod merge;
 mod nearest;
 mod read;
 mod sections;
+mod source;
 mod tree;
 mod validate;
 
 pub use nearest::did_you_mean;
 pub use sections::{
     AddressRule, Allowance, DeliveryConfig, DirectoryConfig, DirectoryKind, HttpConfig, LimitsConfig, MailerConfig,
-    MailerKind, QuotaConfig, RecipientsConfig, ScheduleConfig, Secret, SesContent, SmtpTls, SourceConfig, SourceKind,
-    StoreConfig, TemplatesConfig,
+    MailerKind, QuotaConfig, RecipientsConfig, ScheduleConfig, Secret, SesContent, SmtpTls, StoreConfig,
+    TemplatesConfig,
 };
+pub use source::{GroupProtocol, Property, SourceConfig, SourceKind};
 
 use crate::route::RouteConfig;
 pub use crate::telemetry::{LogConfig, LogFormat};

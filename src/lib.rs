@@ -44,6 +44,7 @@
 
 pub mod account;
 pub mod app;
+pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -55,6 +56,7 @@ pub mod ingest;
 pub mod mailer;
 pub mod metrics;
 pub mod model;
+pub mod outlet;
 pub mod pace;
 pub mod phase;
 pub mod policy;

@@ -15,8 +15,8 @@ const LAYERS: &[&[&str]] = &[
     &["decode", "route", "render"],
     &["schedule"],
     // Traits, and below each its adapters.
-    &["source", "store", "mailer", "directory"],
-    &["metrics", "telemetry", "clock"],
+    &["source", "store", "mailer", "directory", "outlet"],
+    &["metrics", "telemetry", "clock", "aws"],
     &["quota"],
     &["model", "zone"],
     &["span"],
@@ -36,7 +36,7 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("directory", "file"),
     ("directory", "rules"),
 ];
-const ADAPTERS_KNOW: &[&str] = &["model", "span", "zone", "metrics", "telemetry", "clock", "quota"];
+const ADAPTERS_KNOW: &[&str] = &["model", "span", "zone", "metrics", "telemetry", "clock", "quota", "aws"];
 const MAKE_ADAPTERS: &[&str] = &["app", "cli"];
 
 /// A module's path, `store::sqlite::accept` as three parts.

@@ -25,12 +25,10 @@ fn credentials() {
 
 fn settings(url: &str) -> Settings {
     Settings {
-        region: Some("eu-west-1".into()),
+        identity: Identity { region: Some("eu-west-1".into()), ..Identity::default() },
         endpoint_url: Some(url.into()),
         identity_arn: None,
         configuration_set: None,
-        assume_role_arn: None,
-        external_id: None,
         raw: false,
         from: "Athenz <access@example.com>".into(),
         call_timeout: Duration::from_secs(5),
@@ -235,7 +233,7 @@ async fn without_a_region_no_mail_leaves_and_the_reason_is_told() {
     if std::env::var_os("AWS_REGION").is_some() || std::env::var_os("AWS_DEFAULT_REGION").is_some() {
         return;
     }
-    let mailer = SesMailer::connect(Settings { region: None, ..settings("http://127.0.0.1:9") }).await;
+    let mailer = SesMailer::connect(Settings { identity: Identity::default(), ..settings("http://127.0.0.1:9") }).await;
     let answer = send(&mailer).await;
     assert!(matches!(&answer, Err(SendError::Halted(why)) if why.contains("mailer.region")), "{answer:?}");
     assert!(mailer.probe().await.iter().any(|f| !f.ok && f.what.contains("mailer.region")));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::AppError;
 use crate::account::Wanted;
+use crate::aws::Identity;
 use crate::clock::Clock;
 use crate::config::{AddressRule, Allowance, Config, DirectoryKind, MailerKind, SesContent, SmtpTls};
 use crate::decode::{self, Decoder};
@@ -230,12 +231,14 @@ pub async fn mailer(config: &Config) -> Result<Arc<dyn Mailer>, AppError> {
 fn ses(config: &Config) -> ses::Settings {
     let (m, d) = (&config.mailer, &config.delivery);
     ses::Settings {
-        region: m.region.clone(),
+        identity: Identity {
+            region: m.region.clone(),
+            assume_role_arn: m.assume_role_arn.clone(),
+            external_id: m.external_id.clone(),
+        },
         endpoint_url: m.endpoint_url.clone(),
         identity_arn: m.identity_arn.clone(),
         configuration_set: m.configuration_set.clone(),
-        assume_role_arn: m.assume_role_arn.clone(),
-        external_id: m.external_id.clone(),
         raw: m.content == SesContent::Raw,
         from: m.from.clone(),
         call_timeout: d.call_timeout.0,

@@ -181,13 +181,7 @@ fn placed(text: &str) -> (usize, usize, &str) {
 }
 
 fn source(source: config::SourceConfig) -> Source {
-    let kind = match source.kind {
-        SourceKind::Http => "http",
-        SourceKind::File => "file",
-        SourceKind::Kafka => "kafka",
-        SourceKind::Sqs => "sqs",
-        SourceKind::Zms => "zms",
-    };
+    let kind = source.kind.as_str();
     Source { name: source.name, kind, path: source.path }
 }
 

@@ -77,36 +77,6 @@ impl StoreConfig {
     }
 }
 
-/// Where events come from.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SourceConfig {
-    /// Names it in metrics, logs, dead letters and environment variables.
-    pub name: String,
-    pub kind: SourceKind,
-    /// The CloudEvents `source` given to dialects without one. Default: the name.
-    pub origin: Option<String>,
-    /// Of kind `file`: NDJSON; `-` is stdin.
-    pub path: Option<PathBuf>,
-}
-
-impl SourceConfig {
-    /// The CloudEvents `source` of events that have none.
-    pub fn origin(&self) -> &str {
-        self.origin.as_deref().unwrap_or(&self.name)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceKind {
-    Http,
-    File,
-    Kafka,
-    Sqs,
-    Zms,
-}
-
 /// How mails leave.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

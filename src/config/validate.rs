@@ -1,18 +1,18 @@
 //! What the values mean together: everything that types alone don't say. Looks at no file and calls nobody; that is
 //! `check --live`.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::tree::Node;
-use super::{Config, Problem, SourceKind};
+use super::{Config, Problem};
 use crate::render::{LISTED_BYTES, MAIL_BYTES_MIN};
 use crate::span::Span;
 
 mod directory;
 mod mailer;
 mod route;
+mod source;
 
 /// Events may be dated so far in the future (`events.md`): their keys must live at least as long. Brokers redeliver for
 /// longer; they come with a later version.
@@ -24,7 +24,7 @@ pub fn validate(config: &Config, root: &Node, problems: &mut Vec<Problem>) {
     let mut check = Check { root, problems };
     check.http(config);
     check.store(config);
-    check.sources(config);
+    source::validate(&mut check, config);
     mailer::validate(&mut check, config);
     directory::validate(&mut check, config);
     route::validate(&mut check, config);
@@ -138,46 +138,6 @@ impl Check<'_> {
                 Span(longest)
             );
             self.error(&["store", "retention"], message);
-        }
-    }
-
-    fn sources(&mut self, config: &Config) {
-        let mut paths = BTreeMap::new();
-        let mut http = None;
-        for (index, source) in config.sources.iter().enumerate() {
-            let n = index.to_string();
-            self.name(&["source", &n, "name"], &source.name);
-            if source.origin.as_deref().is_some_and(|o| o.is_empty() || o.chars().any(char::is_control)) {
-                self.error(&["source", &n, "origin"], "a CloudEvents source is a text with at least one character");
-            }
-            match source.kind {
-                SourceKind::Http if http.is_some() => {
-                    self.error(
-                        &["source", &n, "kind"],
-                        "there is one POST /v1/events, so there can be one source of this kind",
-                    );
-                }
-                SourceKind::Http => http = Some(index),
-                SourceKind::File => match &source.path {
-                    None => self
-                        .missing(&["source", &n], "kind = \"file\" needs a path: a file of NDJSON, or \"-\" for stdin"),
-                    Some(path) if path.as_os_str().is_empty() => self.error(&["source", &n, "path"], "is empty"),
-                    Some(path) => {
-                        if let Some(other) = paths.insert(path, &source.name) {
-                            self.error(&["source", &n, "path"], format!("source {other:?} reads the same file"));
-                        }
-                    }
-                },
-                SourceKind::Kafka => self.not_yet(&["source", &n, "kind"], "Kafka source", "\"http\" or \"file\""),
-                SourceKind::Sqs => self.not_yet(&["source", &n, "kind"], "SQS source", "\"http\" or \"file\""),
-                SourceKind::Zms => self.not_yet(&["source", &n, "kind"], "ZMS source", "\"http\" or \"file\""),
-            }
-            if source.kind != SourceKind::File && source.path.is_some() {
-                self.error(&["source", &n, "path"], "belongs to kind = \"file\" only");
-            }
-        }
-        if config.sources.is_empty() && !self.root.damaged {
-            self.warn(&[], "no [[source]]: nothing comes in");
         }
     }
 

@@ -4,15 +4,14 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sesv2::Client;
-use aws_sdk_sesv2::config::Region;
 use aws_sdk_sesv2::primitives::Blob;
 use aws_sdk_sesv2::types::{Body, Content, Destination, EmailContent, Message, MessageHeader, MessageTag, RawMessage};
 
 use super::{Account, Finding, Mailer, MessageId, SendError, mime};
+use crate::aws::Identity;
 use crate::model::{AttemptId, Email};
 
 mod answer;
@@ -30,12 +29,10 @@ const OWN_HEADERS: [&str; 2] = ["message-id", "date"];
 /// What the mailer needs of the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub region: Option<String>,
+    pub identity: Identity,
     pub endpoint_url: Option<String>,
     pub identity_arn: Option<String>,
     pub configuration_set: Option<String>,
-    pub assume_role_arn: Option<String>,
-    pub external_id: Option<String>,
     /// Our own MIME message instead of SES's.
     pub raw: bool,
     /// `mailer.from`: the identity that has to be verified.
@@ -55,20 +52,7 @@ impl SesMailer {
     /// Finds region and credentials as every AWS tool does (environment, profile, web identity, container, instance).
     /// Reaches nobody yet.
     pub async fn connect(settings: Settings) -> SesMailer {
-        // A pinned version: what an upgrade of the SDK changes must not change how mails are sent.
-        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
-        if let Some(region) = &settings.region {
-            loader = loader.region(Region::new(region.clone()));
-        }
-        let mut shared = loader.load().await;
-        if let Some(arn) = &settings.assume_role_arn {
-            let mut role = aws_config::sts::AssumeRoleProvider::builder(arn).session_name("owlpost").configure(&shared);
-            if let Some(id) = &settings.external_id {
-                role = role.external_id(id);
-            }
-            let role = aws_sdk_sesv2::config::SharedCredentialsProvider::new(role.build().await);
-            shared = shared.into_builder().credentials_provider(role).build();
-        }
+        let shared = settings.identity.load().await;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_WITHIN)
             .operation_attempt_timeout(settings.call_timeout)
