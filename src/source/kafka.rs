@@ -25,6 +25,7 @@ mod condition;
 mod events;
 mod kept;
 mod offsets;
+pub mod probe;
 mod settings;
 mod shared;
 mod stats;

@@ -116,6 +116,11 @@ impl Condition {
         self.connection.take().is_some()
     }
 
+    /// Somebody answered, and said no.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.connection, Some((Cause::Refused, _))) || self.group.is_some()
+    }
+
     /// The topic is there. `true`: it is news.
     pub fn found(&mut self, topic: &str) -> bool {
         self.topics.remove(topic).is_some()
