@@ -38,7 +38,7 @@ const OF_A_SOURCE: [(&str, &str); 16] = [
     ("log.queue", "librdkafka's log is a part of owlpost's; leave it out"),
     ("consume.callback.max.messages", "there is no such callback here; leave it out"),
     ("allow.auto.create.topics", "owlpost makes no topics; leave it out"),
-    ("sasl.oauthbearer.config", "write iam = true for MSK, or sasl.oauthbearer.method = \"oidc\""),
+    ("sasl.oauthbearer.config", "tokens are made for MSK only: write iam = true instead"),
 ];
 const COMMITS: &str = "an offset is committed once the store has committed what follows from its message; leave it out";
 
@@ -150,6 +150,10 @@ impl Cluster {
                 flaw("is no setting of librdkafka".to_owned(), known(), false);
                 continue;
             };
+            if name.starts_with("sasl.mechanism") && value.eq_ignore_ascii_case("OAUTHBEARER") {
+                flaw("tokens are made for MSK only: write iam = true instead".to_owned(), &[], false);
+                continue;
+            }
             if found.side.is_some_and(|of| of != side) {
                 let whose = if side == Side::Consumer { "producers" } else { "consumers" };
                 flaw(format!("is a setting of {whose}"), &[], false);

@@ -76,7 +76,7 @@ pub struct KafkaSource {
 }
 
 /// librdkafka's callbacks of a client whose events are read by [`events`]: only what comes while it is closed.
-pub(crate) struct Quiet;
+struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, line: &str) {

@@ -20,6 +20,7 @@ mod process;
 mod faults;
 mod groups;
 mod messages;
+mod promises;
 mod run;
 
 use broker::{Broker, Record, unique};

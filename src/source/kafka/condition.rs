@@ -12,6 +12,8 @@ const TOPICS_MAX: usize = 8;
 /// What goes on now. Each part goes away by the sign that it is over.
 #[derive(Debug, Default)]
 pub(super) struct Condition {
+    /// What a broker's connection failed of last.
+    heard: Option<String>,
     /// Over as soon as a broker answers.
     connection: Option<(Cause, String)>,
     /// By topic: over once it is there and may be read.
@@ -62,8 +64,8 @@ impl Condition {
             }
             Code::AllBrokersDown => {
                 if self.connection.as_ref().is_none_or(|(cause, _)| *cause == Cause::Silent) {
-                    let before = self.connection.take().map(|(_, why)| why);
-                    let what = before.unwrap_or_else(|| format!("no broker answers; look at source.brokers: {text}"));
+                    let heard = self.heard.as_ref().unwrap_or(text);
+                    let what = format!("no broker answers; look at source.brokers: {heard}");
                     self.connection = Some((Cause::Silent, what));
                 }
             }
@@ -88,6 +90,10 @@ impl Condition {
             Code::UnsupportedVersion | Code::UnsupportedFeature | Code::UnsupportedAssignor => {
                 self.group =
                     Some(format!("the brokers can't do what is asked; look at source.protocol: {text}"));
+            }
+            Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut => {
+                self.heard = Some(text.clone());
+                return Meaning::Passing;
             }
             _ => return Meaning::Passing,
         }

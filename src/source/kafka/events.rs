@@ -207,12 +207,11 @@ impl Event<'_> {
                     Told::End { topic, partition, offset }
                 }
                 (RDKafkaErrorCode::PartitionEOF, None) => Told::Nothing,
-                (code, place) => Told::Failed(Failure {
-                    code,
-                    text: text(sys::rd_kafka_event_error_string(event)),
-                    topic: place.map(|(topic, ..)| topic),
-                    fatal: sys::rd_kafka_event_error_is_fatal(event) != 0,
-                }),
+                (code, place) => {
+                    let text = text(sys::rd_kafka_event_error_string(event));
+                    let topic = place.map(|(topic, ..)| topic).or_else(|| subscribed(&text));
+                    Told::Failed(Failure { code, text, topic, fatal: sys::rd_kafka_event_error_is_fatal(event) != 0 })
+                }
             }
         }
     }
@@ -295,6 +294,12 @@ unsafe fn text(at: *const c_char) -> String {
     }
     // SAFETY: the caller's promise.
     unsafe { CStr::from_ptr(at) }.to_string_lossy().trim().to_owned()
+}
+
+/// An error of a topic as a whole has its name only in its text (`rd_kafka_propagate_consumer_topic_errors`).
+fn subscribed(text: &str) -> Option<String> {
+    let (topic, _) = text.strip_prefix("Subscribed topic not available: ")?.split_once(": ")?;
+    Some(topic.to_owned())
 }
 
 /// `None`: no error.

@@ -18,6 +18,10 @@ use crate::source::Room;
 /// What is there before the loop has asked for the first time: its usual room.
 const FIRST_ROOM: Room = Room { messages: 10_000, bytes: 8 * 1024 * 1024 };
 
+/// A member without partitions may be one that gets some in a moment: while a group shares them out anew, and with
+/// KIP-848 at the beginning. After so long others have all of them.
+const EMPTY_FOR: Duration = Duration::from_secs(10);
+
 pub(super) struct Shared {
     state: Mutex<State>,
     /// Something is there for the loop.
@@ -49,6 +53,8 @@ pub(super) struct State {
     pub fatal: Option<String>,
     /// An assignment, perhaps of nothing, has come.
     pub joined: bool,
+    /// Since when nothing is assigned.
+    empty_since: Option<std::time::Instant>,
     /// The thread is gone.
     pub ended: bool,
 }
@@ -77,6 +83,7 @@ impl Default for Shared {
             condition: Condition::default(),
             fatal: None,
             joined: false,
+            empty_since: None,
             ended: false,
         };
         Shared { state: Mutex::new(state), news: Notify::new(), taken: Condvar::new(), stopping: AtomicBool::new(false) }
@@ -216,10 +223,19 @@ impl State {
         self.out.remove(at).map(|(_, kept)| kept)
     }
 
+    /// To be called when partitions have come or gone.
+    pub fn note_empty(&mut self) {
+        match self.partitions.is_empty() {
+            true => drop(self.empty_since.get_or_insert_with(std::time::Instant::now)),
+            false => self.empty_since = None,
+        }
+    }
+
     /// Whether a run that goes no further than the ends at its start is done: this consumer's partitions are. Others are
     /// other consumers' work.
     pub fn is_at_end(&self) -> bool {
         self.joined
+            && self.empty_since.is_none_or(|since| since.elapsed() >= EMPTY_FOR)
             && self.filling.is_empty()
             && self.again.is_empty()
             && self.out.is_empty()

@@ -135,6 +135,10 @@ impl Poller {
         if now >= self.next_commit {
             self.next_commit = now + COMMIT_EVERY;
             self.commit(consumer);
+            if self.settings.until_idle {
+                // Perhaps it has been without partitions for long enough.
+                self.shared.news.notify_one();
+            }
         }
         if now >= self.next_look {
             self.next_look = now + LOOK_EVERY;
@@ -228,6 +232,7 @@ impl Poller {
                 keys.push(key);
             }
             state.condition.joined();
+            state.note_empty();
             metrics::kafka_partitions(&self.settings.name, state.partitions.len());
         }
         if let Err(why) = events.apply(event) {
@@ -283,6 +288,7 @@ impl Poller {
                 self.paused.remove(key);
             }
             state.forget_lost();
+            state.note_empty();
             metrics::kafka_partitions(&self.settings.name, state.partitions.len());
         }
         if let Err(why) = events.apply(event) {
@@ -444,8 +450,9 @@ impl Poller {
 /// A line of librdkafka's log; syslog levels.
 pub(super) fn log_line(level: i32, facility: &str, line: &str) {
     match level {
-        ..=3 => tracing::error!(target: LOG, facility, "{line}"),
-        4 => tracing::warn!(target: LOG, facility, "{line}"),
+        ..=2 => tracing::error!(target: LOG, facility, "{line}"),
+        // Its errors are those of one connection; it goes on.
+        3 | 4 => tracing::warn!(target: LOG, facility, "{line}"),
         5 | 6 => tracing::info!(target: LOG, facility, "{line}"),
         _ => tracing::debug!(target: LOG, facility, "{line}"),
     }
