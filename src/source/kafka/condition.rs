@@ -74,7 +74,7 @@ impl Condition {
                 self.missing(topic);
             }
             Code::TopicAuthorizationFailed => {
-                let topic = failure.topic.as_deref().unwrap_or("one of source.topics");
+                let Some(topic) = &failure.topic else { return Meaning::Passing };
                 let what = format!("topic {topic} may not be read; grant READ and DESCRIBE on it");
                 self.topic(topic, what);
             }

@@ -150,31 +150,42 @@ impl Kept {
 
     /// As many as there is room for, from the front; at least one, since one above the room must go as well.
     pub fn take(&mut self, room: Room) -> Kept {
-        if self.first == 0 && self.len() <= room.messages.max(1) && (self.size <= room.bytes || self.len() == 1) {
-            return std::mem::take(self);
-        }
-        let mut taken = Kept::default();
+        let (mut count, mut size) = (0, 0);
         for entry in &self.entries[self.first..] {
-            let size = self.size_of(entry);
-            if !taken.is_empty() && (taken.len() >= room.messages || taken.size + size > room.bytes) {
+            let more = size + self.size_of(entry);
+            if count > 0 && (count >= room.messages || more > room.bytes) {
                 break;
             }
-            let headers = taken.headers.len();
+            (count, size) = (count + 1, more);
+        }
+        let middle = self.first + count;
+        if self.len() - count > count {
+            // The larger part stays where it is.
+            let taken = self.part(self.first..middle);
+            (self.first, self.size) = (middle, self.size - size);
+            return taken;
+        }
+        let rest = self.part(middle..self.entries.len());
+        self.entries.truncate(middle);
+        self.size = size;
+        std::mem::replace(self, rest)
+    }
+
+    /// A copy of some of the messages, with buffers of its own.
+    fn part(&self, range: Range<usize>) -> Kept {
+        let mut part = Kept::default();
+        for entry in &self.entries[range] {
+            let first = part.headers.len();
             for (name, value) in &self.headers[entry.headers.clone()] {
-                let (name, value) = (taken.copy(&self.bytes[name.clone()]), taken.copy(&self.bytes[value.clone()]));
-                taken.headers.push((name, value));
+                let (name, value) = (part.copy(&self.bytes[name.clone()]), part.copy(&self.bytes[value.clone()]));
+                part.headers.push((name, value));
             }
-            let body = taken.copy(&self.bytes[entry.body.clone()]);
-            let headers = headers..taken.headers.len();
-            taken.entries.push(Entry { body, headers, ..entry.clone() });
-            taken.size += size;
+            let body = part.copy(&self.bytes[entry.body.clone()]);
+            let headers = first..part.headers.len();
+            part.size += self.size_of(entry);
+            part.entries.push(Entry { body, headers, ..entry.clone() });
         }
-        self.first += taken.len();
-        self.size -= taken.size;
-        if self.is_empty() {
-            *self = Kept::default();
-        }
-        taken
+        part
     }
 
     fn copy(&mut self, bytes: &[u8]) -> Range<usize> {

@@ -232,6 +232,8 @@ impl Poller {
                 keys.push(key);
             }
             state.condition.joined();
+            // The group's coordinator is a broker.
+            state.condition.connected();
             state.note_empty();
             metrics::kafka_partitions(&self.settings.name, state.partitions.len());
         }
