@@ -50,7 +50,9 @@ const OF_THE_BROKER: [&str; 4] =
 pub fn flaws_of_source(cluster: &Cluster, broker_decides: bool) -> Vec<Flaw> {
     let mut owned = OF_A_SOURCE.to_vec();
     if broker_decides {
-        owned.extend(OF_THE_BROKER.map(|name| (name, "the broker decides this with protocol = \"consumer\"; leave it out")));
+        owned.extend(
+            OF_THE_BROKER.map(|name| (name, "the broker decides this with protocol = \"consumer\"; leave it out")),
+        );
     }
     cluster.flaws(Side::Consumer, &owned)
 }
@@ -227,7 +229,9 @@ fn known() -> &'static [Known] {
 fn parse(table: &str) -> Vec<Known> {
     let line = |line: &str| {
         let mut cells = line.split('|').map(str::trim);
-        let name = cells.next().filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.'))?;
+        let name = cells.next().filter(|name| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.')
+        })?;
         let side = match cells.next()? {
             "C" => Some(Side::Consumer),
             "P" => Some(Side::Producer),
@@ -334,7 +338,8 @@ mod tests {
         for good in ["localhost:9092", "b-1.msk.eu-west-1.amazonaws.com:9098", "[::1]:9092", "10.0.0.1:1"] {
             assert_eq!(check_broker(good), Ok(()), "{good}");
         }
-        for bad in ["", "localhost", "kafka://host:9092", "a b:1", "host:99999", ":9092", "::1:9092", "user:pw@host:1"] {
+        for bad in ["", "localhost", "kafka://host:9092", "a b:1", "host:99999", ":9092", "::1:9092", "user:pw@host:1"]
+        {
             assert!(check_broker(bad).is_err(), "{bad}");
         }
     }

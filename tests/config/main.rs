@@ -566,9 +566,14 @@ fn kafka(more: &str) -> String {
 fn a_kafka_source_needs_brokers_topics_and_a_group_that_can_be_such() {
     assert_problems(
         &problems("[[source]]\nname='k'\nkind='kafka'\n"),
-        &["1:1 kind = \"kafka\" needs a group", "1:1 kind = \"kafka\" needs brokers", "1:1 kind = \"kafka\" needs topics"],
+        &[
+            "1:1 kind = \"kafka\" needs a group",
+            "1:1 kind = \"kafka\" needs brokers",
+            "1:1 kind = \"kafka\" needs topics",
+        ],
     );
-    let wrong = "[[source]]\nname='k'\nkind='kafka'\nbrokers=['kafka://b:1']\ntopics=['a b', '^a(', 'c', 'c']\ngroup=''\n";
+    let wrong =
+        "[[source]]\nname='k'\nkind='kafka'\nbrokers=['kafka://b:1']\ntopics=['a b', '^a(', 'c', 'c']\ngroup=''\n";
     assert_problems(
         &problems(wrong),
         &[

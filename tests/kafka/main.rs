@@ -31,6 +31,8 @@ const ROOMY: Room = Room { messages: 10_000, bytes: 8 * 1024 * 1024 };
 const QUICK: [(&str, &str); 2] = [("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "300")];
 
 fn settings(broker: &str, topics: &[&str], group: &str) -> Settings {
+    // What is counted before there is a recorder is lost.
+    owlpost::metrics::install();
     Settings {
         name: unique("source"),
         cluster: Cluster { brokers: vec![broker.to_owned()], properties: properties(&QUICK), iam: false },

@@ -110,11 +110,9 @@ async fn a_value_that_is_too_long_is_handed_on_cut() {
     let broker = Broker::shared();
     let (topic, group) = (broker.topic("long", 1), unique("group"));
     broker.produce(&topic, &[Record::of(vec![b'x'; 100_001]), Record::of("after")]);
-    let mut source = KafkaSource::open(Settings {
-        event_bytes: 100_000,
-        ..settings(&broker.plaintext(), &[&topic], &group)
-    })
-    .unwrap();
+    let mut source =
+        KafkaSource::open(Settings { event_bytes: 100_000, ..settings(&broker.plaintext(), &[&topic], &group) })
+            .unwrap();
     let mut messages = Vec::new();
     while messages.len() < 2 {
         messages.extend(next(&mut source, ROOMY).await.messages);

@@ -13,7 +13,8 @@ fn five() -> (String, String) {
 
 #[tokio::test]
 async fn batches_keep_to_the_room_and_nothing_is_lost_or_given_twice() {
-    for room in [ROOMY, Room { messages: 2, ..ROOMY }, Room { messages: 1_000, bytes: 2 }, Room { messages: 1, bytes: 0 }]
+    for room in
+        [ROOMY, Room { messages: 2, ..ROOMY }, Room { messages: 1_000, bytes: 2 }, Room { messages: 1, bytes: 0 }]
     {
         let (topic, group) = five();
         let mut source = open(&[&topic], &group);
@@ -21,7 +22,9 @@ async fn batches_keep_to_the_room_and_nothing_is_lost_or_given_twice() {
         while all.len() < 5 {
             let batch = next(&mut source, room).await;
             assert!(batch.messages.len() <= room.messages.max(1));
-            assert!(batch.messages.len() == 1 || batch.messages.iter().map(|m| m.body.len()).sum::<usize>() <= room.bytes);
+            assert!(
+                batch.messages.len() == 1 || batch.messages.iter().map(|m| m.body.len()).sum::<usize>() <= room.bytes
+            );
             all.extend(bodies(&batch));
             source.ack(batch.ack, &receipts(&batch)).await;
         }

@@ -35,7 +35,9 @@ format = "json"
 }
 
 fn keys(broker: &str, topics: &[&str], group: &str) -> String {
-    format!("brokers = [{broker:?}]\ntopics = {topics:?}\ngroup = {group:?}\nproperties = {{ \"session.timeout.ms\" = 6000 }}\n")
+    format!(
+        "brokers = [{broker:?}]\ntopics = {topics:?}\ngroup = {group:?}\nproperties = {{ \"session.timeout.ms\" = 6000 }}\n"
+    )
 }
 
 fn event(n: usize) -> Record {
@@ -134,4 +136,58 @@ fn a_consumer_that_is_killed_in_the_middle_costs_nothing() {
     let log = Worker::start(folder.path(), &["-c", "owlpost.toml", "--until-idle"]).ends_with(0);
     assert!(log.contains(&format!("\"delivered\":{produced}")), "{log}");
     assert_eq!(broker.lag(&group, &topic), 0);
+}
+
+/// Exit code and what was found.
+fn check_live(folder: &Path) -> (Option<i32>, String) {
+    let out = owlpost(folder).args(["-c", "owlpost.toml", "check", "--live", "--json"]).output().unwrap();
+    (out.status.code(), String::from_utf8(out.stdout).unwrap())
+}
+
+#[test]
+fn check_live_says_what_the_brokers_say_of_topics_and_group() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("live", 3), unique("group"));
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), &keys(&broker.plaintext(), &[&topic], &group));
+    let (code, found) = check_live(folder.path());
+    assert_eq!(code, Some(0), "{found}");
+    for words in ["1 brokers answer (plaintext)", "has 3 partitions", "may be used; it has committed nothing yet"] {
+        assert!(found.contains(words), "{words} in {found}");
+    }
+    // It has joined nothing and committed nothing.
+    assert_eq!(broker.committed(&group, &topic), [None; 3]);
+
+    let missing = unique("missing");
+    config(folder.path(), &keys(&broker.plaintext(), &[&missing, &topic], &group));
+    let (code, found) = check_live(folder.path());
+    assert_eq!(code, Some(1), "{found}");
+    assert!(found.contains(&format!("topic {missing} is not there")) && found.contains("has 3 partitions"), "{found}");
+}
+
+#[test]
+fn check_live_says_why_the_brokers_do_not_let_it_in() {
+    let broker = Broker::shared();
+    let topic = broker.topic("live", 1);
+    let folder = tempfile::tempdir().unwrap();
+    let secured = |ca: &str, password: &str| {
+        format!(
+            "brokers = [{:?}]\ntopics = [{topic:?}]\ngroup = \"g\"\n[source.properties]\n\"sasl.mechanism\" = \"PLAIN\"\n\
+             \"sasl.username\" = {:?}\n\"sasl.password\" = {password:?}\n\"ssl.ca.location\" = {ca:?}\n",
+            broker.sasl_ssl(),
+            broker::USER
+        )
+    };
+    let (ca, other) = (broker.certificates().ca.display().to_string(), broker::certificates());
+    for (keys, code, words) in [
+        (secured(&ca, broker::PASSWORD), 0, "1 brokers answer (sasl_ssl)"),
+        (secured(&ca, "wrong"), 1, "sasl.password"),
+        (secured(&other.ca.display().to_string(), broker::PASSWORD), 1, "ssl.ca.location"),
+    ] {
+        config(folder.path(), &keys);
+        let (exit, found) = check_live(folder.path());
+        assert_eq!(exit, Some(code), "{found}");
+        assert!(found.contains(words), "{words} in {found}");
+        assert!(!found.contains("wrong\""), "no password in {found}");
+    }
 }

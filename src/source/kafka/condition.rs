@@ -51,7 +51,9 @@ impl Condition {
                          signed it: {text}"
                     )
                 } else {
-                    format!("TLS with a broker failed; look at source.properties \"security.protocol\" and \"ssl.*\": {text}")
+                    format!(
+                        "TLS with a broker failed; look at source.properties \"security.protocol\" and \"ssl.*\": {text}"
+                    )
                 };
                 self.connection = Some((Cause::Refused, what));
             }
@@ -88,8 +90,7 @@ impl Condition {
                 ));
             }
             Code::UnsupportedVersion | Code::UnsupportedFeature | Code::UnsupportedAssignor => {
-                self.group =
-                    Some(format!("the brokers can't do what is asked; look at source.protocol: {text}"));
+                self.group = Some(format!("the brokers can't do what is asked; look at source.protocol: {text}"));
             }
             Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut => {
                 self.heard = Some(text.clone());

@@ -30,7 +30,11 @@ pub(super) struct Event<'q> {
 pub(super) enum Told<'e> {
     Message(Record<'e>),
     /// All messages of the partition before this offset have been given.
-    End { topic: String, partition: i32, offset: i64 },
+    End {
+        topic: String,
+        partition: i32,
+        offset: i64,
+    },
     Failed(Failure),
     Assigned(TopicPartitionList),
     Revoked(TopicPartitionList),
@@ -309,9 +313,7 @@ fn code_of(error: sys::rd_kafka_resp_err_t) -> Option<RDKafkaErrorCode> {
 
 /// # Safety
 /// Null, or a list that lives as long as the result is used.
-unsafe fn elements<'a>(
-    list: *const sys::rd_kafka_topic_partition_list_t,
-) -> &'a [sys::rd_kafka_topic_partition_t] {
+unsafe fn elements<'a>(list: *const sys::rd_kafka_topic_partition_list_t) -> &'a [sys::rd_kafka_topic_partition_t] {
     // SAFETY: the caller's promise; librdkafka keeps `cnt` elements there.
     unsafe {
         match list.as_ref() {

@@ -80,9 +80,9 @@ impl Kept {
         self.len() == 0
     }
 
-    /// Whether a message more would be more than there is room for.
+    /// Whether a message more would be more than there is room for. There is always room for one.
     pub fn fills(&self, room: Room) -> bool {
-        self.len() >= room.messages || self.size >= room.bytes
+        !self.is_empty() && (self.len() >= room.messages || self.size >= room.bytes)
     }
 
     /// Above `event_bytes` only the beginning is kept, with length and hash of the whole.
@@ -222,12 +222,9 @@ impl Kept {
             }
             match all.get_mut(last) {
                 Some(stretch) => stretch.to = entry.offset + 1,
-                None => all.push(Stretch {
-                    key: entry.key,
-                    epoch: entry.epoch,
-                    from: entry.from,
-                    to: entry.offset + 1,
-                }),
+                None => {
+                    all.push(Stretch { key: entry.key, epoch: entry.epoch, from: entry.from, to: entry.offset + 1 })
+                }
             }
         }
         all
@@ -239,8 +236,7 @@ impl Kept {
     }
 
     fn message(&self, entry: &Entry, topics: &[Arc<str>]) -> Message {
-        let (topic, partition, offset) =
-            (topics.get(entry.key.0).map_or("", |name| name), entry.key.1, entry.offset);
+        let (topic, partition, offset) = (topics.get(entry.key.0).map_or("", |name| name), entry.key.1, entry.offset);
         let mut headers = Vec::with_capacity(entry.headers.len() + usize::from(entry.fault.is_some()));
         headers.extend(self.headers[entry.headers.clone()].iter().map(|(n, v)| (self.text(n), self.text(v))));
         match entry.fault.as_deref() {

@@ -33,7 +33,16 @@ pub(super) struct Rewound;
 
 impl Progress {
     pub fn new(epoch: u64) -> Progress {
-        Progress { since: epoch, epoch, read: None, settled: None, ahead: BTreeMap::new(), committed: None, end: None, goal: None }
+        Progress {
+            since: epoch,
+            epoch,
+            read: None,
+            settled: None,
+            ahead: BTreeMap::new(),
+            committed: None,
+            end: None,
+            goal: None,
+        }
     }
 
     /// The log begins again: nothing of what was read counts, and a goal is as good as reached.

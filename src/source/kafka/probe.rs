@@ -83,7 +83,8 @@ impl Asking<'_> {
                         let mut condition = Condition::default();
                         let error = other.and_then(|t| t.error());
                         let code = error.map_or(RDKafkaErrorCode::UnknownTopicOrPartition, RDKafkaErrorCode::from);
-                        let failure = Failure { code, text: code.to_string(), topic: Some(topic.clone()), fatal: false };
+                        let failure =
+                            Failure { code, text: code.to_string(), topic: Some(topic.clone()), fatal: false };
                         condition.failed(&failure, &self.settings.group);
                         let why = condition.words().unwrap_or_else(|| format!("topic {topic}: {code}"));
                         found.push((false, why));

@@ -86,7 +86,12 @@ impl Default for Shared {
             empty_since: None,
             ended: false,
         };
-        Shared { state: Mutex::new(state), news: Notify::new(), taken: Condvar::new(), stopping: AtomicBool::new(false) }
+        Shared {
+            state: Mutex::new(state),
+            news: Notify::new(),
+            taken: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        }
     }
 }
 

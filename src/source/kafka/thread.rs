@@ -297,8 +297,11 @@ impl Poller {
             tracing::warn!(source = self.settings.name, error = why, "partitions can't be given back");
         }
         match lost {
-            true => tracing::warn!(source = self.settings.name, partitions = keys.len(),
-                "partitions lost: the group did not hear of this member in time; what was not committed is read again"),
+            true => tracing::warn!(
+                source = self.settings.name,
+                partitions = keys.len(),
+                "partitions lost: the group did not hear of this member in time; what was not committed is read again"
+            ),
             false => tracing::info!(source = self.settings.name, partitions = keys.len(), "partitions given back"),
         }
         self.shared.news.notify_one();
@@ -344,7 +347,8 @@ impl Poller {
 
     fn commit_failed(&self, code: RDKafkaErrorCode) {
         use RDKafkaErrorCode::{
-            IllegalGeneration, NoOffset, RebalanceInProgress, StaleMemberEpoch, State, UnknownMemberId, WaitingForCoordinator,
+            IllegalGeneration, NoOffset, RebalanceInProgress, StaleMemberEpoch, State, UnknownMemberId,
+            WaitingForCoordinator,
         };
         self.shared.state().partitions.values_mut().for_each(Progress::commit_failed);
         if code == NoOffset {
@@ -353,7 +357,11 @@ impl Poller {
         metrics::kafka_commit_failed(&self.settings.name);
         match code {
             // The group is being shared out anew: told by the assignment.
-            IllegalGeneration | RebalanceInProgress | StaleMemberEpoch | State | UnknownMemberId
+            IllegalGeneration
+            | RebalanceInProgress
+            | StaleMemberEpoch
+            | State
+            | UnknownMemberId
             | WaitingForCoordinator => {
                 tracing::debug!(source = self.settings.name, error = %code, "offsets not committed; tried again");
             }
@@ -364,8 +372,7 @@ impl Poller {
     fn failed(&mut self, consumer: &Client, failure: &Failure) {
         let name = &self.settings.name;
         if failure.fatal || failure.code == RDKafkaErrorCode::Fatal {
-            let (code, text) =
-                consumer.client().fatal_error().unwrap_or((failure.code, failure.text.clone()));
+            let (code, text) = consumer.client().fatal_error().unwrap_or((failure.code, failure.text.clone()));
             self.fatal(match code {
                 RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId => format!(
                     "another process is in source.group {:?} with the same source.instance_id: give each one its own, or \

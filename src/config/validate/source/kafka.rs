@@ -27,7 +27,10 @@ pub fn validate(check: &mut Check<'_>, n: &str, config: &Config, source: &Source
         }
     }
     if source.topics.is_empty() {
-        check.missing(&["source", n], "kind = \"kafka\" needs topics: a list of names, or of patterns that begin with ^");
+        check.missing(
+            &["source", n],
+            "kind = \"kafka\" needs topics: a list of names, or of patterns that begin with ^",
+        );
     }
     for (index, topic) in source.topics.iter().enumerate() {
         let at = index.to_string();
@@ -61,7 +64,10 @@ pub fn validate(check: &mut Check<'_>, n: &str, config: &Config, source: &Source
         Some(_) => {}
     }
     if source.instance_id.as_deref().is_some_and(|id| id.is_empty() || id.chars().any(char::is_control)) {
-        check.error(&path("instance_id"), "an instance id is a text with at least one character; each worker has its own");
+        check.error(
+            &path("instance_id"),
+            "an instance id is a text with at least one character; each worker has its own",
+        );
     }
     if !source.iam {
         for (key, is_set) in [
