@@ -398,7 +398,9 @@ impl Poller {
                 source = name,
                 "this process was held up for longer than max.poll.interval.ms; it leaves the group and joins again"
             ),
-            (Meaning::Passing, _) => tracing::info!(source = name, error = failure.text, "goes on trying"),
+            (Meaning::Passing, _) => {
+                tracing::info!(source = name, error = failure.text, "trouble with a broker; it is tried on")
+            }
         }
         // The loop waits in `next`; it tells the health when it turns.
         self.shared.news.notify_one();
