@@ -173,7 +173,7 @@ fn a_subject_says_what_waits_where_and_by_when() {
     items.retain(|i| i.kind.contains("requested") || i.kind.contains("expiring"));
     assert_eq!(subject(items), "3 approvals, 2 expiries in sports (+1 domain), first due 24 Nov");
     let all = subject(samples::all());
-    assert_eq!(all, "3 approvals, 2 expiries, 1 review, 13 more in sports (+1 domain), first due 24 Nov");
+    assert_eq!(all, "3 approvals, 2 expiries, 1 review, 13 more in sports (+1 domain), first due 22 Nov, 21:00");
     let one = render(&samples::contents(vec![request(1, "user.joe")], "approvals"), "approvals").subject;
     assert_eq!(one, "user.joe asks to join sports:role.writers");
     let two = samples::contents(vec![request(1, "user.joe"), request(2, "user.kim")], "approvals");
@@ -457,8 +457,8 @@ fn what_is_overdue_says_so_and_comes_first() {
         at("* user.joe: access to sports:role.writers ended on 20 Nov\n  [Expiry, ended 46 hours ago]\n"),
         at("  Ended: Fri 20 Nov, 11:00 CET (46 hours ago)\n  Still needed? Give it a new end date"),
         at("* user.joe in sports:role.writers needs a review, due since 20 Nov\n  [Review, was due 46 hours ago]\n"),
-        at("* The certificate of sports.api on i-1 was not refreshed: it ended on 20 Nov\n"),
-        at("* ZTS zts-2 could not get credentials for sports:role.uploaders: those it had ended on 20 Nov\n"),
+        at("* sports.api on i-1: certificate not refreshed, ended on 20 Nov\n"),
+        at("* ZTS zts-2: no new credentials for sports:role.uploaders, the old ones ended on 20 Nov\n"),
         at("* user.joe: access to sports:role.writers ends on 24 Nov\n  [Expiry, ends in 2 days]\n"),
         at("* user.kim asks to join"),
     ];
@@ -472,7 +472,7 @@ fn a_zts_that_fails_says_until_when_its_credentials_work() {
     let mail = render(&samples::contents(samples::for_template("health"), "health"), "health");
     assert_eq!(
         mail.subject,
-        "ZTS zts-2.example.com could not get credentials for sports:role.uploaders: those it has end on 22 Nov, 21:00"
+        "ZTS zts-2.example.com: no new credentials for sports:role.uploaders, the old ones end on 22 Nov, 21:00"
     );
     assert!(mail.text.contains("  [Health, credentials end in 12 hours]\n"), "{}", mail.text);
     assert!(mail.text.contains("  Credentials end: Sun 22 Nov, 21:00 CET (in 12 hours)\n"), "{}", mail.text);

@@ -221,11 +221,11 @@ impl Reader<'_> {
     /// Athenz UI: `<ui>/domain/<d>/role/<r>/members` (NotificationConverterCommon), and its page `review`.
     fn link_to_collection(&self, item: &mut Item, listed: &Listed) {
         let is_review = Kind::of(&listed.kind) == Kind::ReviewDue;
+        // Nobody extends or reviews their own membership.
+        let is_reader = data::raw(&listed.data, "member").as_deref() == Some(self.principal);
         let label = match Kind::of(&listed.kind) {
-            Kind::ReviewDue => "Review in Athenz",
-            Kind::Expiring if data::raw(&listed.data, "member").as_deref() != Some(self.principal) => {
-                "Extend in Athenz"
-            }
+            Kind::ReviewDue if !is_reader => "Review in Athenz",
+            Kind::Expiring if !is_reader => "Extend in Athenz",
             _ => "Open in Athenz",
         };
         self.link(item, label, listed, |domain| {

@@ -31,13 +31,17 @@ impl Reader<'_> {
             _ => service,
         };
         let on = self.field(listed, "instance").map(|i| format!(" on {i}")).unwrap_or_default();
-        let what = format!("The certificate of {full}{on} was not refreshed");
+        let what = format!("{full}{on}: certificate not refreshed");
+        let keys = ["expires_at", "expiry_time"];
+        self.says_end(listed, item, what, &keys, [", ends on", ", ended on"], ["ends", "ended"]);
         fact_if(item, "Provider", self.field(listed, "provider"));
         fact_if(item, "Host", self.field(listed, "host").or_else(|| self.field(listed, "hostname")));
         fact_if(item, "Last refreshed", ["updated_at", "update_time"].iter().find_map(|key| self.when(listed, key)));
-        let keys = ["expires_at", "expiry_time"];
-        self.says_end(listed, item, what, &keys, [": it ends on", ": it ended on"], ["ends", "ended"]);
-        item.note = "Check that its agent still runs there, or remove the instance if it is gone.";
+        item.note = if item.overdue {
+            "What uses it has stopped working. Check its agent, or remove the instance."
+        } else {
+            "Check that its agent still runs there, or remove the instance if it is gone."
+        };
         self.link(item, "Open its services in Athenz", listed, |domain| {
             Some(format!("/domain/{}/service", text::url_part(domain)))
         });
@@ -51,15 +55,19 @@ impl Reader<'_> {
             (Some(domain), None) => domain,
             (None, None) => "a role".into(),
         };
-        let what = format!("ZTS {server} could not get credentials for {role}");
-        fact(item, "Reported", self.dated(listed.time));
+        let what = format!("ZTS {server}: no new credentials for {role}");
         let verbs = ["credentials end", "credentials ended"];
-        self.says_end(listed, item, what, &["expires_at"], [": those it has end on", ": those it had ended on"], verbs);
+        self.says_end(listed, item, what, &["expires_at"], [", the old ones end on", ", the old ones ended on"], verbs);
+        fact(item, "Reported", self.dated(listed.time));
         if let Some(message) = data::raw(&listed.data, "message") {
             item.quote = text::prose(&message, self.bounds.prose_bytes);
             item.quote_by = server;
         }
-        item.note = "What uses them stops when they end; check that ZTS reaches their issuer.";
+        item.note = if item.overdue {
+            "What uses them has stopped working; check that ZTS reaches their issuer."
+        } else {
+            "What uses them stops when they end; check that ZTS reaches their issuer."
+        };
         self.link(item, "Open the role in Athenz", listed, |domain| {
             let role = data::raw(&listed.data, "role").filter(|r| r.len() <= self.bounds.name_bytes)?;
             let name = match role.split_once(":role.") {
