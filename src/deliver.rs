@@ -138,7 +138,9 @@ impl Deliver {
             let turned = match self.turn(&mut air, now_phase).await {
                 Ok(turned) => {
                     wait = STORE_AWAY.0;
-                    vitals.set_store("delivery", Ok(()));
+                    if vitals.set_store("delivery", Ok(())) {
+                        tracing::info!("the store is back; mails are sent again");
+                    }
                     turned
                 }
                 Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
