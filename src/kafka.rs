@@ -184,10 +184,9 @@ impl Cluster {
         }
         let protocol = self.protocol();
         client.set("security.protocol", protocol.clone());
-        if !protocol.contains("ssl") || self.property("ssl.ca.pem").is_some() {
-            if self.property("ssl.ca.location").is_none() {
-                client.remove("ssl.ca.location");
-            }
+        let unused = !protocol.contains("ssl") || self.property("ssl.ca.pem").is_some();
+        if unused && self.property("ssl.ca.location").is_none() {
+            client.remove("ssl.ca.location");
         }
         if self.iam {
             client.set("sasl.mechanism", "OAUTHBEARER");

@@ -80,7 +80,9 @@ impl Asking<'_> {
                         let count = there.partitions().len();
                         let partitions_of = if count == 1 { "partition" } else { "partitions" };
                         found.push((true, format!("topic {topic} has {count} {partitions_of}")));
-                        there.partitions().iter().for_each(|p| drop(partitions.add_partition(topic, p.id())));
+                        for partition in there.partitions() {
+                            partitions.add_partition(topic, partition.id());
+                        }
                     }
                     other => {
                         let mut condition = Condition::default();
