@@ -35,7 +35,7 @@ use shared::Shared;
 
 /// What a batch holds at most, of the loop's room: two are under way in the loop, one fills here, and librdkafka has its
 /// queue beside them. With full ones the process kept 170 MB where it may have 128.
-const BATCH: Room = Room { messages: 4_000, bytes: 4 * 1024 * 1024 };
+const BATCH: Room = Room { messages: 3_000, bytes: 3 * 1024 * 1024 };
 
 /// Under this target librdkafka's own lines stand in the log.
 const LOG: &str = "librdkafka";

@@ -162,8 +162,7 @@ async fn a_topic_that_is_deleted_and_made_again_is_read_from_its_beginning() {
 async fn a_store_that_is_away_for_longer_than_the_poll_interval_costs_no_rebalance_and_no_message() {
     let broker = Broker::shared();
     let (topic, group) = (broker.topic("away", 3), unique("group"));
-    let records: Vec<Record> =
-        (0..300).map(|n| Record::of(format!("{n:03}")).to(i32::try_from(n % 3).unwrap())).collect();
+    let records: Vec<Record> = (0..300).map(|n| Record::of(format!("{n:03}")).to(n % 3)).collect();
     broker.produce(&topic, &records);
     let plain = settings(&broker.plaintext(), &[&topic], &group);
     let patience = [&QUICK[..], &[("max.poll.interval.ms", "4000")]].concat();

@@ -2,7 +2,10 @@
 
 use super::*;
 
-fn ways() -> Vec<(&'static str, Protocol, Vec<(&'static str, &'static str)>)> {
+/// Name, protocol, and settings of librdkafka.
+type Way = (&'static str, Protocol, Vec<(&'static str, &'static str)>);
+
+fn ways() -> Vec<Way> {
     let classic = |strategy| [&QUICK[..], &[("partition.assignment.strategy", strategy)]].concat();
     vec![
         ("cooperative", Protocol::Classic, QUICK.to_vec()),
@@ -32,8 +35,7 @@ async fn members_share_the_partitions_and_take_over_from_each_other_by_every_pro
             Member::join(Settings { protocol, cluster, ..plain })
         };
         let produce = |round: usize| {
-            let records: Vec<Record> =
-                (0..60).map(|n| Record::of(format!("{round}-{n}")).to(i32::try_from(n % 6).unwrap())).collect();
+            let records: Vec<Record> = (0..60).map(|n| Record::of(format!("{round}-{n}")).to(n % 6)).collect();
             broker.produce(&topic, &records);
         };
         let one = member();

@@ -50,10 +50,9 @@ fn event(n: usize) -> Record {
 }
 
 fn outbox(folder: &Path) -> usize {
-    let files = fs::read_dir(folder.join("outbox")).map_or(0, |dir| {
+    fs::read_dir(folder.join("outbox")).map_or(0, |dir| {
         dir.filter(|e| e.as_ref().is_ok_and(|e| e.path().extension().is_some_and(|x| x == "eml"))).count()
-    });
-    files
+    })
 }
 
 #[test]
