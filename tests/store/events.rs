@@ -146,7 +146,7 @@ impl Ev {
         if let Some(actor) = &self.actor {
             data.insert("actor".into(), actor.as_str().into());
         }
-        let asked = self.routes.iter().filter(|_| self.to != To::Unasked).map(|route| Asked {
+        let asked = self.routes.iter().map(|route| Asked {
             route: route.clone(),
             references: references.clone(),
             people: people.iter().map(|p| person(p)).collect(),

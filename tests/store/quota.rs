@@ -80,6 +80,7 @@ fn an_unused_share_comes_back_once() {
         assert_eq!(used(&w), (0, 1));
         assert!(w.claim_all().is_empty());
         let mail = w.begun(&second);
+        assert_eq!(used(&w), (0, 1), "what is on its way holds its share");
         w.not_called(&mail);
         assert_eq!(used(&w), (0, 0), "a slot that was missed gives the day's share back");
         let again = w.claim_up_to(1).remove(0);
@@ -155,6 +156,22 @@ fn an_urgent_mail_has_a_reserve_that_others_leave_alone() {
         let urgent = w.claim_all();
         assert_eq!(urgent.len(), 2, "the reserve, and nothing beyond the quota");
         assert!(urgent.iter().all(|l| l.route == "urgent"));
+    }
+}
+
+/// `permit_returns`: within one claim, what is urgent has taken its shares before the others ask.
+#[test]
+fn a_claim_of_several_priorities_takes_no_more_than_the_day_has() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_day(3), Some(0));
+        due(&mut w, 0..3);
+        for n in 0..2 {
+            let who = format!("u{n}");
+            w.accept(news(&format!("urgent{n}")).to([who.as_str()]).by(["urgent"]));
+        }
+        let leased = w.claim_up_to(5);
+        assert_eq!(leased.iter().filter(|l| l.route == "urgent").count(), 2);
+        assert_eq!(leased.len(), 3);
     }
 }
 
