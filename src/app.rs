@@ -30,6 +30,7 @@ mod parts;
 mod sources;
 
 pub use parts::{Parts, mailer, renderer, try_renderer};
+pub use sources::sqs_options;
 
 /// Why the worker can't start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +127,7 @@ impl Worker {
         let wake = Arc::new(Notify::new());
         let mut events = axum::Router::new();
         if role != Role::Deliver {
-            events = worker.start_sources(config, &wake)?;
+            events = worker.start_sources(config, &wake).await?;
         }
         if role != Role::Intake {
             worker.start_delivery(config, mailer, renderer, &wake, phases.clone());
@@ -148,10 +149,10 @@ impl Worker {
         Ok(worker)
     }
 
-    fn start_sources(&mut self, config: &Config, wake: &Arc<Notify>) -> Result<axum::Router, AppError> {
+    async fn start_sources(&mut self, config: &Config, wake: &Arc<Notify>) -> Result<axum::Router, AppError> {
         let mut events = axum::Router::new();
         for section in &config.sources {
-            let source = sources::open(config, section, &mut events)?;
+            let source = sources::open(config, section, &mut events, self.until_idle).await?;
             let pipeline = Arc::new(self.parts.pipeline(config, &section.name, section.origin()));
             let bounds =
                 Bounds { messages: config.limits.batch_events as usize, drain: self.drain, ..Bounds::default() };

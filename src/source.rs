@@ -9,6 +9,7 @@ use crate::model::{Receipt, Time};
 
 pub mod file;
 pub mod http;
+pub mod sqs;
 
 /// Header of a message that is only the beginning of a line longer than `limits.event_bytes`:
 /// `<bytes of the whole line>;<SHA-256 of the whole line, hex>`.

@@ -26,6 +26,8 @@ const LAYERS: &[&[&str]] = &[
 const ADAPTERS: &[(&str, &str)] = &[
     ("source", "file"),
     ("source", "http"),
+    ("source", "sqs"),
+    ("outlet", "sqs"),
     ("store", "sqlite"),
     ("mailer", "capture"),
     ("mailer", "discard"),
