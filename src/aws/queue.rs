@@ -199,6 +199,14 @@ impl Caller {
     }
 }
 
+impl Queue {
+    /// One that may not be asked: what its URL says, and what AWS gives a new queue.
+    pub fn unseen(named: &Named) -> Queue {
+        let url = if let Named::Url(url) = named { url.clone() } else { String::new() };
+        read(url, named.name(), HashMap::new())
+    }
+}
+
 /// What is not told has the value that AWS gives a new queue.
 fn read(url: String, name: &str, attributes: HashMap<QueueAttributeName, String>) -> Queue {
     let text = |name| attributes.get(&name).cloned().filter(|v: &String| !v.is_empty());

@@ -160,6 +160,12 @@ pub(super) fn locate(text: &[u8], steps: &[String]) -> Option<usize> {
     Some(at)
 }
 
+/// The bytes of the value at the end of `steps`, which is there. `text` is valid JSON.
+pub(super) fn range(text: &[u8], steps: &[String]) -> Option<Range<usize>> {
+    let start = locate(text, steps)?;
+    Some(start..skip_value(text, start, &mut 0)?)
+}
+
 fn skip_space(text: &[u8], from: usize) -> usize {
     let mut at = from;
     while matches!(text.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
