@@ -160,9 +160,11 @@ fn undocumented(
 #[test]
 fn the_ready_files_are_clean() {
     let secrets = [("OWLPOST_TOKEN", "secret"), ("SMTP_PASSWORD", "secret")];
-    for (name, text) in
-        [("ses.toml", include_str!("../../config/ses.toml")), ("smtp.toml", include_str!("../../config/smtp.toml"))]
-    {
+    for (name, text) in [
+        ("ses.toml", include_str!("../../config/ses.toml")),
+        ("smtp.toml", include_str!("../../config/smtp.toml")),
+        ("sqs.toml", include_str!("../../config/sqs.toml")),
+    ] {
         let config = load_with(&[text], &secrets).unwrap_or_else(|p| panic!("{name}: {p:?}"));
         assert_eq!(config.warnings, [], "{name}");
     }
