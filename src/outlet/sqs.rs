@@ -98,7 +98,10 @@ impl SqsOutlet {
     async fn round(&self, messages: &[Outgoing], answers: &mut Answers) -> Option<Trouble> {
         let mut calls = Vec::new();
         let (mut entries, mut bytes) = (Vec::new(), 0);
-        for (index, message) in messages.iter().enumerate().filter(|(index, _)| answers[*index].is_none()) {
+        for (index, message) in messages.iter().enumerate() {
+            if answers[index].is_some() {
+                continue;
+            }
             let (entry, size) = match entry(index, message, self.queue.is_fifo) {
                 Ok(made) => made,
                 Err(why) => {

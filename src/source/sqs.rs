@@ -107,7 +107,7 @@ impl SqsSource {
             let within = by.saturating_duration_since(Instant::now()).clamp(Duration::from_secs(1), GIVE_BACK_WITHIN);
             let giving = settle::hide(&self.shared, &queue, ready, Duration::ZERO, within);
             // What is not given back in time comes again when its visibility runs out.
-            drop(tokio::time::timeout(within, giving).await);
+            let _ = tokio::time::timeout(within, giving).await;
         }
     }
 }
@@ -196,15 +196,15 @@ impl Source for SqsSource {
         shared.arrived.notify_waiters();
         let no_receivers = |state: &mut shared::State| if state.receivers == 0 { Ok(()) } else { Err(None) };
         let grace = by.min(Instant::now() + STOP_GRACE);
-        drop(tokio::time::timeout_at(grace, shared.when(&shared.arrived, no_receivers)).await);
+        let _ = tokio::time::timeout_at(grace, shared.when(&shared.arrived, no_receivers)).await;
         shared.abandon.cancel();
         // They end at their next turn.
         let soon = Instant::now() + STOP_GRACE;
-        drop(tokio::time::timeout_at(soon, shared.when(&shared.arrived, no_receivers)).await);
+        let _ = tokio::time::timeout_at(soon, shared.when(&shared.arrived, no_receivers)).await;
         self.give_back(by).await;
         let out: usize = self.out.iter().map(|(_, keys)| keys.len()).sum();
         let deleted = |state: &mut shared::State| if state.held.len() <= out { Ok(()) } else { Err(None) };
-        drop(tokio::time::timeout_at(by, shared.when(&shared.changed, deleted)).await);
+        let _ = tokio::time::timeout_at(by, shared.when(&shared.changed, deleted)).await;
         self.has_ended = true;
     }
 

@@ -93,11 +93,6 @@ impl Held {
         self.entries.is_empty()
     }
 
-    /// Whether all that is held waits to be given out: nothing is in a batch or about to be deleted.
-    pub fn is_only_ready(&self) -> bool {
-        self.entries.len() == self.ready.len()
-    }
-
     /// `None`: there is no room for what a call may bring. An empty buffer has always room for one.
     pub fn reserve(&mut self) -> Option<Reserved> {
         let bytes = self.largest.saturating_mul(CALL_MESSAGES);

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::receive;
 use super::settle::{self, Hidden};
 use super::shared::Shared;
+use crate::aws::trouble::Class;
 use crate::metrics::sqs as metrics;
 
 /// How often the queue is asked how many messages wait, and whether its settings have changed.
@@ -92,7 +93,7 @@ pub async fn queue(shared: Arc<Shared>) {
                 }
             }
             // A backlog that is not known for once harms nobody; the receivers see whether the queue is well.
-            Err(trouble) if !is_new => {
+            Err(trouble) if !is_new && trouble.class != Class::NoQueue => {
                 tracing::debug!(source = shared.name, error = trouble.text, "the queue's attributes are not known");
             }
             Err(trouble) => {

@@ -112,7 +112,10 @@ impl Shared {
                 Err(at) => at,
             };
             match at {
-                Some(at) => drop(tokio::time::timeout_at(at, told).await),
+                // Told, or its time has come: looked at again in any case.
+                Some(at) => {
+                    let _ = tokio::time::timeout_at(at, told).await;
+                }
                 None => told.await,
             }
         }
