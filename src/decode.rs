@@ -358,6 +358,16 @@ fn media_type(text: &str) -> String {
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
+/// Whether data of this content type is JSON.
+pub fn is_json_media(content_type: &str) -> bool {
+    is_json(&media_type(content_type))
+}
+
+/// The value of a member of a JSON object, as it was written. `text` is valid JSON.
+pub fn member<'t>(text: &'t [u8], name: &str) -> Option<&'t [u8]> {
+    json::member(text, name)
+}
+
 /// As the CloudEvents JSON format, 3.1: the subtype is `json` or ends in `+json`.
 fn is_json(media: &str) -> bool {
     media.split_once('/').is_some_and(|(_, subtype)| subtype == "json" || subtype.ends_with("+json"))

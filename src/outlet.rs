@@ -3,6 +3,8 @@
 
 use async_trait::async_trait;
 
+pub mod kafka;
+
 /// A message to be handed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
