@@ -30,6 +30,7 @@ mod parts;
 mod sources;
 
 pub use parts::{Parts, mailer, renderer, try_renderer};
+pub use sources::kafka as kafka_settings;
 
 /// Why the worker can't start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +152,7 @@ impl Worker {
     fn start_sources(&mut self, config: &Config, wake: &Arc<Notify>) -> Result<axum::Router, AppError> {
         let mut events = axum::Router::new();
         for section in &config.sources {
-            let source = sources::open(config, section, &mut events)?;
+            let source = sources::open(config, section, &mut events, self.until_idle)?;
             let pipeline = Arc::new(self.parts.pipeline(config, &section.name, section.origin()));
             let bounds =
                 Bounds { messages: config.limits.batch_events as usize, drain: self.drain, ..Bounds::default() };

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::Failure;
 use crate::app::{self, Parts};
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, SourceKind};
 use crate::mailer::Finding;
+use crate::source::kafka;
 use crate::store::sqlite::Opening;
 
 /// # Errors
@@ -16,7 +17,12 @@ pub fn probe(config: &Config) -> Result<Vec<Finding>, Failure> {
     let mut found = vec![store(config)];
     found.extend(super::runtime()?.block_on(async {
         let mailer = app::mailer(config).await?;
-        Ok::<_, Failure>(mailer.probe().await)
+        let mut found = mailer.probe().await;
+        for section in config.sources.iter().filter(|s| s.kind == SourceKind::Kafka) {
+            let told = kafka::probe::probe(app::kafka_settings(config, section, false)).await;
+            found.extend(told.into_iter().map(|(ok, what)| Finding { ok, what }));
+        }
+        Ok::<_, Failure>(found)
     })?);
     Ok(found)
 }

@@ -14,8 +14,8 @@ mod mailer;
 mod route;
 mod source;
 
-/// Events may be dated so far in the future (`events.md`): their keys must live at least as long. Brokers redeliver for
-/// longer; they come with a later version.
+/// Events may be dated so far in the future (`events.md`): their keys must live at least as long. Of brokers that
+/// redeliver for longer, `validate/source.rs` warns.
 const REDELIVERY: Duration = Duration::from_secs(86_400);
 const DRAIN_MAX: Duration = Duration::from_secs(3_600);
 const IN_FLIGHT_MAX: u32 = 1_000;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use super::Check;
 use crate::config::{Config, GroupProtocol, SourceConfig, SourceKind};
 
+mod kafka;
+
 pub fn validate(check: &mut Check<'_>, config: &Config) {
     let mut paths = BTreeMap::new();
     let mut http = None;
@@ -34,7 +36,7 @@ pub fn validate(check: &mut Check<'_>, config: &Config) {
                     }
                 }
             },
-            SourceKind::Kafka => check.not_yet(&["source", &n, "kind"], "Kafka source", "\"http\" or \"file\""),
+            SourceKind::Kafka => kafka::validate(check, &n, config, source),
             SourceKind::Sqs => check.not_yet(&["source", &n, "kind"], "SQS source", "\"http\" or \"file\""),
             SourceKind::Zms => check.not_yet(&["source", &n, "kind"], "ZMS source", "\"http\" or \"file\""),
         }
