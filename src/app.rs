@@ -30,6 +30,7 @@ mod parts;
 mod sources;
 
 pub use parts::{Parts, mailer, renderer, try_renderer};
+pub use sources::kafka as kafka_settings;
 pub use sources::sqs_options;
 
 /// Why the worker can't start, or had to end.

@@ -35,7 +35,7 @@ use crate::decode::pieces::{Piece, pieces};
 use crate::decode::problem::Problem;
 use crate::decode::ruler::Ruler;
 use crate::model::{DEAD_LETTER_BYTES, Event, Position, Refused, RefusedReason, Time};
-use crate::source::{Message, TRUNCATED};
+use crate::source::{Message, TRUNCATED, UNREADABLE};
 
 /// JSON Schema (2020-12) of an event: the envelope, and `data` of each known type (`schema event`).
 pub const EVENT_SCHEMA: &str = include_str!("decode/event.schema.json");
@@ -76,7 +76,8 @@ pub enum Decoded {
     Event(Box<Event>),
     /// The DOMAIN twin of an Athenz notification: acknowledged and counted as a duplicate.
     Twin,
-    /// A message of a broker without a body (Kafka's null value): acknowledged, skipped and counted.
+    /// A message of a broker without a body (Kafka's null value, which the source gives without headers): acknowledged,
+    /// skipped and counted.
     Tombstone,
     Refused(Box<Refused>),
 }
@@ -140,15 +141,22 @@ impl Decoder {
         if let Some(cut) = message.header(TRUNCATED) {
             return vec![self.refuse_cut(message, cut)];
         }
+        if let Some(fault) = message.header(UNREADABLE) {
+            let (reason, what) = fault.split_once(';').unwrap_or(("", fault));
+            let known = RefusedReason::ALL.into_iter().find(|known| known.as_str() == reason);
+            let problem = Problem::new(known.unwrap_or(RefusedReason::UnknownFormat), what);
+            return vec![self.refuse(sheet, None, &problem)];
+        }
         let form = match form_of(message) {
             Ok(form) => form,
             Err(problem) => return vec![self.refuse(sheet, None, &problem)],
         };
         if message.body.trim_ascii().is_empty() {
             return match form {
+                // An event without data: its attributes are all it has.
+                Form::Binary => vec![self.binary(sheet, now)],
                 _ if message.broker_id.is_some() => vec![Decoded::Tombstone],
                 Form::Lines => Vec::new(),
-                Form::Binary => vec![self.binary(sheet, now)],
                 _ => vec![self.refuse(sheet, None, &Problem::new(RefusedReason::NotJson, "the body is empty"))],
             };
         }
@@ -397,6 +405,16 @@ fn form_of(message: &Message) -> Result<Form, Problem> {
 /// `type/subtype` without parameters, in lower case (RFC 9110, 8.3.1).
 fn media_type(text: &str) -> String {
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Whether data of this content type is JSON.
+pub fn is_json_media(content_type: &str) -> bool {
+    is_json(&media_type(content_type))
+}
+
+/// The value of a member of a JSON object, as it was written. `text` is valid JSON.
+pub fn member<'t>(text: &'t [u8], name: &str) -> Option<&'t [u8]> {
+    json::member(text, name)
 }
 
 /// As the CloudEvents JSON format, 3.1: the subtype is `json` or ends in `+json`.

@@ -53,6 +53,7 @@ pub mod deliver;
 pub mod directory;
 pub mod http;
 pub mod ingest;
+pub mod kafka;
 pub mod mailer;
 pub mod metrics;
 pub mod model;

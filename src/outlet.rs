@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 
+pub mod kafka;
 pub mod sqs;
 
 /// A message to be handed on.

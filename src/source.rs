@@ -9,16 +9,20 @@ use crate::model::{Receipt, Time};
 
 pub mod file;
 pub mod http;
+pub mod kafka;
 pub mod sqs;
 
-/// Header of a message that is only the beginning of a line longer than `limits.event_bytes`:
-/// `<bytes of the whole line>;<SHA-256 of the whole line, hex>`.
+/// Header of a message that is only the beginning of a line or value longer than `limits.event_bytes`:
+/// `<bytes of the whole>;<SHA-256 of the whole, hex>`.
 pub const TRUNCATED: &str = "x-owlpost-truncated";
+
+/// Header of a message that can't be read whatever its body is: `<reason, as in a dead letter>;<what is wrong>`.
+pub const UNREADABLE: &str = "x-owlpost-unreadable";
 
 /// One message as the wire gave it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// For a person: `POST /v1/events`, `events.ndjson line 12 (byte 3455)`, `topic 3 offset 12`.
+    /// For a person: `POST /v1/events`, `events.ndjson line 12 (byte 3455)`, `topic events partition 3 offset 12`.
     pub position: String,
     /// The broker's own id of this delivery, stable over redelivery (`topic/partition/offset`, SQS `MessageId`, file
     /// name, byte offset and hash). `None`: the wire has none (HTTP).

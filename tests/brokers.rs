@@ -207,7 +207,7 @@ fn a_fifo_queue_keeps_the_order_of_a_group() {
     let queue = sqs.fifo(&[]);
     sqs.send_to_groups(&queue, &[(Some("a"), "1"), (Some("b"), "x"), (Some("a"), "2"), (Some("a"), "2")]);
     let read: Vec<String> = sqs.drain(&queue).into_iter().map(|m| m.body.unwrap()).collect();
-    let of_a: Vec<&String> = read.iter().filter(|b| *b != "x").collect();
+    let of_a: Vec<&str> = read.iter().map(String::as_str).filter(|b| *b != "x").collect();
     assert_eq!((read.len(), of_a), (4, vec!["1", "2", "2"]));
 }
 

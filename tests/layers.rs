@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["schedule"],
     // Traits, and below each its adapters.
     &["source", "store", "mailer", "directory", "outlet"],
+    &["kafka"],
     &["metrics", "telemetry", "clock", "aws"],
     &["quota"],
     &["model", "zone"],
@@ -26,6 +27,7 @@ const LAYERS: &[&[&str]] = &[
 const ADAPTERS: &[(&str, &str)] = &[
     ("source", "file"),
     ("source", "http"),
+    ("source", "kafka"),
     ("source", "sqs"),
     ("outlet", "sqs"),
     ("store", "sqlite"),
@@ -38,7 +40,7 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("directory", "file"),
     ("directory", "rules"),
 ];
-const ADAPTERS_KNOW: &[&str] = &["model", "span", "zone", "metrics", "telemetry", "clock", "quota", "aws"];
+const ADAPTERS_KNOW: &[&str] = &["model", "span", "zone", "metrics", "telemetry", "clock", "quota", "aws", "kafka"];
 const MAKE_ADAPTERS: &[&str] = &["app", "cli"];
 
 /// A module's path, `store::sqlite::accept` as three parts.

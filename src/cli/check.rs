@@ -19,7 +19,7 @@ use crate::source::file::FileSource;
 /// Every problem in configuration, routes and templates, at once
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also reaches the store and the mail server, and says who AWS takes this process for; sends nothing
+    /// Also reaches the brokers, the store and the mail server, and says who AWS takes this process for; sends nothing
     #[arg(long)]
     live: bool,
     /// One JSON object

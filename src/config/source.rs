@@ -147,6 +147,7 @@ impl<'de> Deserialize<'de> for Property {
             }
         }
 
-        deserializer.deserialize_any(Any)
+        // Not `any`: a variable of the environment is taken as it was written, a password of digits among them.
+        deserializer.deserialize_str(Any)
     }
 }

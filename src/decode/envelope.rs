@@ -86,7 +86,7 @@ fn event_bridge(outer: &Message, piece: &Piece<'_>, map: &Map<String, Value>) ->
     let is_ours =
         detail.contains_key("specversion") || athenz::is_notification(detail) || athenz::is_domain_change(detail);
     // The bytes as they came, so that what is refused is what was sent.
-    let bytes = json::range(piece.bytes, &["detail".to_owned()]).and_then(|range| piece.bytes.get(range));
+    let bytes = json::member(piece.bytes, "detail");
     if let (true, Some(bytes)) = (is_ours, bytes) {
         return Ok(Inside::Message(Box::new(Message {
             position: format!("{} in EventBridge event", piece.place.position(&outer.position)),

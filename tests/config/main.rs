@@ -194,7 +194,6 @@ fn a_mail_must_have_room_to_name_every_item_that_it_lists() {
 #[test]
 fn adapters_of_later_versions_are_refused_by_name() {
     for (text, what) in [
-        ("[[source]]\nname='a'\nkind='kafka'", "Kafka source"),
         ("[[source]]\nname='a'\nkind='zms'", "ZMS source"),
         ("[[directory]]\nkind='zms'", "ZMS directory"),
         ("[store]\nurl='postgresql://h/d'", "PostgreSQL store"),
@@ -578,4 +577,69 @@ proptest! {
             let _ = load_with(&[REFERENCE], &[(&format!("OWLPOST__{section}__{name}"), &value)]);
         }
     }
+}
+
+fn kafka(more: &str) -> String {
+    format!(
+        "[[source]]\nname='k'\nkind='kafka'\nbrokers=['broker.example.com:9093']\ntopics=['a']\ngroup='g'\n{more}\n\
+         [[directory]]\nkind='rules'\nrules=[{{principal='user.{{name}}', address='{{name}}@example.com'}}]\n"
+    )
+}
+
+#[test]
+fn a_kafka_source_needs_brokers_topics_and_a_group_that_can_be_such() {
+    assert_problems(
+        &problems("[[source]]\nname='k'\nkind='kafka'\n"),
+        &[
+            "1:1 kind = \"kafka\" needs a group",
+            "1:1 kind = \"kafka\" needs brokers",
+            "1:1 kind = \"kafka\" needs topics",
+        ],
+    );
+    let wrong =
+        "[[source]]\nname='k'\nkind='kafka'\nbrokers=['kafka://b:1']\ntopics=['a b', '^a(', 'c', 'c']\ngroup=''\n";
+    assert_problems(
+        &problems(wrong),
+        &[
+            "4:10 expected HOST:PORT",
+            "5:9 no name of a topic",
+            "5:16 this pattern does not close a bracket",
+            "5:27 stands in the list already",
+            "6:7 a group is a text",
+        ],
+    );
+}
+
+#[test]
+fn a_property_of_librdkafka_that_cant_be_used_is_told_with_what_to_do() {
+    for (written, wanted) in [
+        ("'sasl.pasword' = 'x'", "is no setting of librdkafka; did you mean \"sasl.password\"?"),
+        ("'enable.auto.commit' = true", "an offset is committed once the store has committed"),
+        ("'group.id' = 'x'", "write group instead"),
+        ("'linger.ms' = 5", "is a setting of producers"),
+        ("'session.timeout.ms' = 'soon'", "session.timeout.ms"),
+    ] {
+        let found = problems(&kafka(&format!("properties = {{ {written} }}")));
+        assert!(found.len() == 1 && found[0].contains(wanted), "{written}: {found:?}");
+    }
+    let found = problems(&kafka("protocol = 'consumer'\nproperties = { 'session.timeout.ms' = 6000 }"));
+    assert!(found.len() == 1 && found[0].contains("the broker decides this"), "{found:?}");
+    let found = problems(&kafka("region = 'eu-west-1'"));
+    assert!(found.len() == 1 && found[0].contains("iam = true"), "{found:?}");
+}
+
+#[test]
+fn plain_text_to_another_machine_is_warned_of() {
+    let config = load(&kafka("properties = { 'security.protocol' = 'plaintext' }")).unwrap();
+    assert!(config.warnings.iter().any(|w| w.message.contains("plain text")), "{:?}", config.warnings);
+    assert!(load(&kafka("")).unwrap().warnings.iter().all(|w| !w.message.contains("plain text")));
+}
+
+#[test]
+fn a_property_comes_from_the_environment_as_it_was_written() {
+    let name = "OWLPOST__SOURCE__K__PROPERTIES__SASL_PASSWORD";
+    let config = load_with(&[&kafka("")], &[(name, "0012")]).unwrap();
+    assert_eq!(config.sources[0].properties["sasl_password"].0, "0012");
+    let found = problems_with(&[&kafka("")], &[("OWLPOST__SOURCE__K__PROPERTIES__SASL_PASWORD", "x")]);
+    assert!(found.len() == 1 && found[0].contains("sasl.password"), "{found:?}");
 }

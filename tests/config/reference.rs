@@ -159,10 +159,11 @@ fn undocumented(
 /// Ready files: what stands beside the reference is clean as it is.
 #[test]
 fn the_ready_files_are_clean() {
-    let secrets = [("OWLPOST_TOKEN", "secret"), ("SMTP_PASSWORD", "secret")];
+    let secrets = [("OWLPOST_TOKEN", "secret"), ("SMTP_PASSWORD", "secret"), ("KAFKA_PASSWORD", "secret")];
     for (name, text) in [
         ("ses.toml", include_str!("../../config/ses.toml")),
         ("smtp.toml", include_str!("../../config/smtp.toml")),
+        ("kafka.toml", include_str!("../../config/kafka.toml")),
         ("sqs.toml", include_str!("../../config/sqs.toml")),
     ] {
         let config = load_with(&[text], &secrets).unwrap_or_else(|p| panic!("{name}: {p:?}"));

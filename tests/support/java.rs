@@ -58,8 +58,15 @@ pub struct Server {
 }
 
 /// Its reader sees the end of its input when the owner has ended, be it by SIGKILL: then it cleans up. Signals to the
-/// whole process group (Ctrl-C) are for the others.
-const GUARD: &str = r#"trap '' INT TERM HUP; read -r _; kill -9 "$(cat "$0/pid")" 2>/dev/null; rm -rf "$0""#;
+/// whole process group (Ctrl-C) are for the others. A killed JVM may write for a moment longer.
+const GUARD: &str = r#"trap '' INT TERM HUP
+read -r _
+pid=$(cat "$0/pid" 2>/dev/null) && kill -9 "$pid" 2>/dev/null
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    rm -rf "$0" 2>/dev/null
+    [ -e "$0" ] || { [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; } || break
+    sleep 0.1
+done"#;
 
 impl Server {
     /// In `folder`, which becomes the server's own; started by [`Server::start`], ready when its log says `ready`.

@@ -7,6 +7,8 @@ use super::{Check, mailer};
 use crate::aws::queue::Named;
 use crate::config::{Config, GroupProtocol, SourceConfig, SourceKind};
 
+mod kafka;
+
 pub fn validate(check: &mut Check<'_>, config: &Config) {
     let mut paths = BTreeMap::new();
     let mut http = None;
@@ -36,7 +38,7 @@ pub fn validate(check: &mut Check<'_>, config: &Config) {
                     }
                 }
             },
-            SourceKind::Kafka => check.not_yet(&["source", &n, "kind"], "Kafka source", "\"http\" or \"file\""),
+            SourceKind::Kafka => kafka::validate(check, &n, config, source),
             SourceKind::Sqs => sqs(check, &n, config, source),
             SourceKind::Zms => check.not_yet(&["source", &n, "kind"], "ZMS source", "\"http\" or \"file\""),
         }

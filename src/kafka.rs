@@ -1,0 +1,346 @@
+//! What every Kafka client here is made of, source and outlet alike: brokers, security, and any setting of librdkafka.
+//!
+//! The rule of security: TLS, unless every broker is on this machine. Whoever wants plain text to another machine writes
+//! it down (`security.protocol`).
+
+use std::collections::BTreeMap;
+use std::ffi::{c_char, c_void};
+use std::fmt;
+use std::sync::OnceLock;
+
+use rdkafka::ClientConfig;
+use rdkafka::bindings as sys;
+use rdkafka::error::KafkaError;
+
+pub mod iam;
+
+/// What a client does: some settings of librdkafka are for one of the two only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Consumer,
+    Producer,
+}
+
+/// What a source decides itself, and what to write instead.
+const OF_A_SOURCE: [(&str, &str); 16] = [
+    ("bootstrap.servers", "write brokers instead"),
+    ("metadata.broker.list", "write brokers instead"),
+    ("group.id", "write group instead"),
+    ("group.instance.id", "write instance_id instead"),
+    ("group.protocol", "write protocol instead"),
+    ("enable.auto.commit", COMMITS),
+    ("auto.commit.enable", COMMITS),
+    ("auto.commit.interval.ms", COMMITS),
+    ("enable.auto.offset.store", COMMITS),
+    ("offset.store.method", COMMITS),
+    ("enable.partition.eof", "owlpost needs it, to commit what lies behind the last message; leave it out"),
+    ("statistics.interval.ms", "owlpost reads the statistics itself; leave it out"),
+    ("log.queue", "librdkafka's log is a part of owlpost's; leave it out"),
+    ("consume.callback.max.messages", "there is no such callback here; leave it out"),
+    ("allow.auto.create.topics", "owlpost makes no topics; leave it out"),
+    ("sasl.oauthbearer.config", "tokens are made for MSK only: write iam = true instead"),
+];
+const COMMITS: &str = "an offset is committed once the store has committed what follows from its message; leave it out";
+
+/// What the broker decides with `protocol = "consumer"` (KIP-848); librdkafka refuses to start with them.
+const OF_THE_BROKER: [&str; 4] =
+    ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"];
+
+/// Everything that is wrong with the properties of a source. `broker_decides`: `protocol = "consumer"`.
+pub fn flaws_of_source(cluster: &Cluster, broker_decides: bool) -> Vec<Flaw> {
+    let mut owned = OF_A_SOURCE.to_vec();
+    if broker_decides {
+        owned.extend(
+            OF_THE_BROKER.map(|name| (name, "the broker decides this with protocol = \"consumer\"; leave it out")),
+        );
+    }
+    cluster.flaws(Side::Consumer, &owned)
+}
+
+/// A cluster and how to sign in there.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// `host:port` each.
+    pub brokers: Vec<String>,
+    /// Settings of librdkafka. Names may be written with `_` for `.`, as in a variable of the environment.
+    pub properties: BTreeMap<String, String>,
+    /// Sign in with an AWS identity (MSK).
+    pub iam: bool,
+}
+
+/// Properties may be passwords.
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("brokers", &self.brokers).field("iam", &self.iam).finish_non_exhaustive()
+    }
+}
+
+/// A property that can't be used, or should not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// As it was written.
+    pub property: String,
+    pub what: String,
+    /// Of a misspelt one: all that librdkafka knows, to find the nearest.
+    pub known: Vec<String>,
+    pub is_warning: bool,
+}
+
+/// librdkafka's own name of a property: dots, where a variable of the environment can only have underscores.
+pub fn plain(name: &str) -> String {
+    name.trim().to_ascii_lowercase().replace('_', ".")
+}
+
+/// `host:port`, `[v6]:port`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_broker(broker: &str) -> Result<(), &'static str> {
+    let what = "expected HOST:PORT, as in \"broker.example.com:9093\"";
+    let (host, port) = broker.rsplit_once(':').ok_or(what)?;
+    let bare = host.strip_prefix('[').map_or(host, |host| host.strip_suffix(']').unwrap_or(""));
+    let clean = bare.chars().all(|c| c.is_ascii_alphanumeric() || "-._:%".contains(c));
+    let is_v6 = host.starts_with('[');
+    if bare.is_empty() || !clean || (bare.contains(':') && !is_v6) || port.parse::<u16>().is_err() {
+        return Err(what);
+    }
+    Ok(())
+}
+
+impl Cluster {
+    /// Whether nothing leaves this machine.
+    pub fn is_local(&self) -> bool {
+        !self.brokers.is_empty() && self.brokers.iter().all(|broker| is_loopback(broker))
+    }
+
+    fn property(&self, name: &str) -> Option<&str> {
+        // The last one written wins; a variable's name sorts after the file's, since `_` comes after `.`.
+        self.properties.iter().rev().find(|(key, _)| plain(key) == name).map(|(_, value)| value.as_str())
+    }
+
+    /// `security.protocol` as it applies.
+    pub fn protocol(&self) -> String {
+        if let Some(given) = self.property("security.protocol") {
+            return given.to_ascii_lowercase();
+        }
+        let signs_in = self.iam || ["sasl.mechanism", "sasl.mechanisms"].iter().any(|n| self.property(n).is_some());
+        match (signs_in, self.is_local()) {
+            (true, _) => "sasl_ssl".to_owned(),
+            (false, true) => "plaintext".to_owned(),
+            (false, false) => "ssl".to_owned(),
+        }
+    }
+
+    /// Everything that is wrong with the properties. `owned`: those that something else decides, and what to do instead.
+    pub fn flaws(&self, side: Side, owned: &[(&str, &str)]) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        for (key, value) in &self.properties {
+            let name = plain(key);
+            let mut flaw = |what: String, known: &[Known], is_warning| {
+                let known = known.iter().map(|k| k.name.clone()).collect();
+                flaws.push(Flaw { property: key.clone(), what, known, is_warning });
+            };
+            if let Some((_, instead)) = owned.iter().find(|(owned, _)| *owned == name) {
+                flaw((*instead).to_owned(), &[], false);
+                continue;
+            }
+            if self.iam && (name.starts_with("sasl.") || (name == "security.protocol" && value != "sasl_ssl")) {
+                flaw("iam = true decides how to sign in; leave this out, or iam".to_owned(), &[], false);
+                continue;
+            }
+            let Some(found) = known().iter().find(|known| known.name == name) else {
+                flaw("is no setting of librdkafka".to_owned(), known(), false);
+                continue;
+            };
+            if name.starts_with("sasl.mechanism") && value.eq_ignore_ascii_case("OAUTHBEARER") {
+                flaw("tokens are made for MSK only: write iam = true instead".to_owned(), &[], false);
+                continue;
+            }
+            if found.side.is_some_and(|of| of != side) {
+                let whose = if side == Side::Consumer { "producers" } else { "consumers" };
+                flaw(format!("is a setting of {whose}"), &[], false);
+                continue;
+            }
+            let alone = ClientConfig::from_iter([(name.clone(), value.clone())]);
+            if let Err(why) = alone.create_native_config() {
+                flaw(reason(&why, &name), &[], false);
+                continue;
+            }
+            if name == "security.protocol" && value.to_ascii_lowercase().contains("plaintext") && !self.is_local() {
+                flaw("everything is sent in plain text to another machine, passwords too".to_owned(), &[], true);
+            }
+        }
+        flaws
+    }
+
+    /// What all clients have in common, over the defaults that `client` has.
+    pub fn apply(&self, client: &mut ClientConfig) {
+        client.set("bootstrap.servers", self.brokers.join(","));
+        client.set("client.id", "owlpost");
+        // The certificates that the system trusts, wherever it keeps them.
+        client.set("ssl.ca.location", "probe");
+        for (key, value) in &self.properties {
+            client.set(plain(key), value.clone());
+        }
+        let protocol = self.protocol();
+        client.set("security.protocol", protocol.clone());
+        if !protocol.contains("ssl") || self.property("ssl.ca.pem").is_some() {
+            if self.property("ssl.ca.location").is_none() {
+                client.remove("ssl.ca.location");
+            }
+        }
+        if self.iam {
+            client.set("sasl.mechanism", "OAUTHBEARER");
+        }
+    }
+}
+
+/// Names this machine only: nothing else can answer there.
+fn is_loopback(broker: &str) -> bool {
+    let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host).trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// In words without the value: it may be a password.
+fn reason(why: &KafkaError, name: &str) -> String {
+    match why {
+        KafkaError::ClientConfig(_, what, ..) if !is_secret(name) && !what.is_empty() => what.clone(),
+        _ => "has a value that librdkafka does not take".to_owned(),
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    ["password", "username", "pem", "key", "secret", "token", "config"].iter().any(|word| name.contains(word))
+}
+
+struct Known {
+    name: String,
+    /// `None`: both.
+    side: Option<Side>,
+}
+
+/// Every setting of this librdkafka, as it tells them itself; read once.
+fn known() -> &'static [Known] {
+    static KNOWN: OnceLock<Vec<Known>> = OnceLock::new();
+    KNOWN.get_or_init(|| parse(&table()))
+}
+
+/// The table that librdkafka prints: `name | C/P | range | default | …`.
+fn parse(table: &str) -> Vec<Known> {
+    let line = |line: &str| {
+        let mut cells = line.split('|').map(str::trim);
+        let name = cells.next().filter(|name| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.')
+        })?;
+        let side = match cells.next()? {
+            "C" => Some(Side::Consumer),
+            "P" => Some(Side::Producer),
+            "*" => None,
+            _ => return None,
+        };
+        Some(Known { name: name.to_owned(), side })
+    };
+    let mut known: Vec<Known> = Vec::new();
+    for found in table.lines().filter_map(line) {
+        match known.iter_mut().find(|known| known.name == found.name) {
+            Some(same) if same.side != found.side => same.side = None,
+            Some(_) => {}
+            None => known.push(found),
+        }
+    }
+    known
+}
+
+fn table() -> String {
+    let (mut text, mut size): (*mut c_char, libc::size_t) = (std::ptr::null_mut(), 0);
+    // SAFETY: the stream writes to `text` and `size`, which outlive it, and is closed once. After that `text` holds `size`
+    // bytes, which `free` gives back.
+    unsafe {
+        let stream = libc::open_memstream(&mut text, &mut size);
+        if stream.is_null() {
+            return String::new();
+        }
+        sys::rd_kafka_conf_properties_show(stream.cast());
+        libc::fclose(stream);
+        if text.is_null() {
+            return String::new();
+        }
+        let copy = String::from_utf8_lossy(std::slice::from_raw_parts(text.cast::<u8>(), size)).into_owned();
+        libc::free(text.cast::<c_void>());
+        copy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(brokers: &[&str], properties: &[(&str, &str)]) -> Cluster {
+        Cluster {
+            brokers: brokers.iter().map(|b| (*b).to_owned()).collect(),
+            properties: properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            iam: false,
+        }
+    }
+
+    #[test]
+    fn everything_that_leaves_the_machine_is_encrypted_unless_somebody_writes_otherwise() {
+        for (brokers, properties, expected) in [
+            (&["127.0.0.1:9092"][..], &[][..], "plaintext"),
+            (&["localhost:9092", "[::1]:9092"], &[], "plaintext"),
+            (&["kafka.example.com:9092"], &[], "ssl"),
+            (&["127.0.0.1:9092", "kafka.example.com:9092"], &[], "ssl"),
+            (&["127.0.0.1.example.com:9092"], &[], "ssl"),
+            (&["127.0.0.1:9092"], &[("sasl.mechanism", "PLAIN")], "sasl_ssl"),
+            (&["kafka.example.com:9092"], &[("security_protocol", "plaintext")], "plaintext"),
+        ] {
+            assert_eq!(cluster(brokers, properties).protocol(), expected, "{brokers:?} {properties:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_of_the_environment_wins_over_the_file() {
+        let of = cluster(&["k:1"], &[("sasl.password", "file"), ("sasl_password", "variable")]);
+        let mut client = ClientConfig::new();
+        of.apply(&mut client);
+        assert_eq!(client.get("sasl.password"), Some("variable"));
+    }
+
+    #[test]
+    fn properties_that_cant_be_used_are_told_without_their_values() {
+        let of = cluster(
+            &["kafka.example.com:9092"],
+            &[
+                ("sasl.usernme", "joe"),
+                ("linger.ms", "5"),
+                ("session.timeout.ms", "soon"),
+                ("group.id", "x"),
+                ("security.protocol", "plaintext"),
+                ("fetch.min.bytes", "1"),
+            ],
+        );
+        let flaws = of.flaws(Side::Consumer, &[("group.id", "set group instead")]);
+        let told: Vec<(&str, bool)> = flaws.iter().map(|f| (f.property.as_str(), f.is_warning)).collect();
+        let expected = [
+            ("group.id", false),
+            ("linger.ms", false),
+            ("sasl.usernme", false),
+            ("security.protocol", true),
+            ("session.timeout.ms", false),
+        ];
+        assert_eq!(told, expected);
+        assert!(flaws[2].known.contains(&"sasl.username".to_owned()));
+        assert!(flaws.iter().all(|f| !f.what.contains("joe")));
+    }
+
+    #[test]
+    fn brokers_are_host_and_port() {
+        for good in ["localhost:9092", "b-1.msk.eu-west-1.amazonaws.com:9098", "[::1]:9092", "10.0.0.1:1"] {
+            assert_eq!(check_broker(good), Ok(()), "{good}");
+        }
+        for bad in ["", "localhost", "kafka://host:9092", "a b:1", "host:99999", ":9092", "::1:9092", "user:pw@host:1"]
+        {
+            assert!(check_broker(bad).is_err(), "{bad}");
+        }
+    }
+}

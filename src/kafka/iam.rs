@@ -1,0 +1,169 @@
+//! Signing in to Amazon MSK with an AWS identity: a token of OAUTHBEARER is a signed request of
+//! `kafka-cluster:Connect`, as AWS's own signers make it (aws-msk-iam-sasl-signer).
+//!
+//! librdkafka asks for tokens on the thread that polls, which can't wait for credentials: a task keeps one ready.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials as _;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::task::JoinHandle;
+
+use crate::aws::Identity;
+
+/// What MSK takes at most.
+const LIVES: Duration = Duration::from_secs(900);
+/// A fresh one well before the old one ends: a broker asks for a new sign-in at its end.
+const RENEW_EVERY: Duration = Duration::from_secs(300);
+/// First and longest wait after credentials could not be had.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Providers of credentials have their own limits; this bounds all of them together.
+const WITHIN: Duration = Duration::from_secs(30);
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    pub text: String,
+    /// Milliseconds since 1970.
+    pub expires_ms: i64,
+}
+
+/// A token that stays fresh for as long as this lives.
+pub struct Tokens {
+    latest: Arc<Mutex<Result<Token, String>>>,
+    task: JoinHandle<()>,
+}
+
+impl Tokens {
+    /// Inside of a runtime.
+    pub fn keep(identity: Identity) -> Tokens {
+        let latest = Arc::new(Mutex::new(Err("the AWS credentials are not there yet".to_owned())));
+        let to = Arc::clone(&latest);
+        let task = tokio::spawn(async move {
+            let shared = identity.load().await;
+            let mut retry = RETRY.0;
+            loop {
+                let made = match tokio::time::timeout(WITHIN, token(&shared)).await {
+                    Ok(made) => made,
+                    Err(_) => Err("the AWS credentials did not come in time".to_owned()),
+                };
+                let wait = if made.is_ok() { RENEW_EVERY } else { retry };
+                retry = if made.is_ok() { RETRY.0 } else { (retry * 2).min(RETRY.1) };
+                *to.lock().unwrap_or_else(PoisonError::into_inner) = made;
+                tokio::time::sleep(wait).await;
+            }
+        });
+        Tokens { latest, task }
+    }
+
+    /// # Errors
+    /// There is none yet, or no more: why.
+    pub fn latest(&self) -> Result<Token, String> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Tokens {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn token(shared: &SdkConfig) -> Result<Token, String> {
+    let region = shared.region().ok_or("iam = true needs a region: set region, or AWS_REGION")?;
+    let provider = shared.credentials_provider().ok_or("no AWS credentials: see the chain in README.md")?;
+    // Without the error's source, which may hold what a metadata service or a profile said.
+    let credentials = provider.provide_credentials().await.map_err(|e| format!("no AWS credentials: {e}"))?;
+    make(&credentials, region.as_ref(), SystemTime::now())
+}
+
+fn make(credentials: &Credentials, region: &str, now: SystemTime) -> Result<Token, String> {
+    let broken = |e: &dyn std::fmt::Display| format!("the token for MSK can't be signed: {e}");
+    let url = format!("https://kafka.{region}.amazonaws.com/?Action=kafka-cluster%3AConnect");
+    let mut settings = SigningSettings::default();
+    settings.signature_location = SignatureLocation::QueryParams;
+    settings.expires_in = Some(LIVES);
+    let identity = credentials.clone().into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region)
+        .name("kafka-cluster")
+        .time(now)
+        .settings(settings)
+        .build()
+        .map_err(|e| broken(&e))?
+        .into();
+    let request = SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::Bytes(&[]))
+        .map_err(|e| broken(&e))?;
+    let (_, added) = sign(request, &params).map_err(|e| broken(&e))?.into_parts().0.into_parts();
+    let mut signed = url;
+    for (name, value) in &added {
+        signed += &format!("&{name}={}", encoded(value));
+    }
+    signed += concat!("&User-Agent=owlpost%2F", env!("CARGO_PKG_VERSION"));
+    let ends = now + LIVES;
+    let ends = credentials.expiry().map_or(ends, |of_credentials| of_credentials.min(ends));
+    let expires = ends.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(Token {
+        text: URL_SAFE_NO_PAD.encode(signed),
+        expires_ms: i64::try_from(expires.as_millis()).unwrap_or(i64::MAX),
+    })
+}
+
+/// RFC 3986, section 2.3: everything but unreserved characters.
+fn encoded(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out += &format!("%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(token: &Token) -> String {
+        String::from_utf8(URL_SAFE_NO_PAD.decode(&token.text).unwrap()).unwrap()
+    }
+
+    /// Every part that the MSK signers of AWS put into theirs, for a fixed moment.
+    #[test]
+    fn a_token_is_a_signed_url_for_the_cluster() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let credentials = Credentials::new("AKIDEXAMPLE", "secret", Some("session/+=".to_owned()), None, "test");
+        let token = make(&credentials, "eu-west-1", now).unwrap();
+        let url = decoded(&token);
+        assert!(url.starts_with("https://kafka.eu-west-1.amazonaws.com/?Action=kafka-cluster%3AConnect&"), "{url}");
+        for part in [
+            "&X-Amz-Algorithm=AWS4-HMAC-SHA256",
+            "&X-Amz-Credential=AKIDEXAMPLE%2F20231114%2Feu-west-1%2Fkafka-cluster%2Faws4_request",
+            "&X-Amz-Date=20231114T221320Z",
+            "&X-Amz-Expires=900",
+            "&X-Amz-SignedHeaders=host",
+            "&X-Amz-Security-Token=session%2F%2B%3D",
+            "&X-Amz-Signature=",
+            "&User-Agent=owlpost%2F",
+        ] {
+            assert!(url.contains(part), "{part} is missing in {url}");
+        }
+        assert!(!url.contains("secret"));
+        assert_eq!(token.expires_ms, 1_700_000_900_000);
+    }
+
+    #[test]
+    fn a_token_ends_with_the_credentials() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let credentials = Credentials::new("a", "b", None, Some(now + Duration::from_secs(60)), "test");
+        assert_eq!(make(&credentials, "eu-west-1", now).unwrap().expires_ms, 1_700_000_060_000);
+    }
+}

@@ -1,0 +1,193 @@
+//! The worker with a Kafka source.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use process::{Worker, get, owlpost, until};
+
+fn config(folder: &Path, source: &str) {
+    let text = format!(
+        r#"
+[http]
+listen = "127.0.0.1:0"
+[store]
+url = "sqlite:owlpost.db"
+[[source]]
+name = "events"
+kind = "kafka"
+{source}
+[mailer]
+kind = "outbox"
+dir = "outbox"
+[[directory]]
+kind = "rules"
+rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
+[[route]]
+name = "approvals"
+types = ["io.athenz.membership.requested.v1"]
+template = "approvals"
+[log]
+format = "json"
+"#
+    );
+    fs::write(folder.join("owlpost.toml"), text).unwrap();
+}
+
+fn keys(broker: &str, topics: &[&str], group: &str) -> String {
+    format!(
+        "brokers = [{broker:?}]\ntopics = {topics:?}\ngroup = {group:?}\nproperties = {{ \"session.timeout.ms\" = 6000 }}\n"
+    )
+}
+
+fn event(n: usize) -> Record {
+    Record::of(format!(
+        r#"{{"specversion":"1.0","id":"{n}","source":"zms/test","type":"io.athenz.membership.requested.v1",
+        "data":{{"domain":"sports","collection":{{"kind":"role","name":"writers-{n}"}},"member":"user.joe","change":"add",
+        "requester":"user.joe","recipients":["user.alice"]}}}}"#
+    ))
+    .header("content-type", "application/cloudevents+json; charset=UTF-8")
+}
+
+fn outbox(folder: &Path) -> usize {
+    let files = fs::read_dir(folder.join("outbox")).map_or(0, |dir| {
+        dir.filter(|e| e.as_ref().is_ok_and(|e| e.path().extension().is_some_and(|x| x == "eml"))).count()
+    });
+    files
+}
+
+#[test]
+fn a_run_to_the_end_reads_to_the_end_offsets_sends_and_leaves_no_lag() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("idle", 3), unique("group"));
+    let mut records: Vec<Record> = (0..20).map(event).collect();
+    // A duplicate, a poison message, a tombstone.
+    records.extend([event(3), Record::of("not json"), Record { value: None, ..Record::default() }]);
+    broker.produce(&topic, &records);
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), &keys(&broker.plaintext(), &[&topic], &group));
+    let run = || Worker::start(folder.path(), &["-c", "owlpost.toml", "--until-idle"]);
+    let log = run().ends_with(0);
+    assert!(log.contains("\"delivered\":20"), "{log}");
+    assert!(outbox(folder.path()) > 0);
+    assert_eq!(broker.lag(&group, &topic), 0);
+    // Nothing new: it ends all the same.
+    run().ends_with(0);
+}
+
+#[test]
+fn a_run_to_the_end_of_a_topic_that_is_not_there_fails_and_names_it() {
+    let broker = Broker::shared();
+    let topic = unique("nowhere");
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), &keys(&broker.plaintext(), &[&topic], &unique("group")));
+    let log = Worker::start(folder.path(), &["-c", "owlpost.toml", "--until-idle"]).ends_with(1);
+    assert!(log.contains(&topic) && log.contains("source.topics"), "{log}");
+}
+
+#[test]
+fn readyz_says_which_source_is_down_and_why_and_the_metrics_are_there() {
+    let broker = Broker::shared();
+    let (topic, group) = (unique("later"), unique("group"));
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), &keys(&broker.plaintext(), &[&topic], &group));
+    let mut worker = Worker::start(folder.path(), &["-c", "owlpost.toml"]);
+    let address = worker.address();
+    until("not ready, with the reason", || {
+        let (status, body) = get(&address, "/readyz").ok()?;
+        (status == 503 && body.contains("source events") && body.contains(&topic)).then_some(())
+    });
+    broker.create_topic(&topic, 1, &[]);
+    broker.produce(&topic, &[event(1)]);
+    broker.until_no_lag(&group, &topic);
+    until("ready again", || (get(&address, "/readyz").ok()?.0 == 200).then_some(()));
+    let (_, metrics) = get(&address, "/metrics").unwrap();
+    for line in [
+        "owlpost_source_lag_messages{source=\"events\"} ",
+        "owlpost_source_partitions{source=\"events\"} 1",
+        "owlpost_source_commit_failures_total{source=\"events\"} 0",
+        "owlpost_events_total{source=\"events\",outcome=\"accepted\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+    worker.signal("TERM");
+    worker.ends_with(0);
+}
+
+#[test]
+fn a_consumer_that_is_killed_in_the_middle_costs_nothing() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("kill", 3), unique("group"));
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), &keys(&broker.plaintext(), &[&topic], &group));
+    let mut produced = 0;
+    for _ in 0..3 {
+        let records: Vec<Record> = (produced..produced + 200).map(event).collect();
+        produced += records.len();
+        broker.produce(&topic, &records);
+        let worker = Worker::start(folder.path(), &["-c", "owlpost.toml"]);
+        until("something is taken", || {
+            let mut status = owlpost(folder.path());
+            let out = status.args(["-c", "owlpost.toml", "ledger", "--json"]).output().ok()?;
+            (out.stdout.iter().filter(|b| **b == b'\n').count() > produced - 200).then_some(())
+        });
+        worker.kill();
+    }
+    let log = Worker::start(folder.path(), &["-c", "owlpost.toml", "--until-idle"]).ends_with(0);
+    assert!(log.contains(&format!("\"delivered\":{produced}")), "{log}");
+    assert_eq!(broker.lag(&group, &topic), 0);
+}
+
+/// Exit code and what was found.
+fn check_live(folder: &Path) -> (Option<i32>, String) {
+    let out = owlpost(folder).args(["-c", "owlpost.toml", "check", "--live", "--json"]).output().unwrap();
+    (out.status.code(), String::from_utf8(out.stdout).unwrap())
+}
+
+#[test]
+fn check_live_says_what_the_brokers_say_of_topics_and_group() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("live", 3), unique("group"));
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), &keys(&broker.plaintext(), &[&topic], &group));
+    let (code, found) = check_live(folder.path());
+    assert_eq!(code, Some(0), "{found}");
+    for words in ["1 brokers answer (plaintext)", "has 3 partitions", "may be used; it has committed nothing yet"] {
+        assert!(found.contains(words), "{words} in {found}");
+    }
+    // It has joined nothing and committed nothing.
+    assert_eq!(broker.committed(&group, &topic), [None; 3]);
+
+    let missing = unique("missing");
+    config(folder.path(), &keys(&broker.plaintext(), &[&missing, &topic], &group));
+    let (code, found) = check_live(folder.path());
+    assert_eq!(code, Some(1), "{found}");
+    assert!(found.contains(&format!("topic {missing} is not there")) && found.contains("has 3 partitions"), "{found}");
+}
+
+#[test]
+fn check_live_says_why_the_brokers_do_not_let_it_in() {
+    let broker = Broker::shared();
+    let topic = broker.topic("live", 1);
+    let folder = tempfile::tempdir().unwrap();
+    let secured = |ca: &str, password: &str| {
+        format!(
+            "brokers = [{:?}]\ntopics = [{topic:?}]\ngroup = \"g\"\n[source.properties]\n\"sasl.mechanism\" = \"PLAIN\"\n\
+             \"sasl.username\" = {:?}\n\"sasl.password\" = {password:?}\n\"ssl.ca.location\" = {ca:?}\n",
+            broker.sasl_ssl(),
+            broker::USER
+        )
+    };
+    let (ca, other) = (broker.certificates().ca.display().to_string(), broker::certificates());
+    for (keys, code, words) in [
+        (secured(&ca, broker::PASSWORD), 0, "1 brokers answer (sasl_ssl)"),
+        (secured(&ca, "wrong"), 1, "sasl.password"),
+        (secured(&other.ca.display().to_string(), broker::PASSWORD), 1, "ssl.ca.location"),
+    ] {
+        config(folder.path(), &keys);
+        let (exit, found) = check_live(folder.path());
+        assert_eq!(exit, Some(code), "{found}");
+        assert!(found.contains(words), "{words} in {found}");
+        assert!(!found.contains("wrong\""), "no password in {found}");
+    }
+}
