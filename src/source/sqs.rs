@@ -41,7 +41,7 @@ use shared::Shared;
 
 /// Receivers at most, if the configuration does not say: as much as one worker's store takes of a queue nearby.
 pub const RECEIVERS_MAX: u32 = 8;
-/// How long a call that waits for messages may go on at a stop: one that brings some takes milliseconds.
+/// How long a call that waits for messages may go on at a stop when nothing moves: one that brings some takes milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// Time kept at a stop for giving back what is left.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
@@ -194,11 +194,24 @@ impl Source for SqsSource {
         shared.stop.cancel();
         shared.changed.notify_waiters();
         shared.arrived.notify_waiters();
-        let no_receivers = |state: &mut shared::State| if state.receivers == 0 { Ok(()) } else { Err(None) };
-        let grace = by.min(Instant::now() + STOP_GRACE);
-        let _ = tokio::time::timeout_at(grace, shared.when(&shared.arrived, no_receivers)).await;
+        // A poll that waits at the server would swallow what is given back, also after its connection is closed. So it is
+        // given back while the polls still listen: each that gets something brings it here, ends, and is asked no more.
+        let grace = if shared.options.until_idle { receive::WAIT_UNTIL_IDLE + STOP_GRACE } else { STOP_GRACE };
+        loop {
+            self.give_back(by).await;
+            let moved = |state: &mut shared::State| match state.receivers == 0 || state.held.has_ready() {
+                true => Ok(state.receivers == 0),
+                false => Err(None),
+            };
+            let until = by.min(Instant::now() + grace);
+            match tokio::time::timeout_at(until, shared.when(&shared.arrived, moved)).await {
+                Ok(false) if Instant::now() < by => {}
+                _ => break,
+            }
+        }
         shared.abandon.cancel();
         // They end at their next turn.
+        let no_receivers = |state: &mut shared::State| if state.receivers == 0 { Ok(()) } else { Err(None) };
         let soon = Instant::now() + STOP_GRACE;
         let _ = tokio::time::timeout_at(soon, shared.when(&shared.arrived, no_receivers)).await;
         self.give_back(by).await;

@@ -93,6 +93,11 @@ impl Held {
         self.entries.is_empty()
     }
 
+    /// Whether something waits here to be given out, or back.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// `None`: there is no room for what a call may bring. An empty buffer has always room for one.
     pub fn reserve(&mut self) -> Option<Reserved> {
         let bytes = self.largest.saturating_mul(CALL_MESSAGES);

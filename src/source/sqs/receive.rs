@@ -1,8 +1,9 @@
 //! Receivers: each a task that asks for messages, one call after the other. A full answer brings another receiver, an
 //! empty one (20 s without a message) or a failure sends this one home; one always stays.
 //!
-//! An answer that comes is never dropped. At a stop a call that still waits for messages is given up after a second: what
-//! SQS hands out in that very moment is seen by nobody, stays hidden for the queue's visibility timeout and comes again.
+//! An answer that comes is never dropped. At a stop a call that still waits for messages is given up after a second without
+//! any: what SQS hands out to it from then on is seen by nobody, stays hidden for the queue's visibility timeout and comes
+//! again.
 
 use std::sync::Arc;
 use std::time::Duration;
