@@ -21,7 +21,7 @@ use owlpost::model::Receipt;
 use owlpost::outlet::sqs::SqsOutlet;
 use owlpost::outlet::{Outgoing, Outlet, OutletError};
 use owlpost::source::sqs::{Options, SqsSource};
-use owlpost::source::{Batch, Health, Room, Source, SourceError, TRUNCATED};
+use owlpost::source::{Ack, Batch, Health, Room, Source, SourceError, TRUNCATED};
 use process::{PATIENCE, until};
 use proxy::{Fault, Proxy};
 use tokio::time::Instant;
@@ -245,6 +245,55 @@ async fn an_idle_source_stops_at_once_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_dropped_loses_nothing() {
+    let url = server().queue(&[]);
+    server().send(&url, &bodies(20));
+    let mut source = open(&url).await;
+    let one = Room { messages: 1, bytes: 1 };
+    let mut all = Vec::new();
+    while all.len() < 20 {
+        // Polled once and dropped, again and again, then waited for.
+        for _ in 0..3 {
+            tokio::select! {
+                biased;
+                batch = source.next(one) => {
+                    let batch = batch.unwrap().unwrap();
+                    assert_eq!(batch.messages.len(), 1);
+                    all.extend(texts(&batch));
+                    source.ack(batch.ack, &receipts(&batch)).await;
+                }
+                () = std::future::ready(()) => {}
+            }
+        }
+        if all.len() < 20 {
+            all.extend(take(&mut source, one, 1).await);
+        }
+    }
+    assert_eq!(sorted(all), sorted(bodies(20)));
+    stop(source).await;
+    assert_eq!(server().depth(&url), EMPTY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_stop_nothing_new_comes_and_late_answers_count() {
+    let url = server().queue(&[]);
+    server().send(&url, &bodies(20));
+    let mut source = open(&url).await;
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        out.push(next(&mut source, Room { messages: 2, bytes: 1_000 }).await.unwrap());
+    }
+    source.stop(Instant::now() + Duration::from_secs(20)).await;
+    assert_eq!(source.next(ROOMY).await.unwrap(), None);
+    source.ack(out[0].ack, &receipts(&out[0])).await;
+    source.refuse(out[1].ack, Duration::ZERO).await;
+    source.ack(Ack { batch: 77, epoch: 9 }, &[]).await;
+    assert_eq!(source.next(ROOMY).await.unwrap(), None);
+    let deleted = out[0].messages.len() as u64;
+    until_depth(&url, Depth { visible: 20 - deleted, ..EMPTY });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn receivers_grow_with_the_load_and_shrink_without() {
     let url = server().queue(&[]);
     let name = unique("source");
@@ -454,7 +503,6 @@ async fn throttling_errors_and_lost_replies_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_right_is_named() {
-    let url = server().queue(&[]);
     let proxy = Proxy::start(server().endpoint());
     for (action, code, words) in [
         ("ReceiveMessage", "AccessDenied", "sqs:ReceiveMessage"),
@@ -463,6 +511,7 @@ async fn a_missing_right_is_named() {
         ("GetQueueAttributes", "AccessDenied", "sqs:GetQueueAttributes"),
     ] {
         proxy.plan(action, Fault::Answer { status: 403, code }, 1_000);
+        let url = server().queue(&[]);
         let mut source = open_at(proxy.url(), &url).await;
         let why = down(&mut source).await;
         assert!(why.contains(words), "{why}");

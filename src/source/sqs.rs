@@ -99,7 +99,9 @@ impl SqsSource {
     async fn give_back(&self, by: Instant) {
         let (ready, queue) = {
             let mut state = self.shared.state();
-            (state.held.take_ready(), state.queue.clone())
+            let ready = state.held.take_ready();
+            metrics::in_flight(&self.shared.name, state.held.len());
+            (ready, state.queue.clone())
         };
         if let Some(queue) = queue
             && !ready.is_empty()
