@@ -182,7 +182,11 @@ async fn what_is_refused_comes_again_from_here_and_not_from_the_queue() {
     }
     assert_eq!(sorted(all), bodies(5));
     stop(source).await;
-    assert_eq!((server().depth(&url), server().depth(&dead)), (EMPTY, EMPTY), "no second receive, which would be one too many");
+    assert_eq!(
+        (server().depth(&url), server().depth(&dead)),
+        (EMPTY, EMPTY),
+        "no second receive, which would be one too many"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,7 +301,8 @@ async fn after_a_stop_nothing_new_comes_and_late_answers_count() {
 async fn receivers_grow_with_the_load_and_shrink_without() {
     let url = server().queue(&[]);
     let name = unique("source");
-    let mut source = named(&name, Options { until_idle: true, ..options(server().endpoint(), Named::Url(url.clone())) }).await;
+    let mut source =
+        named(&name, Options { until_idle: true, ..options(server().endpoint(), Named::Url(url.clone())) }).await;
     server().send(&url, &bodies(400));
     let (mut most, mut all) = (0f64, 0);
     while let Some(batch) = next(&mut source, ROOMY).await {
@@ -316,7 +321,8 @@ async fn receivers_grow_with_the_load_and_shrink_without() {
 async fn a_run_to_the_end_ends_after_empty_polls_with_nothing_outstanding() {
     let url = server().queue(&[]);
     server().send(&url, &bodies(12));
-    let mut source = named("idle", Options { until_idle: true, ..options(server().endpoint(), Named::Url(url.clone())) }).await;
+    let mut source =
+        named("idle", Options { until_idle: true, ..options(server().endpoint(), Named::Url(url.clone())) }).await;
     let mut out = Vec::new();
     let mut count = 0;
     while count < 12 {
@@ -436,7 +442,9 @@ async fn several_consumers_share_a_queue_and_nobody_gets_anothers() {
     server().send(&url, &bodies(300));
     let mut all = BTreeSet::new();
     let run = |url: String| async move {
-        let mut source = named(&unique("source"), Options { until_idle: true, ..options(server().endpoint(), Named::Url(url)) }).await;
+        let mut source =
+            named(&unique("source"), Options { until_idle: true, ..options(server().endpoint(), Named::Url(url)) })
+                .await;
         let mut mine = Vec::new();
         while let Some(batch) = next(&mut source, Room { messages: 20, bytes: 1_000_000 }).await {
             mine.extend(texts(&batch));
@@ -480,7 +488,13 @@ async fn the_largest_message_comes_whole_and_one_over_the_limit_cut() {
 async fn throttling_errors_and_lost_replies_lose_nothing() {
     let url = server().queue(VISIBILITY);
     let proxy = Proxy::start(server().endpoint());
-    for (status, code) in [(403, "OverLimit"), (400, "RequestThrottled"), (400, "KMS.ThrottlingException"), (500, "InternalFailure"), (503, "ServiceUnavailable")] {
+    for (status, code) in [
+        (403, "OverLimit"),
+        (400, "RequestThrottled"),
+        (400, "KMS.ThrottlingException"),
+        (500, "InternalFailure"),
+        (503, "ServiceUnavailable"),
+    ] {
         proxy.plan("ReceiveMessage", Fault::Answer { status, code }, 1);
     }
     // Messages that were handed out into the void come again after their visibility timeout.

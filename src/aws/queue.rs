@@ -136,8 +136,7 @@ pub async fn caller(
             .build()
     };
     let build = |retry: RetryConfig, timeouts: TimeoutConfig| {
-        let mut config =
-            aws_sdk_sqs::config::Builder::from(&shared).retry_config(retry).timeout_config(timeouts);
+        let mut config = aws_sdk_sqs::config::Builder::from(&shared).retry_config(retry).timeout_config(timeouts);
         if let Some(url) = endpoint_url {
             config = config.endpoint_url(url);
         }

@@ -111,14 +111,37 @@ fn class(code: &str, status: u16) -> Class {
     let code = code.rsplit(['.', '#']).next().unwrap_or_default();
     match code {
         "QueueDoesNotExist" | "NonExistentQueue" | "QueueDeletedRecently" => Class::NoQueue,
-        "OverLimit" | "RequestThrottled" | "KmsThrottled" | "Throttling" | "ThrottlingException"
-        | "ThrottledException" | "TooManyRequestsException" | "RequestLimitExceeded" | "SlowDown" => Class::Throttled,
+        "OverLimit"
+        | "RequestThrottled"
+        | "KmsThrottled"
+        | "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "TooManyRequestsException"
+        | "RequestLimitExceeded"
+        | "SlowDown" => Class::Throttled,
         "ReceiptHandleIsInvalid" | "MessageNotInflight" => Class::Expired,
-        "KmsAccessDenied" | "KmsDisabled" | "KmsInvalidKeyUsage" | "KmsInvalidState" | "KmsNotFound"
-        | "KmsOptInRequired" | "DisabledException" | "InvalidStateException" | "NotFoundException" => Class::Denied,
-        "ExpiredToken" | "ExpiredTokenException" | "IncompleteSignature" | "InvalidAccessKeyId" | "InvalidClientTokenId"
-        | "InvalidSignatureException" | "InvalidSecurity" | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException" | "OptInRequired" | "RequestExpired" | "SignatureDoesNotMatch"
+        "KmsAccessDenied"
+        | "KmsDisabled"
+        | "KmsInvalidKeyUsage"
+        | "KmsInvalidState"
+        | "KmsNotFound"
+        | "KmsOptInRequired"
+        | "DisabledException"
+        | "InvalidStateException"
+        | "NotFoundException" => Class::Denied,
+        "ExpiredToken"
+        | "ExpiredTokenException"
+        | "IncompleteSignature"
+        | "InvalidAccessKeyId"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "InvalidSecurity"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "OptInRequired"
+        | "RequestExpired"
+        | "SignatureDoesNotMatch"
         | "UnrecognizedClientException" => Class::Denied,
         _ if is_denial(code) => Class::Denied,
         _ => match status {

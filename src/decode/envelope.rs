@@ -39,12 +39,7 @@ pub(super) fn open(
     }
 }
 
-fn sns(
-    outer: &Message,
-    piece: &Piece<'_>,
-    map: &Map<String, Value>,
-    id: Option<String>,
-) -> Result<Inside, Problem> {
+fn sns(outer: &Message, piece: &Piece<'_>, map: &Map<String, Value>, id: Option<String>) -> Result<Inside, Problem> {
     let body = match map.get("Message") {
         Some(Value::String(text)) => text.clone().into_bytes(),
         other => return Err(Problem::wrong_type(&["Message"], "a string", other.unwrap_or(&Value::Null))),
@@ -63,7 +58,8 @@ fn sns(
 fn attributes(map: &Map<String, Value>) -> Vec<(String, String)> {
     let all = map.get("MessageAttributes").and_then(Value::as_object).into_iter().flatten();
     let plain = all.filter(|(_, value)| value["Type"] != "Binary");
-    let named = plain.filter_map(|(name, value)| Some((name.to_ascii_lowercase(), value["Value"].as_str()?.to_owned())));
+    let named =
+        plain.filter_map(|(name, value)| Some((name.to_ascii_lowercase(), value["Value"].as_str()?.to_owned())));
     named.filter(|(name, _)| !name.starts_with("x-owlpost-")).collect()
 }
 

@@ -69,7 +69,11 @@ impl SqsOutlet {
     }
 
     /// One call; gives what it answered for each index, and leaves out what may be tried again.
-    async fn call(caller: Caller, queue: Arc<Queue>, entries: Vec<(usize, Entry)>) -> Vec<(usize, Result<(), Trouble>)> {
+    async fn call(
+        caller: Caller,
+        queue: Arc<Queue>,
+        entries: Vec<(usize, Entry)>,
+    ) -> Vec<(usize, Result<(), Trouble>)> {
         let indexes: Vec<usize> = entries.iter().map(|(index, _)| *index).collect();
         let entries = entries.into_iter().map(|(_, entry)| entry).collect();
         let call = caller.quick.send_message_batch().queue_url(&queue.url).set_entries(Some(entries));
@@ -231,7 +235,8 @@ impl Outlet for SqsOutlet {
             }
         }
         let unanswered = why.map_or("no answer".to_owned(), |trouble| trouble.text);
-        let answer = |a: Option<Result<(), OutletError>>| a.unwrap_or(Err(OutletError::Unavailable(unanswered.clone())));
+        let answer =
+            |a: Option<Result<(), OutletError>>| a.unwrap_or(Err(OutletError::Unavailable(unanswered.clone())));
         answers.into_iter().map(answer).collect()
     }
 }

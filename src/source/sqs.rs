@@ -181,7 +181,11 @@ impl Source for SqsSource {
         let now = Instant::now();
         let over = self.shared.state().held.refuse(now, &keys, now + retry_in);
         if over > 0 {
-            tracing::debug!(source = self.shared.name, messages = over, "held for too long; the queue gives them again");
+            tracing::debug!(
+                source = self.shared.name,
+                messages = over,
+                "held for too long; the queue gives them again"
+            );
         }
         self.shared.arrived.notify_waiters();
         self.shared.changed.notify_waiters();

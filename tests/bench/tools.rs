@@ -187,7 +187,8 @@ async fn sqs_loop(endpoint: &str, queue: &str, tasks: usize) {
         tokio::spawn(async move {
             let mut taken = 0u64;
             loop {
-                let call = client.receive_message().queue_url(&url).max_number_of_messages(10).message_attribute_names("All");
+                let call =
+                    client.receive_message().queue_url(&url).max_number_of_messages(10).message_attribute_names("All");
                 let messages = call.send().await.unwrap().messages.unwrap_or_default();
                 if messages.is_empty() {
                     return taken;

@@ -217,12 +217,18 @@ fn a_queue_is_named_once_and_well() {
         &["5:8 the ARN in queue says \"eu-west-1\""],
     );
     assert_problems(&sqs("queue_url='events'"), &["4:11 not the URL of a queue"]);
-    assert_problems(&sqs("queue='e'\nendpoint_url='http://sqs.example.com'"), &["5:14 http:// is for this machine only"]);
+    assert_problems(
+        &sqs("queue='e'\nendpoint_url='http://sqs.example.com'"),
+        &["5:14 http:// is for this machine only"],
+    );
     assert_problems(&sqs("queue='e'\nexternal_id='x'"), &["5:13 goes with assume_role_arn only"]);
     assert_problems(&sqs("queue='e'\nassume_role_arn='x'"), &["5:17 not an ARN of this kind"]);
     assert_problems(&sqs("queue='e'\nreceivers_max=0"), &["5:15 must be from 1 to 64"]);
     assert_problems(&sqs("queue='e'\nregion='a b'"), &["5:8 not a region"]);
-    assert_problems(&problems("[[source]]\nname='f'\nkind='file'\npath='x'\nqueue='e'"), &["5:7 belongs to kind = \"sqs\" only"]);
+    assert_problems(
+        &problems("[[source]]\nname='f'\nkind='file'\npath='x'\nqueue='e'"),
+        &["5:7 belongs to kind = \"sqs\" only"],
+    );
     let short = "[store]\nretention='5d'\n[[source]]\nname='q'\nkind='sqs'\nqueue='e'";
     let warned = load(short).unwrap().warnings;
     assert!(warned.iter().any(|w| w.message.contains("up to 14d")), "{warned:?}");

@@ -21,12 +21,19 @@ const BODY_MAX: usize = 64 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// The server is not asked.
-    Answer { status: u16, code: &'static str },
+    Answer {
+        status: u16,
+        code: &'static str,
+    },
     /// The server is asked, and its reply never arrives.
     LoseReply,
     Delay(Duration),
     /// The first so many entries of a batch fail; the server gets the others.
-    FailEntries { entries: usize, code: &'static str, ours: bool },
+    FailEntries {
+        entries: usize,
+        code: &'static str,
+        ours: bool,
+    },
 }
 
 struct Planned {
@@ -76,7 +83,11 @@ impl Proxy {
                         async move { answer(&to, &plan, &client, request.map(Body::new)).await }
                     });
                     // An error of the service closes the connection without a reply, which is what is wanted.
-                    drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                    drop(
+                        hyper::server::conn::http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await,
+                    );
                 });
             }
         });

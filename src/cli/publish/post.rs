@@ -274,10 +274,7 @@ mod tests {
     fn a_worker_has_a_url_of_http() {
         assert_eq!(target("http://localhost:8080").unwrap().path(), "/v1/events");
         assert_eq!(target("https://owlpost.example.com/in/v1/events").unwrap().path(), "/in/v1/events");
-        for (url, word) in [
-            ("ftp://host/", "expected http"),
-            ("events.ndjson", "no URL"),
-        ] {
+        for (url, word) in [("ftp://host/", "expected http"), ("events.ndjson", "no URL")] {
             let failure = target(url).unwrap_err();
             assert_eq!(failure.code, 2, "{url}");
             assert!(failure.message.contains(word), "{}", failure.message);

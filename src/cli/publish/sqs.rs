@@ -65,7 +65,9 @@ mod tests {
             assert!(is_queue(to) && outlet(to).is_ok(), "{to}");
         }
         assert!(!is_queue("https://owlpost.example.com/v1/events") && !is_queue("http://127.0.0.1:9324/0/q"));
-        for to in ["sqs://", "sqs://a/b", "https://sqs.eu-central-1.amazonaws.com/", "http://sqs.eu-west-1.amazonaws.com/1/q"] {
+        for to in
+            ["sqs://", "sqs://a/b", "https://sqs.eu-central-1.amazonaws.com/", "http://sqs.eu-west-1.amazonaws.com/1/q"]
+        {
             assert!(is_queue(to), "{to}");
             assert_eq!(outlet(to).err().map(|f| f.code), Some(2), "{to}");
         }

@@ -239,9 +239,7 @@ impl Held {
     /// Whether [`Held::to_delete`] would give anything.
     pub fn has_to_delete(&self) -> bool {
         self.doomed.iter().any(|key| match self.entries.get(key).and_then(|e| e.group.as_ref()) {
-            Some(group) => {
-                !self.busy.contains(group) && self.groups.get(group).and_then(BTreeSet::first) == Some(key)
-            }
+            Some(group) => !self.busy.contains(group) && self.groups.get(group).and_then(BTreeSet::first) == Some(key),
             None => true,
         })
     }

@@ -189,7 +189,13 @@ fn settle(shared: &Shared, tries: &mut HashMap<u64, u32>, outcome: Outcome) {
 
 /// Hides messages for so long from now on; zero gives them back. `within`: what a call may take.
 /// What can't be changed any more is another receiver's.
-pub async fn hide(shared: &Arc<Shared>, queue: &Arc<Queue>, messages: Keyed, span: Duration, within: Duration) -> Vec<Hidden> {
+pub async fn hide(
+    shared: &Arc<Shared>,
+    queue: &Arc<Queue>,
+    messages: Keyed,
+    span: Duration,
+    within: Duration,
+) -> Vec<Hidden> {
     let mut calls: JoinSet<Vec<Hidden>> = JoinSet::new();
     let mut hidden = Vec::new();
     let mut rest = messages.into_iter().peekable();
