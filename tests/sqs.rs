@@ -580,6 +580,38 @@ async fn a_receipt_that_is_over_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_others_got_meanwhile_is_theirs() {
+    let url = server().queue(VISIBILITY);
+    let proxy = Proxy::start(server().endpoint());
+    // Nothing can be hidden for longer, so the message runs out while it is out.
+    proxy.plan("ChangeMessageVisibilityBatch", Fault::Answer { status: 500, code: "InternalFailure" }, 100_000);
+    server().send(&url, &bodies(1));
+    let mut source = open_at(proxy.url(), &url).await;
+    let batch = next(&mut source, ROOMY).await.unwrap();
+    let others = until("another receive", || Some(server().drain(&url)).filter(|all| !all.is_empty()));
+    assert_eq!(others[0].body, Some(bodies(1).remove(0)));
+    source.ack(batch.ack, &receipts(&batch)).await;
+    proxy.heal();
+    server().send(&url, &["{\"next\":1}".to_owned()]);
+    assert_eq!(take(&mut source, ROOMY, 1).await, ["{\"next\":1}"]);
+    stop(source).await;
+    assert_eq!(server().depth(&url), EMPTY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_hangs_is_given_up_and_made_again() {
+    let url = server().queue(&[]);
+    let proxy = Proxy::start(server().endpoint());
+    proxy.plan("GetQueueAttributes", Fault::Delay(PATIENCE * 2), 1);
+    proxy.plan("DeleteMessageBatch", Fault::Delay(PATIENCE * 2), 1);
+    server().send(&url, &bodies(10));
+    let mut source = open_at(proxy.url(), &url).await;
+    assert_eq!(sorted(take(&mut source, ROOMY, 10).await), bodies(10));
+    until_depth(&url, EMPTY);
+    stop(source).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_comes_too_often_is_the_queues_own_business() {
     let (url, dead) = server().with_redrive(2, VISIBILITY);
     server().send(&url, &bodies(1));

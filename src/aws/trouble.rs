@@ -85,7 +85,8 @@ impl Trouble {
                  kms:GenerateDataKey to send), and the key must be enabled"
             ),
             Class::Denied if is_denial(code) => {
-                format!("{call} is not allowed ({said}); the role's policy needs {action} on this queue")
+                let on = if action.starts_with("sqs:") { " on this queue" } else { "" };
+                format!("{call} is not allowed ({said}); the role's policy needs {action}{on}")
             }
             Class::Denied => format!("{call}: AWS does not accept the credentials ({said}); renew or correct them"),
             Class::Refused if code.ends_with("InvalidAddress") => format!(

@@ -1,4 +1,5 @@
-//! Messages to an SQS queue: ten a call, headers as message attributes.
+//! Messages to an SQS queue: ten a call, headers as message attributes. To a FIFO queue one call at a time; only if SQS
+//! fails for single messages of a call are these sent again behind the others of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
