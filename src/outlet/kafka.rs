@@ -271,8 +271,8 @@ impl Outlet for KafkaOutlet {
                 tokio::select! {
                     () = &mut driven => break,
                     () = self.trouble.locked_out() => {
-                        // Nothing was ever confirmed here, so nothing is under way that may have arrived. What is handed
-                        // over after it goes the same way.
+                        // Waiting for the time each message has would change nothing. What is handed over after it goes
+                        // the same way.
                         producer.purge(PurgeConfig::default().queue().inflight());
                         if tokio::time::timeout(QUEUE_PAUSE, &mut driven).await.is_ok() {
                             break;
