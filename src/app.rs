@@ -154,8 +154,9 @@ impl Worker {
         for section in &config.sources {
             let source = sources::open(config, section, &mut events, self.until_idle)?;
             let pipeline = Arc::new(self.parts.pipeline(config, &section.name, section.origin()));
-            let bounds =
-                Bounds { messages: config.limits.batch_events as usize, drain: self.drain, ..Bounds::default() };
+            let usual = Bounds::default();
+            let messages = usual.messages.min(config.limits.batch_events as usize);
+            let bounds = Bounds { messages, drain: self.drain, ..usual };
             let (store, vitals, wake, stop) =
                 (self.store.clone(), self.vitals.clone(), wake.clone(), self.stops[0].clone());
             self.sources += 1;

@@ -4,7 +4,7 @@
 //! the store is away nothing begins, and answers wait until it is back. What was claimed and has no permit of the
 //! account's rate yet is kept here for the moment until it gets one, and nothing more is claimed meanwhile.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,17 +14,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::directory::{Directory, audience};
-use crate::mailer::{Mailer, SendError};
-use crate::metrics::{self, Breaker, MailOutcome};
-use crate::model::{AttemptId, Contents, Lease, Person, Share, Time, hash16};
+use crate::directory::Directory;
+use crate::mailer::Mailer;
+use crate::metrics;
+use crate::model::{AttemptId, Lease, Share, Time};
 use crate::pace::Pace;
 pub use crate::phase::Phase;
 use crate::policy::Policies;
-use crate::quota::SLOT;
 use crate::render::Renderer;
 use crate::store::{Answer, Ask, Begun, Evidence, Intent, Leased, Store, StoreError};
 use crate::vitals::Vitals;
+
+mod attempt;
+mod lookup;
+mod valve;
+
+use valve::{HALT, Valve};
 
 /// How patiently mails are sent (`[delivery]`).
 #[derive(Clone, Debug)]
@@ -64,7 +69,6 @@ pub struct AccountGate {
 }
 
 /// What is in the air, and what is known but not settled yet.
-#[derive(Default)]
 struct Air {
     sends: JoinSet<(Answer, bool)>,
     /// Which attempt a task sends, and when its digest was due: a panic says neither.
@@ -75,11 +79,23 @@ struct Air {
     held: Option<Held>,
     /// How long the last begin took.
     lead: Duration,
-    breaker: Valve,
-    /// How often in a row the mailer said that no mail can leave.
-    halts: u32,
+    valve: Valve,
     /// Somebody has said what the account may send. Before that nothing can be claimed, which must not look like the end.
     account_known: bool,
+}
+
+impl Air {
+    fn new(valve: Valve) -> Air {
+        Air {
+            sends: JoinSet::new(),
+            tasks: HashMap::new(),
+            answers: Vec::new(),
+            held: None,
+            lead: Duration::ZERO,
+            valve,
+            account_known: false,
+        }
+    }
 }
 
 /// Digests whose turn at the account's rate has not come.
@@ -89,28 +105,8 @@ struct Held {
     until: Instant,
 }
 
-/// Whether mails are let through to the mailer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Valve {
-    #[default]
-    Closed,
-    /// The mailer said that no mail can leave; tried again then.
-    Open(Instant),
-    /// One mail at a time, to see whether it works again.
-    Probing,
-}
-
 /// How many digests one claim takes at most: its transaction stays short.
 const CLAIM_MAX: usize = 256;
-
-/// How long no mail is tried after the mailer said that none can leave.
-const HALT: Duration = Duration::from_secs(60);
-
-/// So many halts in a row end `run --until-idle`; the first ones may be credentials that are being renewed.
-const HALTS_MAX: u32 = 5;
-
-/// How long a mail waits after the server said that the day's quota is used up.
-const DAY_FULL: Duration = Duration::from_secs(60);
 
 /// No wait is shorter, whatever a clock says.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
@@ -134,16 +130,17 @@ impl Deliver {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let pulse = vitals.pulse("delivery");
-        let mut air = Air::default();
+        let mut air = Air::new(Valve::new(self.mailer.kind()));
         let mut wait = STORE_AWAY.0;
-        metrics::breaker(self.mailer.kind(), Breaker::Closed);
         while !stop.is_cancelled() {
             pulse.beat();
             let now_phase = *phase.borrow_and_update();
             let turned = match self.turn(&mut air, now_phase).await {
                 Ok(turned) => {
                     wait = STORE_AWAY.0;
-                    vitals.set_store("delivery", Ok(()));
+                    if vitals.set_store("delivery", Ok(())) {
+                        tracing::info!("the store is back; mails are sent again");
+                    }
                     turned
                 }
                 Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
@@ -184,13 +181,13 @@ impl Deliver {
         if phase == Phase::Holding {
             return Ok(Turned::default());
         }
-        if let Valve::Open(until) = air.breaker {
+        if let Some(until) = air.valve.shut_until() {
             if let Some(held) = air.held.take() {
                 self.give_back(&held.leased).await?;
             }
             if until > Instant::now() || !self.may_probe(air).await {
                 // A run that is to end does not wait for somebody to mend the account.
-                let done = phase == Phase::Flushing && air.sends.is_empty() && air.halts >= HALTS_MAX;
+                let done = phase == Phase::Flushing && air.sends.is_empty() && air.valve.is_stuck();
                 return Ok(Turned { next: Some(until.max(Instant::now() + LEAST_WAIT)), done });
             }
         }
@@ -203,9 +200,10 @@ impl Deliver {
             let sent = self.begin(air, held.leased, held.intents).await?;
             return Ok(self.after(air, sent > 0));
         }
-        let free = match air.breaker {
-            Valve::Probing => usize::from(air.sends.is_empty()),
-            _ => self.patience.in_flight.saturating_sub(air.sends.len()).min(CLAIM_MAX),
+        let free = if air.valve.is_probing() {
+            usize::from(air.sends.is_empty())
+        } else {
+            self.patience.in_flight.saturating_sub(air.sends.len()).min(CLAIM_MAX)
         };
         let ask = Ask { limit: free as u32, lease: self.patience.lease, everything: phase == Phase::Flushing };
         if free == 0 {
@@ -249,12 +247,10 @@ impl Deliver {
         };
         if let Some(why) = stopped {
             tracing::warn!(reason = why, "still no mail can leave");
-            air.breaker = Valve::Open(Instant::now() + self.halt());
-            air.halts += 1;
+            air.valve.still_halted(Instant::now() + self.halt());
             return false;
         }
-        air.breaker = Valve::Probing;
-        metrics::breaker(self.mailer.kind(), Breaker::Probing);
+        air.valve.probe();
         true
     }
 
@@ -341,102 +337,9 @@ impl Deliver {
         Ok(sent)
     }
 
-    /// From when and until when the call of this attempt may start.
-    fn slot(&self, contents: &Contents, asked_at: Instant) -> (Instant, Instant) {
-        let from = asked_at + contents.call_at.since(contents.at);
-        let by = asked_at + self.patience.send_within;
-        (from, if self.quota.is_some() { by.min(from + SLOT) } else { by })
-    }
-
     async fn give_back(&self, claimed: &[Leased]) -> Result<(), StoreError> {
         let leases: Vec<Lease> = claimed.iter().map(|l| l.lease).collect();
         self.store.release(self.clock.now(), Arc::new(leases)).await
-    }
-
-    /// What the directory says now: addresses, and who is in each audience.
-    async fn intents(&self, claimed: &[Leased]) -> Result<Vec<Intent>, String> {
-        let mut names: BTreeSet<&str> = claimed.iter().map(|l| l.recipient.as_str()).collect();
-        names.extend(claimed.iter().flat_map(|l| &l.audiences).flat_map(|n| n.references.iter().map(String::as_str)));
-        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
-        let found = self.directory.resolve(&names, self.patience.directory_age).await.map_err(|e| e.to_string())?;
-        let people: HashMap<&str, &[Person]> =
-            found.iter().map(|audience| (audience.reference.as_str(), audience.people.as_slice())).collect();
-        let intent = |leased: &Leased| {
-            let unknown = || Person { principal: leased.recipient.clone(), address: None, zone: None, language: None };
-            let itself =
-                people.get(leased.recipient.as_str()).and_then(|p| p.iter().find(|p| p.principal == leased.recipient));
-            let recipient = itself.cloned().unwrap_or_else(unknown);
-            let audiences = leased.audiences.iter().map(|named| {
-                let all = named.references.iter().filter_map(|r| people.get(r.as_str())).flat_map(|p| p.iter());
-                (named.event_number, audience(all, named.except.as_deref()))
-            });
-            Intent {
-                lease: leased.lease,
-                domain_allowed: self.is_allowed(recipient.address.as_deref()),
-                audiences: audiences.collect(),
-                recipient,
-                send_within: self.patience.send_within,
-                lead: Duration::ZERO,
-            }
-        };
-        Ok(claimed.iter().map(intent).collect())
-    }
-
-    fn is_allowed(&self, address: Option<&str>) -> bool {
-        let domain = address.and_then(|a| a.rsplit_once('@')).map(|(_, domain)| domain.to_ascii_lowercase());
-        self.allowed_domains.is_empty() || domain.is_some_and(|d| self.allowed_domains.contains(&d))
-    }
-
-    /// One attempt, one call. Whatever happens, it comes to an answer; `true`: the mailer said that no mail can leave.
-    async fn send(&self, contents: Contents, (from, by): (Instant, Instant)) -> (Answer, bool) {
-        let template = &self.policies.of(&contents.route).template;
-        let email = match self.renderer.render(&contents, template) {
-            Ok(email) => email,
-            Err(e) => return (Answer::NotCalled { unrenderable: e.event_numbers.clone(), detail: e.detail }, false),
-        };
-        tokio::time::sleep_until(from).await;
-        let in_time = match &self.quota {
-            Some(quota) => quota.pace.turn(by).await,
-            None => Instant::now() <= by,
-        };
-        if !in_time {
-            let detail = "the call would have started too late".to_owned();
-            return (Answer::NotCalled { unrenderable: vec![], detail }, false);
-        }
-        let attempt = contents.attempt;
-        let began = Instant::now();
-        let call = tokio::time::timeout(self.patience.call_timeout, self.mailer.send(&email, attempt, by)).await;
-        let mut halted = false;
-        let (outcome, answer) = match call {
-            Err(_) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail: "no answer in time".into() }),
-            Ok(Ok(id)) => (MailOutcome::Delivered, Answer::Accepted { message_id: Some(id) }),
-            Ok(Err(SendError::Retryable(detail))) => (MailOutcome::Retryable, Answer::Retryable { detail }),
-            Ok(Err(SendError::Permanent(detail))) => (MailOutcome::Permanent, Answer::Permanent { detail }),
-            Ok(Err(SendError::Ambiguous(detail))) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail }),
-            Ok(Err(SendError::Throttled { reason, share })) => {
-                let retry_in = self.retry_in(share, attempt);
-                (MailOutcome::Throttled, Answer::Throttled { retry_in, share: Some(share), detail: reason })
-            }
-            Ok(Err(SendError::Halted(detail))) => {
-                halted = true;
-                (MailOutcome::Halted, Answer::Throttled { retry_in: self.halt(), share: None, detail })
-            }
-        };
-        metrics::mail(self.mailer.kind(), outcome, Some(began.elapsed()));
-        (answer, halted)
-    }
-
-    /// How long a mail waits that the account's quota refused: some seconds, spread by chance so that not all come back
-    /// at once; or until the day may have room.
-    fn retry_in(&self, share: Share, attempt: AttemptId) -> Duration {
-        let wait = match share {
-            Share::Second => {
-                let chance = hash16(b"throttled", &[&attempt.to_string()]);
-                Duration::from_millis(1_000 + u64::from(u16::from_le_bytes([chance[0], chance[1]])) * 4_000 / 65_536)
-            }
-            Share::Day => DAY_FULL,
-        };
-        wait.min(self.patience.throttle_max)
     }
 
     /// Takes an ended send's answer, and what it says about the mailer.
@@ -447,57 +350,15 @@ impl Deliver {
         };
         let Some((attempt, _)) = air.tasks.remove(&id) else { return };
         if halted {
-            if !matches!(air.breaker, Valve::Open(_)) {
-                metrics::breaker(self.mailer.kind(), Breaker::Open);
-                air.halts += 1;
-            }
-            air.breaker = Valve::Open(Instant::now() + self.halt());
-        } else if air.breaker == Valve::Probing && matches!(answer, Answer::Accepted { .. }) {
+            air.valve.halted(Instant::now() + self.halt());
+        } else if matches!(answer, Answer::Accepted { .. }) && air.valve.took() {
             tracing::info!("mails leave again");
-            air.breaker = Valve::Closed;
-            air.halts = 0;
-            metrics::breaker(self.mailer.kind(), Breaker::Closed);
         }
         if let (Answer::Throttled { share: Some(Share::Day), .. }, Some(quota)) = (&answer, &self.quota) {
             quota.ask.notify_one();
         }
         self.tell(attempt, &answer, halted);
         air.answers.push(Evidence { attempt, answer });
-    }
-
-    /// Each failure once, here where it is handled.
-    fn tell(&self, attempt: AttemptId, answer: &Answer, halted: bool) {
-        let digest = attempt.digest.to_string();
-        let attempt = attempt.number;
-        match answer {
-            Answer::Accepted { .. } => tracing::debug!(digest, attempt, "mail handed over"),
-            Answer::Retryable { detail } => tracing::warn!(digest, attempt, detail, "mail not sent; tried again"),
-            Answer::Throttled { detail, .. } if halted => {
-                tracing::error!(digest, attempt, detail, "no mail can leave; tried again in a minute")
-            }
-            Answer::Throttled { detail, .. } => tracing::info!(digest, attempt, detail, "mail not sent yet; later"),
-            Answer::Permanent { detail } => {
-                tracing::error!(digest, attempt, detail, "mail refused for good; its items are dead")
-            }
-            Answer::Ambiguous { detail } => {
-                tracing::warn!(digest, attempt, detail, "nobody knows whether the mail was sent")
-            }
-            Answer::NotCalled { unrenderable, detail } if !unrenderable.is_empty() => {
-                metrics::mail(self.mailer.kind(), MailOutcome::NotCalled, None);
-                tracing::error!(
-                    digest,
-                    attempt,
-                    items = unrenderable.len(),
-                    detail,
-                    "items can't be rendered; they are dead, the others go again"
-                );
-            }
-            Answer::NotCalled { detail, .. } => {
-                metrics::mail(self.mailer.kind(), MailOutcome::NotCalled, None);
-                tracing::info!(digest, attempt, detail, "mail not called; tried again");
-            }
-            Answer::Failed { detail } => tracing::warn!(digest, attempt, detail, "mail bounced"),
-        }
     }
 
     async fn settle(&self, air: &mut Air) -> Result<(), StoreError> {

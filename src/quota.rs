@@ -16,11 +16,15 @@ pub const SLOT: Duration = Duration::from_millis(200);
 const AHEAD: Duration = Duration::from_millis(50);
 
 /// The part of the rate that is used: the server counts with a clock and a network of its own.
-const USED: f64 = 0.995;
+const USED: f64 = 0.994;
 
-/// A server that says "too fast" is believed: the rate falls by this factor, at most once in [`HEED`] (one refusal costs a
-/// few seconds of a tenth, a server that means it has it down to a tenth in half a minute) ...
-const SLOWER: f64 = 0.9;
+/// A server that says "too fast" is believed: the rate falls by what so many mails are of a second's worth, so that one
+/// mail too early costs about as much as it was worth; at least by a hundredth and at most by a tenth ...
+const HEED_MAILS: f64 = 5.0;
+const HEED_LEAST: f64 = 0.01;
+const HEED_MOST: f64 = 0.1;
+/// ... and never by more than [`HEED_MOST`] in this time, since many calls in flight hear the same thing at once: a server
+/// that means it has the rate down to a tenth in half a minute ...
 const HEED: Duration = Duration::from_secs(1);
 /// ... never below this part ...
 const SLOWEST: f64 = 0.1;
@@ -94,12 +98,14 @@ impl Rate {
     }
 
     /// The server said that this was too fast.
-    pub fn slow_down(&mut self, now: Time) {
-        // Many calls in flight hear the same thing at once.
-        if self.factor < 1.0 && self.slowed_at <= now && now.since(self.slowed_at) < HEED {
+    pub fn slow_down(&mut self, terms: &Terms, now: Time) {
+        // Without a rate of our own the server's is unknown.
+        let by = terms.per_second.map_or(HEED_MOST, |rate| (HEED_MAILS / rate).clamp(HEED_LEAST, HEED_MOST));
+        let again_in = HEED.mul_f64(by / HEED_MOST);
+        if self.factor < 1.0 && self.slowed_at <= now && now.since(self.slowed_at) < again_in {
             return;
         }
-        self.factor = (self.factor(now) * SLOWER).max(SLOWEST);
+        self.factor = (self.factor(now) * (1.0 - by)).max(SLOWEST);
         self.slowed_at = now;
     }
 }

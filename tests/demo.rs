@@ -107,7 +107,7 @@ fn the_real_samples_and_the_written_ones_reach_whom_they_should_and_nobody_else(
     assert!(requests.iter().all(|r| r["recipient"] == "user.alice" && r["reason"] == "decided"), "{requests:?}");
     assert_eq!(
         subjects(dir.path(), "joe@example.com"),
-        ["3 decisions in sports", "Added by user.bob: user.joe is now in media:role.viewers"]
+        ["3 decisions in sports", "Added by user.bob: you (user.joe) are now in media:role.viewers"]
     );
     let alice = subjects(dir.path(), "alice@example.com");
     for subject in [

@@ -173,7 +173,7 @@ fn a_subject_says_what_waits_where_and_by_when() {
     items.retain(|i| i.kind.contains("requested") || i.kind.contains("expiring"));
     assert_eq!(subject(items), "3 approvals, 2 expiries in sports (+1 domain), first due 24 Nov");
     let all = subject(samples::all());
-    assert_eq!(all, "3 approvals, 2 expiries, 1 review, 13 more in sports (+1 domain), first due 24 Nov");
+    assert_eq!(all, "3 approvals, 2 expiries, 1 review, 13 more in sports (+1 domain), first due 22 Nov, 21:00");
     let one = render(&samples::contents(vec![request(1, "user.joe")], "approvals"), "approvals").subject;
     assert_eq!(one, "user.joe asks to join sports:role.writers");
     let two = samples::contents(vec![request(1, "user.joe"), request(2, "user.kim")], "approvals");
@@ -202,7 +202,7 @@ fn an_approver_reads_which_end_date_was_asked_for() {
     let mail = render(&samples::contents(vec![listed], "approvals"), "approvals");
     for part in [&mail.text, &mail.html.replace("&#x3D;", "=")] {
         assert!(
-            part.contains("Mon 21 Dec 2026, 11:00 CET") && part.contains("forgets the requested end date"),
+            part.contains("Mon 21 Dec, 11:00 CET") && part.contains("drops the requested end when you approve"),
             "{part}"
         );
         assert!(part.contains("https://athenz.example.com/workflow/domain?domain=sports"), "{part}");
@@ -418,7 +418,7 @@ fn what_needs_the_reader_comes_before_what_only_tells() {
     let mail = render(&samples::contents(samples::in_order(items), "digest"), "digest");
     let at = |text: &str| mail.text.find(text).unwrap_or_else(|| panic!("{text:?} is not in\n{}", mail.text));
     let places = [
-        at("First due Tue 24 Nov 2026"),
+        at("First due Tue 24 Nov, 08:45 CET (in 47 hours)"),
         at("== Needs you =="),
         at("* user.bob: access to sports:role.writers ends on 24 Nov"),
         at("* sports.notifier: access"),
@@ -430,6 +430,93 @@ fn what_needs_the_reader_comes_before_what_only_tells() {
     assert!(places.is_sorted(), "{places:?}\n{}", mail.text);
     let only = render(&samples::contents(samples::for_template("approvals"), "approvals"), "approvals");
     assert!(!only.text.contains("Needs you"), "one kind of thing needs no headings");
+}
+
+#[test]
+fn what_is_overdue_says_so_and_comes_first() {
+    let dated = |n: i64, kind: &str, more: Value| {
+        let mut data = json!({"domain": "sports", "collection": {"kind": "role", "name": "writers"}, "member": "user.joe",
+                              "service": "api", "instance": "i-1", "server": "zts-2", "role": "sports:role.uploaders"});
+        data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        item(n, &format!("io.athenz.{kind}.v1"), data)
+    };
+    let past = "2026-11-20T10:00:00Z";
+    let with = |listed: Listed, deadline: &str| Listed { deadline: Time::parse(deadline), ..listed };
+    let items = vec![
+        with(dated(1, "membership.expiring", json!({"expires_at": past})), past),
+        with(dated(2, "membership.review_due", json!({"review_by": past})), past),
+        with(dated(3, "membership.expiring", json!({"expires_at": "2026-11-24T10:00:00Z"})), "2026-11-24T10:00:00Z"),
+        request(4, "user.kim"),
+        // What had ended before it was reported has no deadline: decoding sees to it.
+        dated(5, "certificate.unrefreshed", json!({"expires_at": past})),
+        dated(6, "zts.unhealthy", json!({"expires_at": past})),
+    ];
+    let mail = render(&samples::contents(items.clone(), "digest"), "digest");
+    let at = |text: &str| mail.text.find(text).unwrap_or_else(|| panic!("{text:?} is not in\n{}", mail.text));
+    let places = [
+        at("* user.joe: access to sports:role.writers ended on 20 Nov\n  [Expiry, ended 46 hours ago]\n"),
+        at("  Ended: Fri 20 Nov, 11:00 CET (46 hours ago)\n  Still needed? Give it a new end date"),
+        at("* user.joe in sports:role.writers needs a review, due since 20 Nov\n  [Review, was due 46 hours ago]\n"),
+        at("* sports.api on i-1: certificate not refreshed, ended on 20 Nov\n"),
+        at("* ZTS zts-2: no new credentials for sports:role.uploaders, the old ones ended on 20 Nov\n"),
+        at("* user.joe: access to sports:role.writers ends on 24 Nov\n  [Expiry, ends in 2 days]\n"),
+        at("* user.kim asks to join"),
+    ];
+    assert!(places.is_sorted(), "{places:?}\n{}", mail.text);
+    assert_eq!(mail.html.matches("class=\"card bad\"").count(), 4, "{}", mail.html);
+    assert!(mail.subject.ends_with(", first was due 20 Nov"), "{}", mail.subject);
+}
+
+#[test]
+fn a_zts_that_fails_says_until_when_its_credentials_work() {
+    let mail = render(&samples::contents(samples::for_template("health"), "health"), "health");
+    assert_eq!(
+        mail.subject,
+        "ZTS zts-2.example.com: no new credentials for sports:role.uploaders, the old ones end on 22 Nov, 21:00"
+    );
+    assert!(mail.text.contains("  [Health, credentials end in 12 hours]\n"), "{}", mail.text);
+    assert!(mail.text.contains("  Credentials end: Sun 22 Nov, 21:00 CET (in 12 hours)\n"), "{}", mail.text);
+    let link = "https://athenz.example.com/domain/sports/role/uploaders/members\n";
+    assert!(mail.text.contains(link), "{}", mail.text);
+}
+
+#[test]
+fn long_names_never_cut_the_date_off_a_subject() {
+    let mut listed = samples::for_template("expiries").remove(0);
+    listed.data.insert("domain".into(), json!("a-domain.of-many.parts.".repeat(9)));
+    listed.data.insert("member".into(), json!("user.of-a-long-name-".repeat(9)));
+    let subject = render(&samples::contents(vec![listed], "expiries"), "expiries").subject;
+    assert!(subject.ends_with("… ends on 24 Nov") && subject.len() < 200, "{subject}");
+}
+
+#[test]
+fn who_reads_about_themselves_is_told_so() {
+    let mut contents = samples::contents(samples::for_template("decisions"), "decisions");
+    contents.recipient.principal = "user.joe".into();
+    let mail = render(&contents, "decisions");
+    assert!(
+        mail.text.contains("Approved by user.alice: you (user.joe) are now in sports:role.readers"),
+        "{}",
+        mail.text
+    );
+    assert!(
+        mail.text.contains("Rejected by user.lee: you (user.joe) do not join sports:group.coaches"),
+        "{}",
+        mail.text
+    );
+}
+
+#[test]
+fn the_words_of_a_text_part_fit_a_terminal() {
+    for name in NAMES.iter().copied().chain(["handled"]) {
+        let template = if name == "handled" { "decisions" } else { name };
+        let mail = render(&samples::contents(samples::for_template(template), name), template);
+        // A headline grows with its names, and a link is not broken.
+        let words = |line: &&str| !line.starts_with("* ") && !line.contains("://");
+        for line in mail.text.lines().filter(words) {
+            assert!(line.chars().count() <= 78, "{name}: {} columns: {line}", line.chars().count());
+        }
+    }
 }
 
 #[test]
@@ -446,13 +533,14 @@ fn the_footer_says_why_and_how_to_get_fewer() {
     let mail = of(&own, "expiries", "user.bob");
     assert!(mail.subject.starts_with("Your access to sports:role.writers ends on 24 Nov"), "{}", mail.subject);
     assert!(mail.text.contains("Member: user.bob (you)"), "{}", mail.text);
-    assert!(mail.text.contains("because it is about your own access (route \"expiries\")"), "{}", mail.text);
+    assert!(mail.text.contains("because it is about your own access."), "{}", mail.text);
     assert!(mail.html.contains("<a class=\"link\" href=\"mailto:access-team@example.com\""), "{}", mail.html);
     let mail = of(&samples::for_template("approvals"), "approvals", "user.alice");
     assert!(mail.text.contains("because you are one of those who decide here"), "{}", mail.text);
     assert!(mail.text.contains("To get fewer, or other ones, write to access-team@example.com."), "{}", mail.text);
     let mail = of(&samples::for_template("decisions"), "handled", "user.alice");
-    assert!(mail.text.contains("because you had been asked to act on it"), "{}", mail.text);
+    assert!(mail.text.contains("because you had been asked about it."), "{}", mail.text);
+    assert!(mail.text.contains("name digest 5a4d701e-1 (route \"handled\")."), "{}", mail.text);
 }
 
 #[test]

@@ -46,7 +46,7 @@ proptest! {
         for (pass_us, asks, late_us, trouble) in steps {
             now = now.plus(Duration::from_micros(pass_us));
             if trouble == 0 {
-                state.slow_down(now);
+                state.slow_down(&terms, now);
             }
             for _ in 0..asks {
                 match state.take(&terms, now) {
@@ -126,19 +126,33 @@ fn a_silence_saves_up_a_burst_and_no_more() {
 
 #[test]
 fn too_fast_said_by_many_calls_at_once_counts_once() {
-    let mut state = Rate::FULL;
+    let (terms, mut state) = (terms(14.0, 1), Rate::FULL);
     for _ in 0..50 {
-        state.slow_down(START);
+        state.slow_down(&terms, START);
     }
     let once = state.factor(START);
     assert!((0.85..0.95).contains(&once), "{once}");
     let mut now = START;
     for _ in 0..30 {
         now = now.plus(Duration::from_secs(2));
-        state.slow_down(now);
+        state.slow_down(&terms, now);
     }
     assert!(state.factor(now) >= 0.1, "never to a standstill");
     assert_eq!(state.factor(now.plus(Duration::from_secs(60))), 1.0, "and back in a minute");
+}
+
+#[test]
+fn one_mail_too_early_costs_a_fast_account_a_hundredth_and_a_deaf_server_a_tenth_a_second() {
+    let (terms, mut state) = (terms(500.0, 1), Rate::FULL);
+    state.slow_down(&terms, START);
+    assert!((0.985..0.995).contains(&state.factor(START)), "{}", state.factor(START));
+    assert_eq!(state.factor(START.plus(Duration::from_secs(1))), 1.0, "it is over in a second");
+    // Everything is refused: down to half in seconds, and no faster however many hear it.
+    for ms in 0..10_000 {
+        state.slow_down(&terms, START.plus(Duration::from_millis(ms)));
+    }
+    let now = START.plus(Duration::from_secs(10));
+    assert!((0.3..0.5).contains(&state.factor(now)), "{}", state.factor(now));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::sync::Once;
 use std::time::Duration;
 
+use owlpost::aws::Identity;
 use owlpost::cli::demo::endpoint::{Account, Endpoint, Fault};
 use owlpost::mailer::ses::{SesMailer, Settings};
 use owlpost::mailer::{Mailer, SendError};

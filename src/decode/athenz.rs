@@ -289,7 +289,7 @@ fn health(row: &str, server: Option<&str>) -> Result<Map<String, Value>, Problem
     let server = server.filter(|server| !server.is_empty()).unwrap_or(url);
     let role = if role.is_empty() { String::new() } else { format!("{domain}:role.{role}") };
     let mut data = object(json!({"server": server, "url": url, "domain": domain, "role": role, "message": message}));
-    // Of no effect, so one that is not RFC 3339 must not cost the alarm.
+    // One that is not RFC 3339 must not cost the alarm: it is left out.
     if kinds::time(expires).is_some() {
         data.insert("expires_at".to_owned(), expires.into());
     }

@@ -38,14 +38,15 @@ impl Draft {
             return Err(Problem::new(RefusedReason::InTheFuture, what).on(&["time"]));
         }
         let recipients = recipients(&self.data, settings.limits.recipients_per_event)?;
-        let meaning = kinds::read(&self.kind, &mut self.data, &settings.realm)?;
+        // A broker's clock, or a file's date, that is ahead is no better than none.
+        let time = self.time.or(message.time.filter(|time| *time <= now.plus(AHEAD)));
+        let meaning = kinds::read(&self.kind, &mut self.data, &settings.realm, time.unwrap_or(now))?;
         Ok(Event {
             source: self.source,
             id: self.id,
             id_counts_for: self.id_counts_for,
             kind: self.kind,
-            // A broker's clock, or a file's date, that is ahead is no better than none.
-            time: self.time.or(message.time.filter(|time| *time <= now.plus(AHEAD))),
+            time,
             expiry: self.expiry,
             deadline: meaning.deadline,
             recipients,

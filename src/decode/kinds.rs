@@ -11,8 +11,8 @@
 //! | `membership.added.v1` | the membership | | informs |
 //! | `membership.reminder.v1` | nothing | | informs |
 //! | `domain.changed.v1` | `domain`, `object.kind`, `object.name` | | informs |
-//! | `certificate.unrefreshed.v1` | `service`, `instance` | certificate: both | opens; `expires_at` is its deadline |
-//! | `zts.unhealthy.v1` | `server`, `role` | zts: both | opens |
+//! | `certificate.unrefreshed.v1` | `service`, `instance` | certificate: both | opens; `expires_at` is its deadline unless past |
+//! | `zts.unhealthy.v1` | `server`, `role` | zts: both | opens; `expires_at` likewise |
 //!
 //! The membership is `domain`, `collection.kind` (`role` or `group`), `collection.name`, `member`. `change` is `add` or
 //! `delete`, `decision` is `approve` or `reject`. What is required must not be empty. Optional and checked for its type: text
@@ -50,8 +50,9 @@ pub(super) struct Meaning {
 
 const NOTHING: Meaning = Meaning { effect: Effect::Informs, deadline: None, subject_key: None };
 
-/// Checks `data` of a known type. `review_at` is written as `review_by` too; nothing else is changed.
-pub(super) fn read(kind: &str, data: &mut Map<String, Value>, realm: &str) -> Result<Meaning, Problem> {
+/// Checks `data` of a known type. `review_at` is written as `review_by` too; nothing else is changed. `at` is when it
+/// happened.
+pub(super) fn read(kind: &str, data: &mut Map<String, Value>, realm: &str, at: Time) -> Result<Meaning, Problem> {
     if !kind.starts_with("io.athenz.") {
         return Ok(NOTHING);
     }
@@ -86,12 +87,12 @@ pub(super) fn read(kind: &str, data: &mut Map<String, Value>, realm: &str) -> Re
         CERTIFICATE_UNREFRESHED => {
             let parts = [fields.text(&["service"])?, fields.text(&["instance"])?];
             let effect = Effect::Opens { topic: fields.topic("certificate", &parts), date: None };
-            Meaning { effect, deadline: fields.time("expires_at")?, ..fields.about("certificate", &parts) }
+            Meaning { effect, deadline: fields.end_after(at)?, ..fields.about("certificate", &parts) }
         }
         ZTS_UNHEALTHY => {
             let parts = [fields.text(&["server"])?, fields.text(&["role"])?];
             let effect = Effect::Opens { topic: fields.topic("zts", &parts), date: None };
-            Meaning { effect, ..fields.about("zts", &parts) }
+            Meaning { effect, deadline: fields.end_after(at)?, ..fields.about("zts", &parts) }
         }
         _ => return Ok(NOTHING),
     };
@@ -126,6 +127,12 @@ impl<'a> Fields<'a> {
         let date = self.time(field)?.ok_or_else(|| Problem::missing(&["data", field]))?;
         let effect = Effect::Opens { topic: self.topic(name, &membership), date: Some(date) };
         Ok(Meaning { effect, deadline: Some(date), ..self.about(name, &membership) })
+    }
+
+    /// `expires_at` of what is reported as failing, as a deadline. One that had passed before the report is none: it would
+    /// make each report due at once, whatever gap its route keeps.
+    fn end_after(&self, at: Time) -> Result<Option<Time>, Problem> {
+        Ok(self.time("expires_at")?.filter(|end| *end > at))
     }
 
     /// Domain, `role` or `group`, its name, and the member.

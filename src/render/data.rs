@@ -1,5 +1,7 @@
 //! Looks into an event's `data`, which may hold anything.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::text;
@@ -21,15 +23,15 @@ pub struct Bounds {
 const DEPTH_MAX: usize = 4;
 
 /// A text or number at a dotted path; `None` if it is absent, `null`, empty or of another kind.
-pub fn raw(data: &Map<String, Value>, path: &str) -> Option<String> {
+pub fn raw<'a>(data: &'a Map<String, Value>, path: &str) -> Option<Cow<'a, str>> {
     let mut keys = path.split('.');
     let mut value = data.get(keys.next()?)?;
     for key in keys {
         value = value.get(key)?;
     }
     match value {
-        Value::String(s) if !s.trim().is_empty() => Some(s.clone()),
-        Value::Number(n) => Some(n.to_string()),
+        Value::String(s) if !s.trim_start().is_empty() => Some(Cow::Borrowed(s)),
+        Value::Number(n) => Some(Cow::Owned(n.to_string())),
         _ => None,
     }
 }

@@ -1,15 +1,16 @@
 //! Renders what most templates are made of without handlebars' cost: texts, `{{name}}`, `{{#if}}`, `{{#unless}}`,
 //! `{{#each}}` and `{{> partial}}`.
 //!
-//! handlebars copies the data that each partial sees and allocates a dozen times for every name: a digest of 20 items
-//! took a millisecond. Its parser stays, and so does its renderer: for templates that use more than the above, and for
+//! handlebars wants its data as JSON, copies what each partial sees and allocates a dozen times for every name: a digest of
+//! 20 items took a millisecond. Its parser stays, and so does its renderer: for templates that use more than the above, and for
 //! everything that fails, as it knows the place. So this can only be quicker, never different (a test compares them).
 
 use std::collections::HashMap;
 
 use handlebars::template::{HelperTemplate, Parameter, TemplateElement};
 use handlebars::{Handlebars, JsonRender, JsonTruthy, Path, PathSeg, Template};
-use serde_json::Value;
+
+use super::view::Seen;
 
 /// Partials that include each other end here; handlebars says why.
 const DEPTH_MAX: usize = 16;
@@ -48,8 +49,8 @@ impl Engine {
     }
 
     /// `None`: handlebars must do it, or say what is wrong.
-    pub fn render(&self, name: &str, data: &Value, escape: fn(&str, &mut String)) -> Option<String> {
-        let mut out = String::with_capacity(16 * 1024);
+    pub fn render(&self, name: &str, data: Seen, escape: fn(&str, &mut String)) -> Option<String> {
+        let mut out = String::with_capacity(32 * 1024);
         self.run(self.templates.get(name)?, data, escape, 0, &mut out)?;
         Some(out)
     }
@@ -57,7 +58,7 @@ impl Engine {
     fn run(
         &self,
         steps: &[Step],
-        data: &Value,
+        data: Seen,
         escape: fn(&str, &mut String),
         depth: usize,
         out: &mut String,
@@ -66,16 +67,24 @@ impl Engine {
             match step {
                 Step::Text(text) => out.push_str(text),
                 Step::Value(path) => match find(data, path)? {
-                    Value::String(text) => escape(text, out),
-                    other => escape(&other.render(), out),
+                    Seen::Text(text) => escape(text, out),
+                    Seen::Number(n) => escape(&n.to_string(), out),
+                    Seen::Json(value) => escape(&value.render(), out),
+                    // A list or an object as a text: nothing that a mail shows.
+                    _ => return None,
                 },
                 Step::If(path, then, otherwise) => {
-                    let branch = if find(data, path)?.is_truthy(false) { then } else { otherwise };
+                    let branch = if is_true(find(data, path)?) { then } else { otherwise };
                     self.run(branch, data, escape, depth, out)?;
                 }
                 Step::Each(path, body) => {
-                    for item in find(data, path)?.as_array()? {
-                        self.run(body, item, escape, depth, out)?;
+                    let mut each = |item| self.run(body, item, escape, depth, out);
+                    match find(data, path)? {
+                        Seen::Items(list) => list.iter().try_for_each(|item| each(Seen::Item(item)))?,
+                        Seen::Facts(list) => list.iter().try_for_each(|fact| each(Seen::Fact(fact)))?,
+                        Seen::Counts(list) => list.iter().try_for_each(|count| each(Seen::Count(count)))?,
+                        Seen::Json(list) => list.as_array()?.iter().try_for_each(|value| each(Seen::Json(value)))?,
+                        _ => return None,
                     }
                 }
                 Step::Partial(name) if depth < DEPTH_MAX => {
@@ -88,8 +97,21 @@ impl Engine {
     }
 }
 
-fn find<'a>(data: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(data, |value, name| value.as_object()?.get(name))
+fn find<'a>(data: Seen<'a>, path: &[String]) -> Option<Seen<'a>> {
+    path.iter().try_fold(data, |value, name| value.field(name))
+}
+
+/// As `{{#if}}` of handlebars takes it.
+fn is_true(value: Seen) -> bool {
+    match value {
+        Seen::Text(text) => !text.is_empty(),
+        Seen::Number(n) => n != 0,
+        Seen::Counts(list) => !list.is_empty(),
+        Seen::Items(list) => !list.is_empty(),
+        Seen::Facts(list) => !list.is_empty(),
+        Seen::Json(value) => value.is_truthy(false),
+        Seen::Mail(_) | Seen::Recipient(_) | Seen::Count(_) | Seen::Item(_) | Seen::Fact(_) => true,
+    }
 }
 
 fn steps(template: &Template) -> Option<Vec<Step>> {
@@ -171,7 +193,7 @@ pub fn plain(text: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -183,7 +205,7 @@ mod tests {
         {
             registry.register_template_string(name, source).unwrap();
         }
-        (Engine::of(&registry).render("t", data, html), registry.render("t", data).ok())
+        (Engine::of(&registry).render("t", Seen::Json(data), html), registry.render("t", data).ok())
     }
 
     #[test]

@@ -186,7 +186,7 @@ fn people(rows: &[Row], zone: &Zone) -> Vec<PersonView> {
             items: text::counted(row.items, "item", "items"),
             digest: text::name(&row.digest, 80),
             route: text::name(&row.route, 80),
-            sent_at: zone.moment(row.sent_at),
+            sent_at: zone.full(row.sent_at),
             html: row.html.as_deref().map(href).unwrap_or_default(),
             eml: row.eml.as_deref().map(href).unwrap_or_default(),
             height_px: frame_px(row.html_bytes),

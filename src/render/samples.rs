@@ -79,7 +79,10 @@ pub fn listed(event_number: i64, event: &Map<String, Value>) -> Result<Listed, S
     };
     let kind = text("type")?;
     let deadline = match kind.as_str() {
-        "io.athenz.membership.expiring.v1" | "io.athenz.certificate.unrefreshed.v1" => data::time(&data, "expires_at"),
+        "io.athenz.membership.expiring.v1" => data::time(&data, "expires_at"),
+        "io.athenz.certificate.unrefreshed.v1" | "io.athenz.zts.unhealthy.v1" => {
+            data::time(&data, "expires_at").filter(|end| *end > time)
+        }
         "io.athenz.membership.review_due.v1" => data::time(&data, "review_by"),
         _ => None,
     };

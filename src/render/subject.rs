@@ -1,5 +1,7 @@
 //! The subject line: what waits, where, by when, before the mail is opened.
 
+use std::borrow::Cow;
+
 use super::data;
 use super::item::Reader;
 use super::kind::Kind;
@@ -25,14 +27,14 @@ pub fn counts(items: &[Listed], handled: bool) -> Vec<Count> {
     }
     if handled {
         let n = items.len() as u64;
-        return vec![Count { n, of: "already handled".into(), text: format!("{n} already handled") }];
+        return vec![Count { n, of: "already handled", text: format!("{n} already handled") }];
     }
     kinds.sort_by_key(|(kind, _)| *kind);
     kinds
         .into_iter()
         .map(|(kind, n)| {
             let (one, many) = kind.nouns();
-            Count { n, of: if n == 1 { one } else { many }.into(), text: text::counted(n, one, many) }
+            Count { n, of: if n == 1 { one } else { many }, text: text::counted(n, one, many) }
         })
         .collect()
 }
@@ -50,11 +52,14 @@ pub fn title(reader: &Reader, items: &[Listed], counts: &[Count]) -> String {
 /// The title with the first deadline: `3 approvals in sports, first due 24 Nov`; of a single item, or several about one
 /// subject, what it says; `50 of 212: …` where more is open than the mail lists.
 pub fn subject(reader: &Reader, items: &[Listed], told: &[Item], title: &str, open_total: u64) -> String {
-    let names_a_date = matches!(items.first().map(|i| Kind::of(&i.kind)), Some(Kind::Expiring | Kind::ReviewDue));
-    // The headline of a single one may tell the date already.
-    let due =
-        if reader.handled || (told.len() == 1 && names_a_date) { String::new() } else { due_words(reader, items) };
-    let title = if let [only] = told { &only.headline } else { title };
+    // A single one's own words may have the date already.
+    let (title, due) = match told {
+        [only] => match only.parts() {
+            (what, "") => (what, due_words(reader, items)),
+            (what, date) => (what, date.to_owned()),
+        },
+        _ => (title, due_words(reader, items)),
+    };
     let listed = items.len() as u64;
     // "50 of 212: 50 approvals" says it twice.
     let counted = format!("{listed} ");
@@ -69,7 +74,7 @@ pub fn subject(reader: &Reader, items: &[Listed], told: &[Item], title: &str, op
 
 /// The domain of most items (of the first ones, if several have as many), and how many others there are.
 fn domains(reader: &Reader, items: &[Listed]) -> String {
-    let mut seen: Vec<(String, u64)> = Vec::new();
+    let mut seen: Vec<(Cow<'_, str>, u64)> = Vec::new();
     for item in items {
         let Some(domain) = data::raw(&item.data, "domain") else { continue };
         match seen.iter_mut().find(|(d, _)| *d == domain) {
@@ -78,7 +83,7 @@ fn domains(reader: &Reader, items: &[Listed]) -> String {
         }
     }
     let Some(most) = seen.iter().map(|(_, n)| *n).max() else { return String::new() };
-    let main = seen.iter().find(|(_, n)| *n == most).map(|(d, _)| d.as_str()).unwrap_or_default();
+    let main = seen.iter().find(|(_, n)| *n == most).map(|(d, _)| &**d).unwrap_or_default();
     let main = text::name(main, reader.bounds.name_bytes.min(60));
     match seen.len() as u64 - 1 {
         0 => format!(" in {main}"),
@@ -87,6 +92,9 @@ fn domains(reader: &Reader, items: &[Listed]) -> String {
 }
 
 fn due_words(reader: &Reader, items: &[Listed]) -> String {
+    if reader.handled {
+        return String::new();
+    }
     let Some(first) = items.iter().filter_map(|i| i.deadline).min() else { return String::new() };
     let day = reader.zone.day(first, reader.now);
     let several = if items.len() > 1 { "first " } else { "" };

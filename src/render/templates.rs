@@ -6,19 +6,15 @@ use std::path::{Path, PathBuf};
 use handlebars::{Handlebars, RenderErrorReason, TemplateError, TemplateErrorReason};
 
 use super::engine::{self, Engine};
-use super::view::Mail;
+use super::overrides;
+use super::view::{Mail, Seen};
 
 /// The mails that are built in; a folder of another name in the override folder adds one.
 pub const NAMES: [&str; 8] =
     ["approvals", "decisions", "expiries", "reviews", "changes", "certificates", "health", "digest"];
 
 /// The three files of a mail.
-const FILES: [&str; 3] = ["subject.hbs", "body.html.hbs", "body.txt.hbs"];
-
-/// A template is a page of text; more is a mistake, and the start should not read it all.
-const FILE_MAX_BYTES: u64 = 256 * 1024;
-/// More entries than this in an override folder: it is the wrong folder.
-const ENTRIES_MAX: usize = 200;
+pub(super) const FILES: [&str; 3] = ["subject.hbs", "body.html.hbs", "body.txt.hbs"];
 
 macro_rules! mail {
     ($name:literal) => {
@@ -47,7 +43,7 @@ const MAILS: [[(&str, &str); 3]; 8] = [
     mail!("digest"),
 ];
 
-const PARTIALS: [(&str, &str); 8] = [
+pub(super) const PARTIALS: [(&str, &str); 8] = [
     partial!("head.html.hbs"),
     partial!("head.txt.hbs"),
     partial!("item.html.hbs"),
@@ -75,7 +71,7 @@ impl Problem {
         Problem { file: None, line: None, column: None, message: message.into() }
     }
 
-    fn at(file: &Path, place: Option<(usize, usize)>, message: impl Into<String>) -> Problem {
+    pub(super) fn at(file: &Path, place: Option<(usize, usize)>, message: impl Into<String>) -> Problem {
         let (line, column) = place.unzip();
         Problem { file: Some(file.to_owned()), line, column, message: message.into() }
     }
@@ -133,7 +129,7 @@ impl Templates {
         }
         let mut problems = Vec::new();
         if let Some(dir) = overrides {
-            read_folder(dir, &mut found, &mut problems);
+            overrides::read(dir, &mut found, &mut problems);
         }
         let mut templates = Templates {
             html: registry(handlebars::html_escape),
@@ -192,19 +188,25 @@ impl Templates {
     }
 
     pub fn render(&self, template: &str, mail: &Mail) -> Result<Rendered, Fault> {
-        // One conversion for all three: it is a third of a render.
-        let context = handlebars::Context::wraps(mail).map_err(|_| Fault {
-            template: template.to_owned(),
-            place: None,
-            reason: "the mail's data can't be handed to a template".into(),
-            of_data: false,
-        })?;
-        let of = |file: &str, quick: &Engine, registry: &Handlebars<'static>, escape| {
+        let mut json = None;
+        let mut of = |file: &str, quick: &Engine, registry: &Handlebars<'static>, escape| {
             let name = format!("{template}/{file}");
-            match quick.render(&name, context.data(), escape) {
-                Some(rendered) => Ok(rendered),
-                None => registry.render_with_context(&name, &context).map_err(|error| fault(&name, file, &error)),
+            if let Some(rendered) = quick.render(&name, Seen::Mail(mail), escape) {
+                return Ok(rendered);
             }
+            // Made once for all three, and only if one needs it.
+            let made = match json.take() {
+                Some(made) => made,
+                None => handlebars::Context::wraps(mail).map_err(|_| Fault {
+                    template: template.to_owned(),
+                    place: None,
+                    reason: "the mail's data can't be handed to a template".into(),
+                    of_data: false,
+                })?,
+            };
+            let rendered = registry.render_with_context(&name, &made).map_err(|error| fault(&name, file, &error));
+            json = Some(made);
+            rendered
         };
         Ok(Rendered {
             subject: of(FILES[0], &self.text_quick, &self.text, engine::plain)?,
@@ -276,87 +278,10 @@ fn unescaped(source: &str) -> Option<(usize, usize)> {
     })
 }
 
-fn read_folder(dir: &Path, found: &mut BTreeMap<String, (String, Option<PathBuf>)>, problems: &mut Vec<Problem>) {
-    let known = PARTIALS.map(|(name, _)| name.trim_start_matches("partials/"));
-    for folder in entries(dir, problems) {
-        let name = file_name(&folder);
-        if !folder.is_dir() {
-            if name.ends_with(".hbs") {
-                let message = "a template stands in a folder named like its mail, e.g. approvals/subject.hbs";
-                problems.push(Problem::at(&folder, None, message));
-            }
-            continue;
-        }
-        let allowed: &[&str] = if name == "partials" { &known } else { &FILES };
-        let mut seen = 0;
-        for file in entries(&folder, problems) {
-            let file_name = file_name(&file);
-            if !file_name.ends_with(".hbs") {
-                continue;
-            }
-            seen += 1;
-            // Own partials are welcome, as long as it is clear which registry they are for.
-            let own_partial =
-                name == "partials" && (file_name.ends_with(".html.hbs") || file_name.ends_with(".txt.hbs"));
-            if !allowed.contains(&file_name.as_str()) && !own_partial {
-                let message = format!("no such template file; here it is one of {}", allowed.join(", "));
-                problems.push(Problem::at(&file, None, message));
-                continue;
-            }
-            match read_file(&file) {
-                Ok(source) => {
-                    found.insert(format!("{name}/{file_name}"), (source, Some(file)));
-                }
-                Err(message) => problems.push(Problem::at(&file, None, message)),
-            }
-        }
-        for file in FILES {
-            if name != "partials" && seen > 0 && !found.contains_key(&format!("{name}/{file}")) {
-                let path = folder.join(file);
-                if !path.exists() {
-                    problems.push(Problem::at(&path, None, "missing: a mail of your own needs all three files"));
-                }
-            }
-        }
-    }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Sorted, without hidden ones, so that problems come in the same order everywhere.
-fn entries(dir: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
-    let listing = match std::fs::read_dir(dir) {
-        Ok(listing) => listing,
-        Err(error) => {
-            problems.push(Problem::at(dir, None, format!("can't read this template folder: {error}")));
-            return Vec::new();
-        }
-    };
-    let mut paths: Vec<PathBuf> = listing
-        .take(ENTRIES_MAX + 1)
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| !file_name(path).starts_with('.'))
-        .collect();
-    if paths.len() > ENTRIES_MAX {
-        problems.push(Problem::at(dir, None, format!("more than {ENTRIES_MAX} entries: this is no template folder")));
-        return Vec::new();
-    }
-    paths.sort();
-    paths
-}
-
-fn read_file(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::metadata(path).map_err(|e| format!("can't read it: {e}"))?.len();
-    if bytes > FILE_MAX_BYTES {
-        return Err(format!("{bytes} bytes: a template has at most {FILE_MAX_BYTES}"));
-    }
-    std::fs::read_to_string(path).map_err(|e| format!("can't read it: {e}"))
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::render::{Renderer, Settings, samples};
 
@@ -386,5 +311,46 @@ mod tests {
         renderer.templates.html_quick = Engine::default();
         renderer.templates.text_quick = Engine::default();
         assert!(ours == mails(&renderer));
+    }
+
+    /// Every name that serde writes, the quick way finds, with the same value.
+    fn same(json: &Value, seen: Seen) {
+        let texts = |list: &Value| list.as_array().map(Vec::len);
+        match (json, seen) {
+            (Value::String(text), Seen::Text(same)) => assert_eq!(text, same),
+            (Value::Number(n), Seen::Number(same)) => assert_eq!(n.as_u64(), Some(same)),
+            (json, Seen::Json(same)) => assert_eq!(json, same),
+            (list, Seen::Items(same_list)) => {
+                assert_eq!(texts(list), Some(same_list.len()));
+                same_list.iter().enumerate().for_each(|(n, item)| same(&list[n], Seen::Item(item)));
+            }
+            (list, Seen::Facts(same_list)) => {
+                assert_eq!(texts(list), Some(same_list.len()));
+                same_list.iter().enumerate().for_each(|(n, fact)| same(&list[n], Seen::Fact(fact)));
+            }
+            (list, Seen::Counts(same_list)) => {
+                assert_eq!(texts(list), Some(same_list.len()));
+                same_list.iter().enumerate().for_each(|(n, count)| same(&list[n], Seen::Count(count)));
+            }
+            (Value::Object(map), seen) => {
+                for (name, value) in map {
+                    same(value, seen.field(name).unwrap_or_else(|| panic!("{name} is missing")));
+                }
+            }
+            (json, _) => panic!("{json} is something else"),
+        }
+    }
+
+    #[test]
+    fn the_quick_way_sees_what_handlebars_sees() {
+        let renderer = Renderer::new(Settings::default()).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let (bounds, _) = crate::render::budget::STEPS[0];
+        for in_full in [usize::MAX, 3] {
+            let mail = renderer.view(&samples::contents(samples::all(), "digest"), bounds, in_full, usize::MAX, true);
+            assert_eq!(mail.rows.is_empty(), in_full == usize::MAX);
+            same(&serde_json::to_value(&mail).unwrap(), Seen::Mail(&mail));
+        }
+        let none = Seen::Json(&Value::Null);
+        assert!(none.field("x").is_none() && Seen::Text("x").field("x").is_none());
     }
 }

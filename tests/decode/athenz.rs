@@ -121,6 +121,7 @@ fn an_unhealthy_zts_keeps_its_message_whole() {
     assert_eq!((event.kind.as_str(), event.id.as_str()), ("io.athenz.zts.unhealthy.v1", "n1#1"));
     assert_eq!(event.subject_key.unwrap(), "zts/zts1/sports:role.api");
     assert_eq!(event.data["message"], "denied; 100%|retry+later");
+    assert_eq!(event.deadline, Time::parse("2026-11-30T00:00:00Z"), "what it still has ends then");
     let odd = "zts.url;domain0;role0;Sun Mar 15 15:08:07 IST 2020;Error message";
     super::event(&sent(&notification("AWS_ZTS_HEALTH", json!({"awsZtsHealth": odd}))));
 }

@@ -78,13 +78,29 @@ fn each_type_has_its_effect_its_subject_and_its_deadline() {
         (Effect::Informs, String::new(), None),
         (Effect::Informs, "domain/sports/role/a%2Fb".into(), None),
         (opens(topic(&["certificate", "sports.api", "i-1"]), None), "certificate/sports.api/i-1".into(), ends),
-        (opens(topic(&["zts", "zts1", "sports:role.api"]), None), "zts/zts1/sports:role.api".into(), None),
+        (opens(topic(&["zts", "zts1", "sports:role.api"]), None), "zts/zts1/sports:role.api".into(), ends),
     ];
     for (kind, (effect, key, deadline)) in KINDS.iter().zip(expected) {
         let event = event_of(&full(kind).0);
         assert_eq!(event.effect, effect, "{kind}");
         assert_eq!(event.subject_key.unwrap_or_default(), key, "{kind}");
         assert_eq!(event.deadline, deadline, "{kind}");
+    }
+}
+
+#[test]
+fn what_had_ended_before_it_was_reported_hurries_no_mail() {
+    for kind in ["certificate.unrefreshed", "zts.unhealthy"] {
+        let (mut event, _) = full(kind);
+        event["time"] = json!("2026-11-21T10:00:00Z");
+        for (end, deadline) in [
+            ("2026-11-21T10:00:01Z", Time::parse("2026-11-21T10:00:01Z")),
+            ("2026-11-21T10:00:00Z", None),
+            ("2026-11-20T10:00:00Z", None),
+        ] {
+            event["data"]["expires_at"] = json!(end);
+            assert_eq!(event_of(&event).deadline, deadline, "{kind} {end}");
+        }
     }
 }
 

@@ -43,7 +43,7 @@ fn a_page_needs_nothing_from_elsewhere_and_runs_nothing() {
             let kind = tag.split([' ', '/']).next().unwrap_or_default();
             let known = [
                 "", "html", "head", "meta", "title", "style", "body", "table", "tr", "td", "div", "span", "p", "h1",
-                "h2", "a", "strong", "br",
+                "h2", "h3", "a", "strong", "br",
             ];
             assert!(known.contains(&kind), "{name}: <{tag}>");
             assert!(!tag.contains(" on") || tag.contains("content="), "{name}: <{tag}>");
@@ -77,6 +77,32 @@ fn looks_are_inlined_and_classes_only_change_them() {
         // Gmail drops a style block of more than 8 KiB.
         let style = html.split("<style>").nth(1).and_then(|s| s.split("</style>").next()).unwrap();
         assert!(style.len() < 8_192, "{name}: {} bytes of style", style.len());
+    }
+}
+
+#[test]
+fn headings_tell_the_outline() {
+    for (name, html) in mails() {
+        let levels: Vec<u8> =
+            tags(&html).iter().filter(|t| t.starts_with('h')).filter_map(|t| t[1..2].parse().ok()).collect();
+        assert_eq!(levels.first(), Some(&1), "{name}");
+        assert!(levels.windows(2).all(|pair| pair[1] <= pair[0] + 1), "{name} skips a level: {levels:?}");
+        let sections = html.matches(">Needs you<").count() + html.matches(">For your information<").count();
+        let under = if sections > 0 && levels.len() > 1 { 3 } else { 2 };
+        let listed = html.matches("class=\"card ").count();
+        assert_eq!(levels.iter().filter(|l| **l == under).count(), listed, "{name}: {levels:?}");
+    }
+}
+
+#[test]
+fn a_link_that_stands_alone_is_large_enough_for_a_thumb() {
+    for (name, html) in mails() {
+        for tag in tags(&html).iter().filter(|t| t.starts_with("a ")) {
+            let alone = tag.contains("display:inline-block;padding:");
+            // Those in a line of text are small by nature (WCAG 2.2, 2.5.8).
+            let in_text = tag.contains("white-space:nowrap") || html.contains(&format!("write to <{tag}>"));
+            assert!(alone || in_text, "{name}: <{tag}>");
+        }
     }
 }
 

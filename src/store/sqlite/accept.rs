@@ -168,7 +168,8 @@ fn enter<'e>(books: &mut Books<'_>, key: &Key, arrival: &'e Arrival, fresh: &mut
     let no = books.next_event();
     let mark =
         Mark { ver: arrival.time.0.saturating_mul(2) + i64::from(effect == CLOSES), no, date: date.map(|d| d.0) };
-    let added = books.tx.prepare_cached(sql::ADD_EVENT)?.execute(params![
+    let now = books.now.0;
+    let added = books.add_event(params![
         no,
         &key[..],
         event.source,
@@ -181,7 +182,7 @@ fn enter<'e>(books: &mut Books<'_>, key: &Key, arrival: &'e Arrival, fresh: &mut
         mark.date,
         event.deadline.map(|t| t.0),
         event.expiry.map(|t| t.0),
-        books.now.0,
+        now,
         event.subject_key,
         arrival.data,
     ])?;
@@ -302,7 +303,7 @@ fn ask<'e>(
     let urgency = urgency(event.arrival.event.deadline.map(|d| d.0), event.arrival.time.0);
     if asked.references.iter().any(|r| is_collection(r)) {
         let names = serde_json::to_string(&asked.references).unwrap_or_default();
-        books.tx.prepare_cached(sql::ADD_ASKED)?.execute(params![event_no, asked.route, names, asked.except])?;
+        books.add_asked(params![event_no, asked.route, names, asked.except])?;
     }
     let topic = event.topics.first().filter(|_| event.opens);
     if asked.people.is_empty() && !asked.references.is_empty() {

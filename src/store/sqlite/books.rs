@@ -9,6 +9,7 @@ use crate::model::{DigestId, ItemState, Time};
 use crate::store::Result;
 
 mod digests;
+mod hot;
 mod items;
 mod mailboxes;
 mod quota;
@@ -43,6 +44,7 @@ pub(super) struct Books<'c> {
     open: HashMap<String, i64>,
     deltas: [i64; ItemState::ALL.len()],
     quota: Option<Quota>,
+    hot: hot::Hot<'c>,
     /// Shares of the day that this transaction uses.
     used_shares: i64,
     purged: [i64; ItemState::ALL.len()],
@@ -71,6 +73,7 @@ impl<'c> Books<'c> {
             open: HashMap::new(),
             deltas: [0; ItemState::ALL.len()],
             quota: None,
+            hot: hot::Hot::default(),
             used_shares: 0,
             purged: [0; ItemState::ALL.len()],
         })

@@ -162,7 +162,7 @@ impl Books<'_> {
 
     /// Remembers that this person has an item of a dated opener (`twin_replaces_own`). Gives the event that it replaces
     /// for them; what that one replaced has left before.
-    pub fn stand(&self, topic: &Topic, recipient: &str, opener: Mark) -> Result<Option<i64>> {
+    pub fn stand(&mut self, topic: &Topic, recipient: &str, opener: Mark) -> Result<Option<i64>> {
         if opener.date.is_none() {
             return Ok(None);
         }
@@ -174,24 +174,23 @@ impl Books<'_> {
         if !higher {
             return Ok(None);
         }
-        self.tx.prepare_cached(sql::SAVE_OWN)?.execute(params![&topic.0[..], recipient, opener.ver, opener.no])?;
+        self.save_own(params![&topic.0[..], recipient, opener.ver, opener.no])?;
         Ok(own.map(|(_, no)| no).filter(|no| *no != opener.no))
     }
 
     /// The same in a topic that nobody has spoken of before: there is nothing to compare with.
-    pub fn stand_alone(&self, topic: &Topic, recipient: &str, opener: Mark) -> Result<()> {
+    pub fn stand_alone(&mut self, topic: &Topic, recipient: &str, opener: Mark) -> Result<()> {
         if opener.date.is_some() {
-            let own = params![&topic.0[..], recipient, opener.ver, opener.no];
-            self.tx.prepare_cached(sql::SAVE_OWN)?.execute(own)?;
+            self.save_own(params![&topic.0[..], recipient, opener.ver, opener.no])?;
         }
         Ok(())
     }
 
     /// Enters the first mark of a topic. `None`: the topic is known already, and nothing was written.
-    pub fn new_subject(&self, topic: &Topic, event: Mark) -> Result<Option<Subject>> {
+    pub fn new_subject(&mut self, topic: &Topic, event: Mark) -> Result<Option<Subject>> {
         let subject = self.mark(None, event)?;
         let closer = subject.closer;
-        let added = self.tx.prepare_cached(sql::ADD_SUBJECT)?.execute(params![
+        let added = self.add_subject(params![
             &topic.0[..],
             event.no,
             event.ver,

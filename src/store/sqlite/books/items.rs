@@ -76,15 +76,7 @@ impl Books<'_> {
             Some((state, reason)) => (state, Some(reason as i64), Some(self.now.0)),
             None => (ItemState::Pending, None, None),
         };
-        let added = self.tx.prepare_cached(sql::ADD_ITEM)?.execute(params![
-            event_no,
-            mailbox,
-            window,
-            state as i64,
-            reason,
-            urgency,
-            settled
-        ])? == 1;
+        let added = self.insert_item(params![event_no, mailbox, window, state as i64, reason, urgency, settled])? == 1;
         if added {
             self.deltas[state as usize] += 1;
         }

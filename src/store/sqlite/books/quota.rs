@@ -96,7 +96,8 @@ impl Books<'_> {
     pub fn too_fast(&mut self) -> Result<()> {
         let now = self.now;
         if let (Gate::Bound, Some(quota)) = (self.gate()?, self.quota.as_mut()) {
-            quota.rate.slow_down(now);
+            let terms = quota.terms;
+            quota.rate.slow_down(&terms, now);
             quota.dirty = true;
         }
         Ok(())

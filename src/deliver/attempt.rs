@@ -1,0 +1,111 @@
+//! One attempt: render, wait for its turn, call, and say what came of it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Deliver;
+use crate::mailer::SendError;
+use crate::metrics::{self, MailOutcome};
+use crate::model::{AttemptId, Contents, Share, hash16};
+use crate::quota::SLOT;
+use crate::store::Answer;
+
+/// How long a mail waits after the server said that the day's quota is used up.
+const DAY_FULL: Duration = Duration::from_secs(60);
+
+impl Deliver {
+    /// From when and until when the call of this attempt may start.
+    pub(super) fn slot(&self, contents: &Contents, asked_at: Instant) -> (Instant, Instant) {
+        let from = asked_at + contents.call_at.since(contents.at);
+        let by = asked_at + self.patience.send_within;
+        (from, if self.quota.is_some() { by.min(from + SLOT) } else { by })
+    }
+
+    /// One attempt, one call. Whatever happens, it comes to an answer; `true`: the mailer said that no mail can leave.
+    pub(super) async fn send(&self, contents: Contents, (from, by): (Instant, Instant)) -> (Answer, bool) {
+        let template = &self.policies.of(&contents.route).template;
+        let email = match self.renderer.render(&contents, template) {
+            Ok(email) => email,
+            Err(e) => return (Answer::NotCalled { unrenderable: e.event_numbers.clone(), detail: e.detail }, false),
+        };
+        tokio::time::sleep_until(from).await;
+        let in_time = match &self.quota {
+            Some(quota) => quota.pace.turn(by).await,
+            None => Instant::now() <= by,
+        };
+        if !in_time {
+            let detail = "the call would have started too late".to_owned();
+            return (Answer::NotCalled { unrenderable: vec![], detail }, false);
+        }
+        let attempt = contents.attempt;
+        let began = Instant::now();
+        let call = tokio::time::timeout(self.patience.call_timeout, self.mailer.send(&email, attempt, by)).await;
+        let mut halted = false;
+        let (outcome, answer) = match call {
+            Err(_) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail: "no answer in time".into() }),
+            Ok(Ok(id)) => (MailOutcome::Delivered, Answer::Accepted { message_id: Some(id) }),
+            Ok(Err(SendError::Retryable(detail))) => (MailOutcome::Retryable, Answer::Retryable { detail }),
+            Ok(Err(SendError::Permanent(detail))) => (MailOutcome::Permanent, Answer::Permanent { detail }),
+            Ok(Err(SendError::Ambiguous(detail))) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail }),
+            Ok(Err(SendError::Throttled { reason, share })) => {
+                let retry_in = self.retry_in(share, attempt);
+                (MailOutcome::Throttled, Answer::Throttled { retry_in, share: Some(share), detail: reason })
+            }
+            Ok(Err(SendError::Halted(detail))) => {
+                halted = true;
+                (MailOutcome::Halted, Answer::Throttled { retry_in: self.halt(), share: None, detail })
+            }
+        };
+        metrics::mail(self.mailer.kind(), outcome, Some(began.elapsed()));
+        (answer, halted)
+    }
+
+    /// How long a mail waits that the account's quota refused: some seconds, spread by chance so that not all come back
+    /// at once; or until the day may have room.
+    fn retry_in(&self, share: Share, attempt: AttemptId) -> Duration {
+        let wait = match share {
+            Share::Second => {
+                let chance = hash16(b"throttled", &[&attempt.to_string()]);
+                Duration::from_millis(1_000 + u64::from(u16::from_le_bytes([chance[0], chance[1]])) * 4_000 / 65_536)
+            }
+            Share::Day => DAY_FULL,
+        };
+        wait.min(self.patience.throttle_max)
+    }
+
+    /// Each failure once, here where it is handled.
+    pub(super) fn tell(&self, attempt: AttemptId, answer: &Answer, halted: bool) {
+        let digest = attempt.digest.to_string();
+        let attempt = attempt.number;
+        match answer {
+            Answer::Accepted { .. } => tracing::debug!(digest, attempt, "mail handed over"),
+            Answer::Retryable { detail } => tracing::warn!(digest, attempt, detail, "mail not sent; tried again"),
+            Answer::Throttled { detail, .. } if halted => {
+                tracing::error!(digest, attempt, detail, "no mail can leave; tried again in a minute")
+            }
+            Answer::Throttled { detail, .. } => tracing::info!(digest, attempt, detail, "mail not sent yet; later"),
+            Answer::Permanent { detail } => {
+                tracing::error!(digest, attempt, detail, "mail refused for good; its items are dead")
+            }
+            Answer::Ambiguous { detail } => {
+                tracing::warn!(digest, attempt, detail, "nobody knows whether the mail was sent")
+            }
+            Answer::NotCalled { unrenderable, detail } if !unrenderable.is_empty() => {
+                metrics::mail(self.mailer.kind(), MailOutcome::NotCalled, None);
+                tracing::error!(
+                    digest,
+                    attempt,
+                    items = unrenderable.len(),
+                    detail,
+                    "items can't be rendered; they are dead, the others go again"
+                );
+            }
+            Answer::NotCalled { detail, .. } => {
+                metrics::mail(self.mailer.kind(), MailOutcome::NotCalled, None);
+                tracing::info!(digest, attempt, detail, "mail not called; tried again");
+            }
+            Answer::Failed { detail } => tracing::warn!(digest, attempt, detail, "mail bounced"),
+        }
+    }
+}
