@@ -39,6 +39,7 @@
 //! | pure: no clock, no I/O | [`decode`], [`route`], [`schedule`], [`policy`], [`quota`], [`zone`] |
 //! | mails | [`render`] |
 //! | what the operator writes | [`config`] |
+//! | what the clients of a broker share | [`kafka`], [`aws`] |
 //! | what the process shows | [`metrics`], [`telemetry`], [`vitals`]; its pace: [`pace`] |
 //! | the nouns | [`model`], [`span`], [`clock`] |
 

@@ -17,7 +17,7 @@ mod samples;
 
 use owlpost::decode::{Decoded, Decoder, Limits, Settings};
 use owlpost::model::{Event, Position, Refused, RefusedReason, Time};
-use owlpost::source::Message;
+use owlpost::source::{Message, UNREADABLE};
 use serde_json::{Value, json};
 
 fn now() -> Time {

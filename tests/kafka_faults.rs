@@ -58,7 +58,7 @@ listen = "127.0.0.1:0"
 kind = "outbox"
 dir = "outbox"
 [limits]
-event_bytes = "1MiB"
+event_bytes = 1048576
 [[directory]]
 kind = "rules"
 rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]

@@ -28,6 +28,7 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("source", "file"),
     ("source", "http"),
     ("source", "kafka"),
+    ("outlet", "kafka"),
     ("source", "sqs"),
     ("outlet", "sqs"),
     ("store", "sqlite"),

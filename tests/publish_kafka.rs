@@ -170,14 +170,52 @@ fn what_is_wrong_is_told_with_what_to_look_at() {
 }
 
 #[test]
+fn the_configurations_source_with_that_broker_says_how_to_sign_in() {
+    let broker = Broker::shared();
+    let topic = broker.topic("configured", 1);
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        r#"
+[[source]]
+name = "events"
+kind = "kafka"
+brokers = [{:?}]
+topics = ["others"]
+group = "owlpost"
+[source.properties]
+"sasl.mechanism" = "SCRAM-SHA-256"
+"sasl.username" = "{USER}"
+"sasl.password" = "${{KAFKA_PASSWORD}}"
+"ssl.ca.location" = {:?}
+"fetch.min.bytes" = 1
+"#,
+        broker.sasl_ssl(),
+        broker.certificates().ca
+    );
+    let config = folder.path().join("owlpost.toml");
+    std::fs::write(&config, text).unwrap();
+    let args = ["--to", &url(&broker.sasl_ssl(), &topic), "-c", config.to_str().unwrap()];
+    let (code, _, err) = publish(&args, &event(1, ""));
+    assert_eq!(code, Some(0), "{err}");
+    // What is given on the command line comes over it.
+    let (code, _, err) = publish(&[&args[..], &["--property", "sasl.password=wrong"]].concat(), &event(2, ""));
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("the sign-in was refused"), "{err}");
+    assert_eq!(broker.watermarks(&topic), [(0, 1)]);
+}
+
+#[test]
 fn a_broker_that_is_killed_and_comes_back_gets_each_event_once() {
     let broker = Broker::start();
     let topic = broker.topic("restart", 1);
     let mut child = start(&["--to", &url(&broker.plaintext(), &topic)]);
     let mut stdin = child.stdin.take().unwrap();
     let events: Vec<String> = (0..200).map(|n| event(n, "") + "\n").collect();
-    stdin.write_all(events[..100].concat().as_bytes()).unwrap();
-    until("the first half", || (broker.watermarks(&topic) == [(0, 100)]).then_some(()));
+    // The next ones go out when those before them are confirmed.
+    for (from, to) in [(0, 50), (50, 100)] {
+        stdin.write_all(events[from..to].concat().as_bytes()).unwrap();
+        until("the events", || (broker.watermarks(&topic) == [(0, i64::try_from(to).unwrap())]).then_some(()));
+    }
     broker.kill();
     stdin.write_all(events[100..].concat().as_bytes()).unwrap();
     drop(stdin);

@@ -47,6 +47,8 @@ struct Source {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    topics: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -182,7 +184,7 @@ fn placed(text: &str) -> (usize, usize, &str) {
 
 fn source(source: config::SourceConfig) -> Source {
     let kind = source.kind.as_str();
-    Source { name: source.name, kind, path: source.path }
+    Source { name: source.name, kind, path: source.path, topics: source.topics }
 }
 
 fn route(route: crate::route::RouteConfig) -> Route {
@@ -221,7 +223,8 @@ fn human(checked: &Checked) -> String {
     let _ = writeln!(out, "{bold}sources{bold:#}");
     for source in &checked.sources {
         let path = source.path.as_ref().map_or_else(String::new, |path| format!(" {}", path.display()));
-        let _ = writeln!(out, "  {:<16} {}{path}", source.name, source.kind);
+        let topics: String = source.topics.iter().map(|topic| format!(" {topic}")).collect();
+        let _ = writeln!(out, "  {:<16} {}{path}{topics}", source.name, source.kind);
     }
     let _ = writeln!(out, "{bold}routes{bold:#}");
     for route in &checked.routes {

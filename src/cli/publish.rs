@@ -126,13 +126,16 @@ impl Sum {
 /// # Errors
 /// Usage: a URL that can't be used. Failed: a file, the worker, or the answer; what was sent before it is summed up.
 pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
-    let mut target = target(&args, config)?;
-    let inputs = input::check(&args.files)?;
-    let bar = progress(inputs.bytes);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("can't start: {e}")))?;
+    let mut target = {
+        let _inside = runtime.enter();
+        target(&args, config)?
+    };
+    let inputs = input::check(&args.files)?;
+    let bar = progress(inputs.bytes);
     let mut sum = Sum::default();
     let outcome = runtime.block_on(async {
         let (to, items) = mpsc::channel(READ_AHEAD);

@@ -15,6 +15,8 @@ use rdkafka::producer::future_producer::{DeliveryFuture, FutureProducer, FutureR
 use rdkafka::producer::{Producer as _, PurgeConfig};
 use tokio::time::Instant;
 
+use crate::aws::Identity;
+use crate::kafka::iam::Tokens;
 use crate::kafka::{Cluster, Flaw, Side, check_broker};
 use crate::outlet::{Outgoing, Outlet, OutletError};
 
@@ -60,7 +62,7 @@ const OF_AN_OUTLET: [(&str, &str); 17] = [
     ("statistics.interval.ms", "nobody reads a producer's statistics here; leave it out"),
     ("log.queue", "librdkafka's log is a part of owlpost's; leave it out"),
     ("allow.auto.create.topics", "owlpost makes no topics; leave it out"),
-    ("sasl.oauthbearer.config", "write iam = true for MSK, or sasl.oauthbearer.method = \"oidc\""),
+    ("sasl.oauthbearer.config", "tokens are made for MSK only, by iam = true of the configuration's source"),
 ];
 const BROKERS: &str = "the brokers stand in the URL, kafka://HOST:PORT/TOPIC; leave it out";
 const CONFIRMED: &str = "each message is confirmed by all replicas in sync, once; leave it out";
@@ -120,21 +122,23 @@ pub struct KafkaOutlet {
     place: Place,
     client: ClientConfig,
     trouble: Arc<Trouble>,
+    tokens: Option<Arc<Tokens>>,
     /// Replaced when librdkafka gives it up.
     producer: Mutex<Arc<Producer>>,
 }
 
 impl KafkaOutlet {
-    /// Reaches nobody yet.
+    /// Reaches nobody yet. Inside of a runtime. `identity`: who signs in to a cluster with `iam`.
     ///
     /// # Errors
     /// [`OutletError::Fatal`]: librdkafka does not take the properties, or can't read a file that they name.
-    pub fn new(cluster: &Cluster, topic: &str) -> Result<KafkaOutlet, OutletError> {
+    pub fn new(cluster: &Cluster, identity: &Identity, topic: &str) -> Result<KafkaOutlet, OutletError> {
         let place = Place { brokers: cluster.brokers.join(","), topic: topic.to_owned() };
         let client = settings(cluster);
         let trouble = Arc::new(Trouble::default());
-        let producer = make(&client, &trouble, &place)?;
-        Ok(KafkaOutlet { place, client, trouble, producer: Mutex::new(producer) })
+        let tokens = cluster.iam.then(|| Arc::new(Tokens::keep(identity.clone())));
+        let producer = make(&client, &trouble, &tokens, &place)?;
+        Ok(KafkaOutlet { place, client, trouble, tokens, producer: Mutex::new(producer) })
     }
 
     fn producer(&self) -> Arc<Producer> {
@@ -148,7 +152,7 @@ impl KafkaOutlet {
         if producer.0.as_ref().is_none_or(|p| p.client().fatal_error().is_none()) {
             return;
         }
-        match make(&self.client, &self.trouble, &self.place) {
+        match make(&self.client, &self.trouble, &self.tokens, &self.place) {
             Ok(new) => *producer = new,
             Err(e) => tracing::warn!(place = %self.place, error = %e, "no new producer in the place of a broken one"),
         }
@@ -263,12 +267,17 @@ impl Outlet for KafkaOutlet {
         {
             let driven = self.drive(producer, messages, &mut answers);
             tokio::pin!(driven);
-            tokio::select! {
-                () = &mut driven => {}
-                () = self.trouble.locked_out() => {
-                    // Nothing was ever confirmed here, so nothing is under way that may have arrived.
-                    producer.purge(PurgeConfig::default().queue().inflight());
-                    driven.await;
+            loop {
+                tokio::select! {
+                    () = &mut driven => break,
+                    () = self.trouble.locked_out() => {
+                        // Waiting for the time each message has would change nothing. What is handed over after it goes
+                        // the same way.
+                        producer.purge(PurgeConfig::default().queue().inflight());
+                        if tokio::time::timeout(QUEUE_PAUSE, &mut driven).await.is_ok() {
+                            break;
+                        }
+                    }
                 }
             }
         }
@@ -285,8 +294,13 @@ impl Outlet for KafkaOutlet {
     }
 }
 
-fn make(client: &ClientConfig, trouble: &Arc<Trouble>, place: &Place) -> Result<Arc<Producer>, OutletError> {
-    let made = client.create_with_context(Watch(Arc::clone(trouble)));
+fn make(
+    client: &ClientConfig,
+    trouble: &Arc<Trouble>,
+    tokens: &Option<Arc<Tokens>>,
+    place: &Place,
+) -> Result<Arc<Producer>, OutletError> {
+    let made = client.create_with_context(Watch { trouble: Arc::clone(trouble), tokens: tokens.clone() });
     Ok(Arc::new(Producer(Some(made.map_err(|e| answer::of(&e, place, 0, None))?))))
 }
 

@@ -610,7 +610,7 @@ fn a_kafka_source_needs_brokers_topics_and_a_group_that_can_be_such() {
             "4:10 expected HOST:PORT",
             "5:9 no name of a topic",
             "5:16 this pattern does not close a bracket",
-            "5:27 stands in the list already",
+            "5:28 stands in the list already",
             "6:7 a group is a text",
         ],
     );

@@ -303,3 +303,15 @@ fn thousands_of_bad_items_on_one_line_are_told_with_their_places_in_no_time() {
     let column = 2 + 9_989 * (chars + 1) + bad.chars().position(|c| c == 'u').unwrap() + 1;
     assert_eq!(last.detail, format!("not JSON: expected ident (column {column})"));
 }
+
+#[test]
+fn a_message_whose_headers_the_source_could_not_read_is_refused_with_its_body() {
+    let fault = "not_utf8;the value of header ce_source is not UTF-8";
+    let message = with(post("application/json", request().to_string()), &[("ce_id", "1"), (UNREADABLE, fault)]);
+    let refused = refusal(&message);
+    assert_eq!(refused.reason, RefusedReason::NotUtf8);
+    assert_eq!(refused.detail, "the value of header ce_source is not UTF-8");
+    assert_eq!(refused.body, request().to_string().into_bytes());
+    // So that replaying it is judged by what it has.
+    assert!(!refused.headers.iter().any(|(name, _)| name == UNREADABLE));
+}

@@ -152,7 +152,7 @@ fn check_live_says_what_the_brokers_say_of_topics_and_group() {
     config(folder.path(), &keys(&broker.plaintext(), &[&topic], &group));
     let (code, found) = check_live(folder.path());
     assert_eq!(code, Some(0), "{found}");
-    for words in ["1 brokers answer (plaintext)", "has 3 partitions", "may be used; it has committed nothing yet"] {
+    for words in ["1 broker answers (plaintext)", "has 3 partitions", "may be used; it has committed nothing yet"] {
         assert!(found.contains(words), "{words} in {found}");
     }
     // It has joined nothing and committed nothing.
@@ -180,7 +180,7 @@ fn check_live_says_why_the_brokers_do_not_let_it_in() {
     };
     let (ca, other) = (broker.certificates().ca.display().to_string(), broker::certificates());
     for (keys, code, words) in [
-        (secured(&ca, broker::PASSWORD), 0, "1 brokers answer (sasl_ssl)"),
+        (secured(&ca, broker::PASSWORD), 0, "1 broker answers (sasl_ssl)"),
         (secured(&ca, "wrong"), 1, "sasl.password"),
         (secured(&other.ca.display().to_string(), broker::PASSWORD), 1, "ssl.ca.location"),
     ] {
@@ -190,4 +190,85 @@ fn check_live_says_why_the_brokers_do_not_let_it_in() {
         assert!(found.contains(words), "{words} in {found}");
         assert!(!found.contains("wrong\""), "no password in {found}");
     }
+}
+
+#[test]
+fn memory_does_not_grow_with_the_backlog() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("backlog", 6), unique("group"));
+    let producer = broker.producer(&[("compression.type", "zstd"), ("queue.buffering.max.messages", "1000000")]);
+    // About 600 bytes each, 120 MB in all: more than the process may have.
+    let mut random = process::Random(1);
+    for n in 0..200_000 {
+        // Compresses as text does, not as nothing does.
+        let reason: String = (0..8).map(|_| format!("{:016x}{0:016x}", random.next())).collect();
+        let text =
+            event(n).text().replace("\"change\":\"add\"", &format!("\"change\":\"add\",\"reason\":\"{reason}\""));
+        producer.send(&topic, &Record::of(text));
+    }
+    producer.flush();
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), &keys(&broker.plaintext(), &[&topic], &group));
+    let mut worker = Worker::start(folder.path(), &["-c", "owlpost.toml", "--role", "intake"]);
+    let address = worker.address();
+    let mut peak = 0.0f64;
+    until("30,000 of the backlog are taken", || {
+        let (_, text) = get(&address, "/metrics").ok()?;
+        let of = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<f64>().ok());
+        peak = peak.max(of("owlpost_process_resident_memory_bytes ")?);
+        (of("owlpost_events_total{source=\"events\",outcome=\"accepted\"} ")? >= 30_000.0).then_some(())
+    });
+    assert!(broker.lag(&group, &topic) > 0, "there was a backlog all the time");
+    let mib = peak / 1024.0 / 1024.0;
+    println!("peak {mib:.0} MiB");
+    assert!(mib < 128.0, "{mib:.0} MiB");
+    worker.signal("TERM");
+    worker.ends_with(0);
+}
+
+#[test]
+fn a_worker_that_is_held_up_loses_its_partitions_and_takes_part_again_afterwards() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("held-up", 2), unique("group"));
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), &keys(&broker.plaintext(), &[&topic], &group));
+    let mut worker = Worker::start(folder.path(), &["-c", "owlpost.toml"]);
+    worker.address();
+    broker.produce(&topic, &(0..10).map(event).collect::<Vec<_>>());
+    broker.until_no_lag(&group, &topic);
+    // Its session ends; another member takes over.
+    worker.signal("STOP");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let other = runtime.block_on(async { Member::join(settings(&broker.plaintext(), &[&topic], &group)) });
+    broker.produce(&topic, &(10..20).map(event).collect::<Vec<_>>());
+    broker.until_no_lag(&group, &topic);
+    assert_eq!(other.taken().len(), 10);
+    worker.signal("CONT");
+    until("the worker hears of it", || worker.log().contains("partitions lost").then_some(()));
+    runtime.block_on(other.leave());
+    broker.produce(&topic, &(20..30).map(event).collect::<Vec<_>>());
+    broker.until_no_lag(&group, &topic);
+    let (_, metrics) = get(&worker.address(), "/metrics").unwrap();
+    // Its own 10 and 10, and those of the other that the broker had sent to it already: a store that both share knows them.
+    let accepted =
+        metrics.lines().find_map(|l| l.strip_prefix("owlpost_events_total{source=\"events\",outcome=\"accepted\"} "));
+    let accepted: usize = accepted.unwrap().parse().unwrap();
+    assert!((20..=30).contains(&accepted), "{accepted}");
+    worker.signal("TERM");
+    worker.ends_with(0);
+}
+
+#[test]
+fn a_run_to_the_end_that_gets_no_partition_leaves_them_to_the_others_and_ends() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("held", 1), unique("group"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let other = runtime.block_on(async { Member::join(settings(&broker.plaintext(), &[&topic], &group)) });
+    broker.produce(&topic, &[event(0)]);
+    broker.until_no_lag(&group, &topic);
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), &keys(&broker.plaintext(), &[&topic], &group));
+    let log = Worker::start(folder.path(), &["-c", "owlpost.toml", "--until-idle"]).ends_with(0);
+    assert!(log.contains("\"delivered\":0"), "{log}");
+    runtime.block_on(other.leave());
 }

@@ -2,17 +2,21 @@
 
 use std::path::PathBuf;
 
+use crate::app;
+use crate::aws::Identity;
 use crate::cli::{self, Failure};
 use crate::config::{self, Config, SourceKind};
 use crate::kafka::Cluster;
 use crate::outlet::OutletError;
 use crate::outlet::kafka::{self, KafkaOutlet};
 
+/// Inside of a runtime.
+///
 /// # Errors
 /// Usage: the URL, a property or the configuration can't be used.
 pub(super) fn outlet(to: &str, properties: &[String], config: &[PathBuf]) -> Result<KafkaOutlet, Failure> {
     let (brokers, topic) = kafka::address(to).map_err(|why| Failure::usage(format!("--to: {why}")))?;
-    let mut cluster = configured(&cli::load(config)?, &brokers)?;
+    let (mut cluster, identity) = configured(&cli::load(config)?, &brokers);
     cluster.brokers = brokers;
     let mut wrong = Vec::new();
     for property in properties {
@@ -33,25 +37,19 @@ pub(super) fn outlet(to: &str, properties: &[String], config: &[PathBuf]) -> Res
     if !wrong.is_empty() {
         return Err(Failure::usage(wrong.join("\n")));
     }
-    KafkaOutlet::new(&cluster, &topic).map_err(|e| match e {
+    KafkaOutlet::new(&cluster, &identity, &topic).map_err(|e| match e {
         OutletError::Fatal(why) => Failure::usage(why),
         other => Failure::failed(other.to_string()),
     })
 }
 
 /// What the configuration's source with one of these brokers says about signing in there.
-fn configured(config: &Config, brokers: &[String]) -> Result<Cluster, Failure> {
+fn configured(config: &Config, brokers: &[String]) -> (Cluster, Identity) {
     let is_there =
         |s: &&config::SourceConfig| s.kind == SourceKind::Kafka && s.brokers.iter().any(|b| brokers.contains(b));
-    let Some(source) = config.sources.iter().find(is_there) else { return Ok(Cluster::default()) };
-    if source.iam {
-        return Err(Failure::usage(format!(
-            "source {} signs in there with iam = true, which publish cannot do yet; publish to a worker over HTTP instead",
-            source.name
-        )));
-    }
-    let properties = source.properties.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
-    Ok(kafka::of_source(&Cluster { brokers: source.brokers.clone(), properties, iam: false }))
+    let Some(source) = config.sources.iter().find(is_there) else { return Default::default() };
+    let settings = app::kafka_settings(config, source, false);
+    (kafka::of_source(&settings.cluster), settings.identity)
 }
 
 /// `NAME=VALUE`, without repeating what may be a password.

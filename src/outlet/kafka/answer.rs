@@ -76,7 +76,7 @@ fn refusal(told: &Told) -> String {
         }
         _ => format!(
             "the sign-in was refused; look at the properties \"sasl.mechanism\", \"sasl.username\" and \
-             \"sasl.password\": {words}"
+             \"sasl.password\", or with iam = true at the AWS identity: {words}"
         ),
     }
 }

@@ -1,19 +1,27 @@
 //! What librdkafka says about the brokers beside its answers: a message that nobody confirmed in time has no reason of its
 //! own.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::kafka::iam::Tokens;
+
 /// Under this target librdkafka's own lines stand in the log.
 const LOG: &str = "librdkafka";
 /// How long all brokers may be down at the beginning: a name with several addresses has them tried one after the other.
 const DOWN: Duration = Duration::from_secs(5);
+
+/// How long the first token may take: credentials come over the network. librdkafka asks again, 10 s after a refusal.
+const TOKEN: Duration = Duration::from_secs(10);
+const TOKEN_POLL: Duration = Duration::from_millis(50);
 
 /// The last trouble that is not over.
 #[derive(Debug, Default)]
@@ -110,13 +118,41 @@ impl Trouble {
 }
 
 /// librdkafka's callbacks.
-pub(super) struct Watch(pub Arc<Trouble>);
+pub(super) struct Watch {
+    pub trouble: Arc<Trouble>,
+    /// Of a cluster that is signed in to with an AWS identity.
+    pub tokens: Option<Arc<Tokens>>,
+}
 
 impl ClientContext for Watch {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    /// On the thread that polls, which has nothing to tell before somebody is signed in.
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let tokens = self.tokens.as_ref().ok_or("tokens are made for MSK only, by iam = true")?;
+        let by = std::time::Instant::now() + TOKEN;
+        loop {
+            match tokens.latest() {
+                Ok(token) => {
+                    return Ok(OAuthToken {
+                        token: token.text,
+                        principal_name: "owlpost".to_owned(),
+                        lifetime_ms: token.expires_ms,
+                    });
+                }
+                Err(why) if std::time::Instant::now() >= by => {
+                    self.trouble.tell(Code::Authentication, &why);
+                    return Err(why.into());
+                }
+                Err(_) => std::thread::sleep(TOKEN_POLL),
+            }
+        }
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
         tracing::debug!(target: LOG, %error, reason, "a producer's trouble");
-        self.0.tell(code, reason);
+        self.trouble.tell(code, reason);
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {

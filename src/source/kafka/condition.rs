@@ -93,7 +93,8 @@ impl Condition {
                 self.group = Some(format!("the brokers can't do what is asked; look at source.protocol: {text}"));
             }
             Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut => {
-                self.heard = Some(text.clone());
+                // Without the time that it took and a count, which would make news of the same thing.
+                self.heard = Some(text.split(" (after ").next().unwrap_or_default().to_owned());
                 return Meaning::Passing;
             }
             _ => return Meaning::Passing,

@@ -13,7 +13,7 @@ use super::{Quiet, Settings, thread};
 use crate::kafka::iam::Tokens;
 
 /// All of it, for each source.
-const WITHIN: Duration = Duration::from_secs(20);
+const WITHIN: Duration = Duration::from_secs(10);
 /// One call; between them librdkafka tells why there is no answer.
 const CALL: Duration = Duration::from_secs(2);
 
@@ -61,7 +61,9 @@ impl Asking<'_> {
         match self.until(|consumer| consumer.fetch_metadata(Some(&any(self.settings)), CALL)) {
             Ok(metadata) => {
                 let how = self.settings.cluster.protocol();
-                found.push((true, format!("{} brokers answer ({how})", metadata.brokers().len())));
+                let count = metadata.brokers().len();
+                let brokers = if count == 1 { "broker answers" } else { "brokers answer" };
+                found.push((true, format!("{count} {brokers} ({how})")));
             }
             Err(why) => return vec![(false, why)],
         }
@@ -76,7 +78,8 @@ impl Asking<'_> {
                 Ok(metadata) => match metadata.topics().iter().find(|found| found.name() == topic) {
                     Some(there) if there.error().is_none() => {
                         let count = there.partitions().len();
-                        found.push((true, format!("topic {topic} has {count} partitions")));
+                        let partitions_of = if count == 1 { "partition" } else { "partitions" };
+                        found.push((true, format!("topic {topic} has {count} {partitions_of}")));
                         there.partitions().iter().for_each(|p| drop(partitions.add_partition(topic, p.id())));
                     }
                     other => {

@@ -15,9 +15,6 @@ use super::kept::{Kept, Key, Place};
 use super::offsets::Progress;
 use crate::source::Room;
 
-/// What is there before the loop has asked for the first time: its usual room.
-const FIRST_ROOM: Room = Room { messages: 10_000, bytes: 8 * 1024 * 1024 };
-
 /// A member without partitions may be one that gets some in a moment: while a group shares them out anew, and with
 /// KIP-848 at the beginning. After so long others have all of them.
 const EMPTY_FOR: Duration = Duration::from_secs(10);
@@ -79,7 +76,7 @@ impl Default for Shared {
             not_before: None,
             out: VecDeque::new(),
             next_batch: 0,
-            room: FIRST_ROOM,
+            room: super::BATCH,
             condition: Condition::default(),
             fatal: None,
             joined: false,

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
 use super::condition::Meaning;
@@ -45,6 +45,8 @@ pub(super) struct Poller {
     /// librdkafka waits for a token.
     wants_token: bool,
 }
+
+mod commit;
 
 type Queue<'c> = Events<'c, Quiet>;
 type Client = BaseConsumer<Quiet>;
@@ -307,68 +309,6 @@ impl Poller {
         self.shared.news.notify_one();
     }
 
-    /// What is settled and not committed yet; from here on it counts as committed.
-    fn commits(&self, of: impl Fn(Key) -> bool) -> TopicPartitionList {
-        let mut state = self.shared.state();
-        let due: Vec<(Key, i64)> = state
-            .partitions
-            .iter_mut()
-            .filter(|(key, _)| of(**key))
-            .filter_map(|(key, progress)| {
-                let offset = progress.to_commit()?;
-                progress.commits(offset);
-                Some((*key, offset))
-            })
-            .collect();
-        let mut list = TopicPartitionList::with_capacity(due.len());
-        for (key, offset) in due {
-            if let Err(e) = list.add_partition_offset(state.name(key), key.1, Offset::Offset(offset)) {
-                tracing::debug!(error = %in_words(&e), offset, "an offset can't be committed");
-            }
-        }
-        list
-    }
-
-    fn commit(&self, consumer: &Client) {
-        let list = self.commits(|_| true);
-        if list.count() > 0
-            && let Err(e) = consumer.commit(&list, CommitMode::Async)
-        {
-            self.not_committed(&e);
-        }
-    }
-
-    fn not_committed(&self, error: &KafkaError) {
-        match error {
-            KafkaError::ConsumerCommit(code) => self.commit_failed(*code),
-            other => tracing::warn!(source = self.settings.name, error = %in_words(other), "offsets not committed"),
-        }
-    }
-
-    fn commit_failed(&self, code: RDKafkaErrorCode) {
-        use RDKafkaErrorCode::{
-            IllegalGeneration, NoOffset, RebalanceInProgress, StaleMemberEpoch, State, UnknownMemberId,
-            WaitingForCoordinator,
-        };
-        self.shared.state().partitions.values_mut().for_each(Progress::commit_failed);
-        if code == NoOffset {
-            return;
-        }
-        metrics::kafka_commit_failed(&self.settings.name);
-        match code {
-            // The group is being shared out anew: told by the assignment.
-            IllegalGeneration
-            | RebalanceInProgress
-            | StaleMemberEpoch
-            | State
-            | UnknownMemberId
-            | WaitingForCoordinator => {
-                tracing::debug!(source = self.settings.name, error = %code, "offsets not committed; tried again");
-            }
-            _ => tracing::warn!(source = self.settings.name, error = %code, "offsets not committed; tried again"),
-        }
-    }
-
     fn failed(&mut self, consumer: &Client, failure: &Failure) {
         let name = &self.settings.name;
         if failure.fatal || failure.code == RDKafkaErrorCode::Fatal {
@@ -398,7 +338,9 @@ impl Poller {
                 source = name,
                 "this process was held up for longer than max.poll.interval.ms; it leaves the group and joins again"
             ),
-            (Meaning::Passing, _) => tracing::info!(source = name, error = failure.text, "goes on trying"),
+            (Meaning::Passing, _) => {
+                tracing::info!(source = name, error = failure.text, "trouble with a broker; it is tried on")
+            }
         }
         // The loop waits in `next`; it tells the health when it turns.
         self.shared.news.notify_one();
