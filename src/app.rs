@@ -31,6 +31,7 @@ mod sources;
 
 pub use parts::{Parts, mailer, renderer, try_renderer};
 pub use sources::kafka as kafka_settings;
+pub use sources::sqs_options;
 
 /// Why the worker can't start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +128,7 @@ impl Worker {
         let wake = Arc::new(Notify::new());
         let mut events = axum::Router::new();
         if role != Role::Deliver {
-            events = worker.start_sources(config, &wake)?;
+            events = worker.start_sources(config, &wake).await?;
         }
         if role != Role::Intake {
             worker.start_delivery(config, mailer, renderer, &wake, phases.clone());
@@ -149,10 +150,10 @@ impl Worker {
         Ok(worker)
     }
 
-    fn start_sources(&mut self, config: &Config, wake: &Arc<Notify>) -> Result<axum::Router, AppError> {
+    async fn start_sources(&mut self, config: &Config, wake: &Arc<Notify>) -> Result<axum::Router, AppError> {
         let mut events = axum::Router::new();
         for section in &config.sources {
-            let source = sources::open(config, section, &mut events, self.until_idle)?;
+            let source = sources::open(config, section, &mut events, self.until_idle).await?;
             let pipeline = Arc::new(self.parts.pipeline(config, &section.name, section.origin()));
             let usual = Bounds::default();
             let messages = usual.messages.min(config.limits.batch_events as usize);

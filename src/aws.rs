@@ -4,6 +4,9 @@
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 
+pub mod queue;
+pub mod trouble;
+
 /// What a section of the configuration says about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {

@@ -187,6 +187,14 @@ pub fn look(files: &[PathBuf], env: impl Iterator<Item = (String, String)>) -> R
 }
 
 /// The process's environment, for [`load`]. Bytes that are no UTF-8 become U+FFFD, so that no variable is passed over.
+/// A text from elsewhere with `${NAME}` and `${file:PATH}` filled in, as in a file of the configuration.
+///
+/// # Errors
+/// Each piece that is not there.
+pub fn filled_in(text: &str, env: impl Iterator<Item = (String, String)>) -> Result<String, String> {
+    merge::expanded(text, &env.collect()).map_err(|wrong| wrong.join("; "))
+}
+
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
 }

@@ -6,7 +6,7 @@
 //! | `application/cloudevents-batch+json` | a JSON array of structured CloudEvents |
 //! | anything, with a header `ce-type`, `ce-specversion`, `ce_type` or `ce_specversion` | one binary CloudEvent |
 //! | `application/x-ndjson` (also `ndjson`, `jsonl`) | a value of any of the JSON forms a line; blank lines are skipped |
-//! | `application/json`, another `+json`, none | by its fields: a CloudEvent has `specversion`, else one of the Athenz dialects; an array is a batch of any of them |
+//! | `application/json`, another `+json`, none | by its fields: a CloudEvent has `specversion`, else one of the Athenz dialects, or an envelope of SNS or EventBridge around any of these; an array is a batch of any of them |
 //! | anything else | refused as `unknown_format` |
 //!
 //! Each item of a batch, line and row is decoded for itself: a bad one is refused with its own bytes and holds up nothing.
@@ -15,6 +15,7 @@
 mod athenz;
 mod budget;
 mod cloudevent;
+mod envelope;
 mod finish;
 mod json;
 mod kinds;
@@ -28,6 +29,7 @@ use std::cell::OnceCell;
 use serde_json::Value;
 
 use crate::decode::budget::Budget;
+use crate::decode::envelope::Inside;
 use crate::decode::json::Place;
 use crate::decode::pieces::{Piece, pieces};
 use crate::decode::problem::Problem;
@@ -101,6 +103,8 @@ struct Sheet<'m> {
     message: &'m Message,
     /// Made for the first refusal that has a place.
     ruler: OnceCell<Ruler<'m>>,
+    /// Envelopes around it.
+    depth: usize,
 }
 
 impl Decoder {
@@ -117,14 +121,23 @@ impl Decoder {
     /// The same, and where each of them stood.
     pub fn decode_with_positions(&self, message: &Message, now: Time) -> (Vec<Decoded>, Vec<Position>) {
         let mut positions = Vec::new();
-        let decoded = self.decode_into(message, now, &mut positions);
+        let mut budget = Budget::new(&self.settings.limits);
+        let decoded = self.decode_into(message, now, &mut positions, &mut budget, 0);
         // A refusal of the whole message is its first item's.
         positions.resize(decoded.len(), Position::default());
         (decoded, positions)
     }
 
-    fn decode_into(&self, message: &Message, now: Time, positions: &mut Vec<Position>) -> Vec<Decoded> {
-        let sheet = &Sheet { message, ruler: OnceCell::new() };
+    /// `depth`: how many envelopes are off already.
+    fn decode_into(
+        &self,
+        message: &Message,
+        now: Time,
+        positions: &mut Vec<Position>,
+        budget: &mut Budget,
+        depth: usize,
+    ) -> Vec<Decoded> {
+        let sheet = &Sheet { message, ruler: OnceCell::new(), depth };
         if let Some(cut) = message.header(TRUNCATED) {
             return vec![self.refuse_cut(message, cut)];
         }
@@ -155,10 +168,9 @@ impl Decoder {
             Err(problem) => return vec![self.refuse(sheet, None, &problem)],
         };
         let mut decoded = Vec::with_capacity(pieces.len());
-        let mut budget = Budget::new(&self.settings.limits);
         for piece in &pieces {
             let from = decoded.len();
-            let has_rows = match self.value(sheet, piece, now, &mut budget, &mut decoded) {
+            let has_rows = match self.value(sheet, piece, now, budget, &mut decoded) {
                 Ok(has_rows) => has_rows,
                 Err(problem) => {
                     decoded.push(self.refuse(sheet, Some(piece), &problem));
@@ -201,6 +213,10 @@ impl Decoder {
             budget.take_event()?;
             let event = cloudevent::structured(map, limits)?.finish(&self.settings, m, now)?;
             decoded.push(Decoded::Event(Box::new(event)));
+        } else if sheet.depth < envelope::DEPTH_MAX
+            && let Some(inside) = envelope::open(m, piece, &map, base_id(m, piece))
+        {
+            return self.inside(sheet, inside?, now, budget, decoded);
         } else if athenz::is_notification(&map) {
             let Some(rows) = athenz::notification(&self.settings, &map, &base_id(m, piece), budget)? else {
                 decoded.push(Decoded::Twin);
@@ -229,6 +245,31 @@ impl Decoder {
             return Err(Problem::new(RefusedReason::UnknownFormat, what));
         }
         Ok(false)
+    }
+
+    /// Whether it became more than one event.
+    fn inside(
+        &self,
+        sheet: &Sheet<'_>,
+        inside: Inside,
+        now: Time,
+        budget: &mut Budget,
+        decoded: &mut Vec<Decoded>,
+    ) -> Result<bool, Problem> {
+        match inside {
+            Inside::Message(message) => {
+                let of_it = self.decode_into(&message, now, &mut Vec::new(), budget, sheet.depth + 1);
+                let has_rows = of_it.len() > 1;
+                decoded.extend(of_it);
+                Ok(has_rows)
+            }
+            Inside::Event(draft) => {
+                budget.take_event()?;
+                let event = draft.finish(&self.settings, sheet.message, now)?;
+                decoded.push(Decoded::Event(Box::new(event)));
+                Ok(false)
+            }
+        }
     }
 
     fn refuse(&self, sheet: &Sheet<'_>, piece: Option<&Piece<'_>>, problem: &Problem) -> Decoded {
@@ -364,6 +405,16 @@ fn form_of(message: &Message) -> Result<Form, Problem> {
 /// `type/subtype` without parameters, in lower case (RFC 9110, 8.3.1).
 fn media_type(text: &str) -> String {
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Whether data of this content type is JSON.
+pub fn is_json_media(content_type: &str) -> bool {
+    is_json(&media_type(content_type))
+}
+
+/// The value of a member of a JSON object, as it was written. `text` is valid JSON.
+pub fn member<'t>(text: &'t [u8], name: &str) -> Option<&'t [u8]> {
+    json::member(text, name)
 }
 
 /// As the CloudEvents JSON format, 3.1: the subtype is `json` or ends in `+json`.

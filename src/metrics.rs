@@ -12,6 +12,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use crate::model::{DigestState, ItemState, Time};
 use crate::quota::Day;
 
+pub mod sqs;
+
 const EVENTS: &str = "owlpost_events_total";
 const ITEMS: &str = "owlpost_items";
 const DIGESTS: &str = "owlpost_digests";
@@ -217,6 +219,7 @@ fn describe() {
     describe_gauge!(BUILD_INFO, "Always 1; the version stands in the label.");
     describe_counter!(HTTP_REQUESTS, "Requests to the listener by status.");
     describe_gauge!(RESIDENT, "Resident memory of this process.");
+    sqs::describe();
 }
 
 /// Makes every label set at zero, so that it is there before the first event.

@@ -3,6 +3,9 @@
 
 use async_trait::async_trait;
 
+pub mod kafka;
+pub mod sqs;
+
 /// A message to be handed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {

@@ -10,6 +10,7 @@ use crate::model::{Receipt, Time};
 pub mod file;
 pub mod http;
 pub mod kafka;
+pub mod sqs;
 
 /// Header of a message that is only the beginning of a line or value longer than `limits.event_bytes`:
 /// `<bytes of the whole>;<SHA-256 of the whole, hex>`.

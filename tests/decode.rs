@@ -4,6 +4,8 @@
 mod athenz;
 #[path = "decode/bad_input.rs"]
 mod bad_input;
+#[path = "decode/envelopes.rs"]
+mod envelopes;
 #[path = "decode/forms.rs"]
 mod forms;
 #[path = "decode/kinds.rs"]

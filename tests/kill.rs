@@ -6,153 +6,21 @@
 
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/traffic.rs"]
+mod traffic;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use process::{Random, Worker, post, until};
-use rusqlite::Connection;
+use traffic::{compare, config, mails, number, plan, random_moment};
 
 /// Requests that a run makes for each round; about one in three is decided.
 const REQUESTS_A_ROUND: u64 = 120;
-const APPROVERS: u64 = 7;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: not a number: {text}")))
-}
-
-/// One request, and whether somebody decided it.
-#[derive(Clone, Debug)]
-struct Asked {
-    approvers: BTreeSet<String>,
-    decided: bool,
-    /// The decision was sent, and acknowledged, before the request.
-    decided_first: bool,
-}
-
-/// What was published: the oracle's whole knowledge. Request n has the id `q<n>` and is about role `kill-<n>-`, its
-/// decision the id `d<n>`.
-struct Plan {
-    asked: Vec<Asked>,
-    /// In the order of sending.
-    events: Vec<String>,
-}
-
-fn plan(random: &mut Random, requests: u64) -> Plan {
-    let mut plan = Plan { asked: vec![], events: vec![] };
-    let mut late: Vec<(u64, String)> = vec![];
-    for n in 0..requests {
-        let mut approvers = BTreeSet::new();
-        for _ in 0..=random.below(3) {
-            approvers.insert(format!("user.a{}", random.below(APPROVERS)));
-        }
-        let decided = random.below(3) == 0;
-        let decided_first = decided && random.below(4) == 0;
-        let about = format!(
-            r#""domain":"sports","collection":{{"kind":"role","name":"kill-{n}-"}},"member":"user.m{n}","change":"add","requester":"user.m{n}""#
-        );
-        let named: Vec<String> = approvers.iter().map(|a| format!("\"{a}\"")).collect();
-        let request = event("requested", &format!("q{n}"), 0, &format!("{about},\"recipients\":[{}]", named.join(",")));
-        let decision = event(
-            "decided",
-            &format!("d{n}"),
-            1,
-            &format!(r#"{about},"decision":"approve","actor":"user.chief","recipients":["user.m{n}"]"#),
-        );
-        if decided_first {
-            plan.events.push(decision);
-            plan.events.push(request);
-        } else {
-            if random.below(10) == 0 {
-                plan.events.push(request.clone());
-            }
-            plan.events.push(request);
-            if decided {
-                late.push((n + random.below(40), decision));
-            }
-        }
-        plan.asked.push(Asked { approvers, decided, decided_first });
-        let due = |(at, _): &(u64, String)| *at <= n;
-        plan.events.extend(late.iter().filter(|d| due(d)).map(|(_, e)| e.clone()));
-        late.retain(|d| !due(d));
-    }
-    plan.events.extend(late.into_iter().map(|(_, e)| e));
-    plan
-}
-
-/// All requests happened at one second, all decisions at a later one: only that order counts.
-fn event(kind: &str, id: &str, second: u8, data: &str) -> String {
-    let day = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24);
-    let day = day.strftime("%Y-%m-%d");
-    format!(
-        r#"{{"specversion":"1.0","id":"{id}","source":"zms/kill","type":"io.athenz.membership.{kind}.v1","time":"{day}T10:00:0{second}Z","data":{{{data}}}}}"#
-    )
-}
-
-fn config(folder: &Path, name: &str, source: &str) {
-    let text = format!(
-        r#"
-{source}
-[store]
-url = "sqlite:owlpost.db"
-[http]
-listen = "127.0.0.1:0"
-[mailer]
-kind = "outbox"
-dir = "outbox"
-from = "Athenz <access@example.com>"
-[limits]
-batch_events = 25
-[[directory]]
-kind = "rules"
-rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
-[[route]]
-name = "approvals"
-types = ["io.athenz.membership.requested.v1"]
-template = "approvals"
-priority = "urgent"
-cadence = {{ first_after = "20ms" }}
-[[route]]
-name = "decisions"
-types = ["io.athenz.membership.decided.v1"]
-template = "decisions"
-[[route]]
-name = "handled"
-types = []
-template = "decisions"
-cadence = {{ first_after = "50ms" }}
-[log]
-format = "json"
-"#
-    );
-    fs::write(folder.join(name), text).unwrap();
-}
-
-fn mails(folder: &Path) -> usize {
-    let Ok(listing) = fs::read_dir(folder.join("outbox")) else { return 0 };
-    listing.filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "eml")).count()
-}
-
-/// Waits until so many mails or acknowledgements more are there, or nothing moves any more, then a random moment longer.
-fn random_moment(random: &mut Random, progress: impl Fn() -> usize) {
-    let target = progress() + 1 + random.below(25) as usize;
-    let (mut last, mut since) = (progress(), Instant::now());
-    until("a moment to kill", || {
-        let now = progress();
-        if now != last {
-            (last, since) = (now, Instant::now());
-        }
-        (now >= target || since.elapsed() > Duration::from_secs(2)).then_some(())
-    });
-    let spin = Instant::now() + Duration::from_micros(random.below(20_000));
-    while Instant::now() < spin {
-        std::hint::spin_loop();
-    }
-}
+/// Nothing moves for so long: there is nothing left to be done.
+const STILL: Duration = Duration::from_secs(2);
 
 #[test]
 fn killed_at_random_moments_every_acknowledged_event_is_told_once_or_honestly_in_doubt() {
@@ -194,7 +62,7 @@ fn killed_at_random_moments_every_acknowledged_event_is_told_once_or_honestly_in
         let mut worker = Worker::start(folder, &["-c", "http.toml"]);
         *address.lock().unwrap() = worker.address();
         let sends = random.below(2) == 0;
-        random_moment(&mut random, || if sends { mails(folder) } else { acknowledged.load(Ordering::SeqCst) });
+        random_moment(&mut random, STILL, || if sends { mails(folder) } else { acknowledged.load(Ordering::SeqCst) });
         worker.kill();
         println!(
             "round {round}: killed at {} acknowledged, {} mails",
@@ -224,151 +92,9 @@ fn a_file_that_is_read_again_after_each_kill_tells_everybody_once() {
     for _ in 0..rounds {
         let mut worker = Worker::start(folder, &["-c", "file.toml"]);
         worker.address();
-        random_moment(&mut random, || mails(folder));
+        random_moment(&mut random, STILL, || mails(folder));
         worker.kill();
     }
     Worker::start(folder, &["--until-idle", "-c", "file.toml"]).ends_with(0);
     compare(folder, &plan);
-}
-
-/// An item as the store tells it. States are the numbers of `model.rs`.
-#[derive(Debug)]
-struct Item {
-    event: String,
-    recipient: String,
-    route: String,
-    state: i64,
-    reason: Option<i64>,
-    /// (digest, attempt, outcome) of each attempt that listed it; 0 unknown, 1 refused, 2 accepted.
-    tries: Vec<(i64, i64, i64)>,
-}
-
-const DELIVERED: i64 = 2;
-const WITHDRAWN: i64 = 3;
-
-fn items(conn: &Connection) -> Vec<Item> {
-    let mut found = conn
-        .prepare(
-            "SELECT e.id, m.recipient, m.route, i.state, i.reason, i.digest_no, i.left_before FROM item i \
-             JOIN event e ON e.no = i.event_no JOIN mailbox m ON m.no = i.mailbox_no",
-        )
-        .unwrap();
-    let mut tries = conn.prepare("SELECT n, outcome FROM attempt WHERE digest_no = ?1 AND n < ?2").unwrap();
-    let mut rows = found.query([]).unwrap();
-    let mut all = Vec::new();
-    while let Some(row) = rows.next().unwrap() {
-        let (digest, left): (Option<i64>, Option<i64>) = (row.get(5).unwrap(), row.get(6).unwrap());
-        let of_item = tries
-            .query_map((digest, left.unwrap_or(i64::MAX)), |r| Ok((digest.unwrap_or(0), r.get(0)?, r.get(1)?)))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        all.push(Item {
-            event: row.get(0).unwrap(),
-            recipient: row.get(1).unwrap(),
-            route: row.get(2).unwrap(),
-            state: row.get(3).unwrap(),
-            reason: row.get(4).unwrap(),
-            tries: of_item,
-        });
-    }
-    all
-}
-
-/// The roles that each mail in the folder names, by (digest, attempt).
-fn told(folder: &Path) -> BTreeMap<(i64, i64), BTreeSet<u64>> {
-    let mut all = BTreeMap::new();
-    for entry in fs::read_dir(folder.join("outbox")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|x| x != "eml") {
-            continue;
-        }
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        let (digest, attempt) = name.rsplit_once('.').unwrap();
-        let number = i64::from_str_radix(digest.split_once('-').unwrap().1, 36).unwrap();
-        let html = fs::read_to_string(path.with_extension("html")).unwrap();
-        let roles = html.split("kill-").skip(1).filter_map(|rest| rest.split_once('-')?.0.parse().ok());
-        assert!(all.insert((number, attempt.parse().unwrap()), roles.collect()).is_none(), "{name} is there twice");
-    }
-    all
-}
-
-fn compare(folder: &Path, plan: &Plan) {
-    let conn = Connection::open(folder.join("owlpost.db")).unwrap();
-    let one = |q: &str| -> i64 { conn.query_row(q, [], |row| row.get(0)).unwrap() };
-    let sound: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(sound, "ok");
-    let decisions = plan.asked.iter().filter(|a| a.decided).count();
-    assert_eq!(one("SELECT count(*) FROM event") as usize, plan.asked.len() + decisions, "each event once");
-    assert_eq!(one("SELECT count(*) FROM digest WHERE state <> 6"), 0, "every digest is closed");
-    let mut ledger = conn
-        .prepare("SELECT state, sum(n) FROM (SELECT state, n FROM ledger_total UNION ALL SELECT state, n FROM ledger_delta) GROUP BY state HAVING sum(n) <> 0")
-        .unwrap();
-    let ledger: BTreeMap<i64, i64> =
-        ledger.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
-
-    let items = items(&conn);
-    let mut rows: BTreeMap<i64, i64> = BTreeMap::new();
-    for item in &items {
-        *rows.entry(item.state).or_default() += 1;
-        assert!(item.state == DELIVERED || item.state == WITHDRAWN, "{item:?}");
-    }
-    assert_eq!(ledger, rows, "the ledger balances");
-
-    let find = |event: &str, recipient: &str, route: &str| {
-        items.iter().find(|i| i.event == event && i.recipient == recipient && i.route == route)
-    };
-    let mut expected = 0;
-    for (n, asked) in plan.asked.iter().enumerate() {
-        for approver in &asked.approvers {
-            let item = find(&format!("q{n}"), approver, "approvals").unwrap_or_else(|| panic!("q{n} asks {approver}"));
-            expected += 1;
-            assert!(asked.decided || item.state == DELIVERED, "nobody decided: {item:?}");
-            assert!(item.state == DELIVERED || item.reason.is_some(), "{item:?}");
-            assert!(
-                !asked.decided_first || (item.state == WITHDRAWN && item.tries.is_empty()),
-                "decided before: {item:?}"
-            );
-            let may_know = item.tries.iter().any(|(_, _, outcome)| *outcome != 1);
-            let notice = find(&format!("d{n}"), approver, "handled");
-            expected += usize::from(notice.is_some());
-            assert_eq!(notice.is_some(), asked.decided && may_know, "whoever was asked hears of the end: {item:?}");
-        }
-        if asked.decided {
-            let member = find(&format!("d{n}"), &format!("user.m{n}"), "decisions");
-            assert!(member.is_some_and(|i| i.state == DELIVERED), "d{n} tells its member: {member:?}");
-            expected += 1;
-        }
-    }
-    assert_eq!(items.len(), expected, "no item that nobody asked for");
-
-    let mut mails = told(folder);
-    let in_doubt_resent = mails.keys().filter(|(_, attempt)| *attempt > 1).count();
-    println!(
-        "{} events, {} items, {} mails, {in_doubt_resent} of them resent",
-        plan.asked.len() + decisions,
-        items.len(),
-        mails.len()
-    );
-    for item in &items {
-        let n: u64 = item.event[1..].parse().unwrap();
-        let accepted = item.tries.iter().filter(|(_, _, outcome)| *outcome == 2).count();
-        assert_eq!(accepted, usize::from(item.state == DELIVERED), "told once, or in an honest doubt: {item:?}");
-        for (digest, attempt, outcome) in &item.tries {
-            let mail = mails.get(&(*digest, *attempt));
-            assert!(*outcome != 2 || mail.is_some(), "an accepted attempt has its mail: {item:?}");
-            assert!(mail.is_none_or(|roles| roles.contains(&n)), "the mail names its item: {item:?}");
-        }
-    }
-    // No mail says what no attempt of the store says.
-    for item in &items {
-        for (digest, attempt, _) in &item.tries {
-            let n: u64 = item.event[1..].parse().unwrap();
-            if let Some(roles) = mails.get_mut(&(*digest, *attempt)) {
-                roles.remove(&n);
-            }
-        }
-    }
-    let unknown: Vec<_> = mails.iter().filter(|(_, roles)| !roles.is_empty()).collect();
-    assert!(unknown.is_empty(), "mails with items of no attempt: {unknown:?}");
 }

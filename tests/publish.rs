@@ -154,9 +154,19 @@ fn what_goes_wrong_is_told_with_what_to_do_and_never_with_the_token() {
     assert_eq!(code, Some(1));
     assert!(err.contains("is a worker running there"), "{err}");
 
-    let (code, _, err) = told(run(&["--to", "kafka://broker:9092/events"], b""));
-    assert_eq!(code, Some(2));
-    assert!(err.contains("comes with a later version"), "{err}");
+    for (args, word) in [
+        (&["--to", "kafka://broker/events"][..], "HOST:PORT"),
+        (&["--to", "kafka://broker:9092"], "names no topic"),
+        (&["--to", "kafka://me:secret@broker:9092/events"], "HOST:PORT"),
+        (&["--to", "kafka://broker:9092/events", "--property", "sasl.usernme=me"], "sasl.username"),
+        (&["--to", "kafka://broker:9092/events", "--property", "acks=1"], "all replicas"),
+        (&["--to", "kafka://broker:9092/events", "--property", "sasl.password=${NO_SUCH}"], "NO_SUCH"),
+        (&["--to", "http://127.0.0.1:1", "--binary"], "kafka://"),
+    ] {
+        let (code, _, err) = told(run(args, b""));
+        assert_eq!(code, Some(2), "{args:?}: {err}");
+        assert!(err.contains(word) && !err.contains("secret"), "{args:?}: {err}");
+    }
 
     let (code, _, err) = told(run(&["no-such-file.ndjson"], b""));
     assert_eq!(code, Some(1));

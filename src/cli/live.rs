@@ -8,7 +8,7 @@ use crate::app::{self, Parts};
 use crate::clock::SystemClock;
 use crate::config::{Config, SourceKind};
 use crate::mailer::Finding;
-use crate::source::kafka;
+use crate::source::{kafka, sqs};
 use crate::store::sqlite::Opening;
 
 /// # Errors
@@ -20,6 +20,11 @@ pub fn probe(config: &Config) -> Result<Vec<Finding>, Failure> {
         let mut found = mailer.probe().await;
         for section in config.sources.iter().filter(|s| s.kind == SourceKind::Kafka) {
             let told = kafka::probe::probe(app::kafka_settings(config, section, false)).await;
+            found.extend(told.into_iter().map(|(ok, what)| Finding { ok, what }));
+        }
+        for section in config.sources.iter().filter(|s| s.kind == SourceKind::Sqs) {
+            let options = app::sqs_options(config, section, false)?;
+            let told = sqs::probe::probe(&section.name, &options, config.store.retention.0).await;
             found.extend(told.into_iter().map(|(ok, what)| Finding { ok, what }));
         }
         Ok::<_, Failure>(found)

@@ -1,7 +1,8 @@
-//! Sends events to a worker.
+//! Sends events to a worker, or to a broker that workers read.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,21 +12,35 @@ use tokio::sync::mpsc;
 use super::output::tell;
 use super::{Failure, Outcome};
 
+mod encode;
+mod forward;
 mod input;
+mod kafka;
 mod post;
+mod sqs;
 
+use encode::Mode;
+use forward::Forwarder;
 use input::{Item, Read};
 use post::Poster;
 
-/// Sends CloudEvents to a worker
+/// Sends CloudEvents to a worker, a Kafka topic or an SQS queue
 #[derive(clap::Args)]
 pub struct Args {
     /// JSON (one event or an array) or NDJSON, one event a line; `-` or nothing: stdin
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Where a worker takes events; default: at the configuration's http.listen, with its http.token
+    /// Where a worker takes events, kafka://HOST:PORT[,HOST:PORT]/TOPIC, or a queue: sqs://NAME or its URL at AWS; default:
+    /// at the configuration's http.listen, with its http.token
     #[arg(long, value_name = "URL")]
     to: Option<String>,
+    /// To Kafka: a setting of librdkafka, such as sasl.username; ${NAME} and ${file:PATH} in it are filled in. Without any,
+    /// those of the configuration's source with that broker apply, if there is one
+    #[arg(long = "property", value_name = "NAME=VALUE")]
+    properties: Vec<String>,
+    /// To Kafka: attributes as headers and only the data as value (binary mode), instead of the event as it is
+    #[arg(long)]
+    binary: bool,
     /// File with the worker's http.token (or set OWLPOST_TOKEN, which wins over the configuration's)
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -111,32 +126,28 @@ impl Sum {
 /// # Errors
 /// Usage: a URL that can't be used. Failed: a file, the worker, or the answer; what was sent before it is summed up.
 pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
-    let (url, configured) = match &args.to {
-        // The configuration's token is for its own worker, so there is nothing to read there.
-        Some(to) => (post::target(to)?, None),
-        None => {
-            let config = super::load(config)?;
-            (post::target(&post::at_listener(&config.http.listen)?)?, config.http.token.map(|token| token.0))
-        }
-    };
-    let token = token(args.token_file.as_ref())?.or(configured);
-    let inputs = input::check(&args.files)?;
-    let bar = progress(inputs.bytes);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("can't start: {e}")))?;
+    let mut target = {
+        let _inside = runtime.enter();
+        target(&args, config)?
+    };
+    let inputs = input::check(&args.files)?;
+    let bar = progress(inputs.bytes);
     let mut sum = Sum::default();
     let outcome = runtime.block_on(async {
-        let mut poster = Poster::new(url, token.as_deref())?;
         let (to, items) = mpsc::channel(READ_AHEAD);
         let validates = !args.no_validate;
         // Detached: it may be waiting for a terminal when posting has failed.
         std::thread::spawn(move || input::read(inputs.paths, validates, &to));
-        publish(items, &mut poster, &mut sum, &bar).await
+        publish(items, &mut target, &mut sum, &bar).await
     });
     // Anything else would wait for what a terminal has not said yet.
     runtime.shutdown_background();
+    // Outside the runtime: a client of Kafka is waited for, whose threads must not outlive `main`.
+    drop(target);
     bar.finish_and_clear();
     let told = if args.json { format!("{}\n", sum.json()) } else { sum.text() };
     let told = tell(&told);
@@ -150,18 +161,63 @@ pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
 /// # Errors
 /// As [`run`].
 pub(super) async fn feed(to: &str, file: PathBuf) -> Result<Sum, Failure> {
-    let mut poster = Poster::new(post::target(to)?, None)?;
+    let mut target = Target::Worker(Poster::new(post::target(to)?, None)?);
     let mut sum = Sum::default();
     let (sender, items) = mpsc::channel(READ_AHEAD);
     std::thread::spawn(move || input::read(vec![file], false, &sender));
-    publish(items, &mut poster, &mut sum, &ProgressBar::hidden()).await?;
+    publish(items, &mut target, &mut sum, &ProgressBar::hidden()).await?;
     Ok(sum)
+}
+
+/// Where events go.
+enum Target {
+    Worker(Poster),
+    Broker(Forwarder),
+}
+
+impl Target {
+    async fn post(&mut self, items: Vec<Item>, sum: &mut Sum) -> Result<(), Failure> {
+        match self {
+            Target::Worker(poster) => poster.post(items, sum).await,
+            Target::Broker(forwarder) => forwarder.post(items, sum).await,
+        }
+    }
+}
+
+fn target(args: &Args, config: &[PathBuf]) -> Result<Target, Failure> {
+    if let Some(to) = args.to.as_ref().filter(|to| to.starts_with("kafka://")) {
+        if args.token_file.is_some() {
+            return Err(Failure::usage("--token-file: a token is a worker's; to Kafka, --property signs in"));
+        }
+        let outlet = kafka::outlet(to, &args.properties, config)?;
+        let mode = if args.binary { Mode::Binary } else { Mode::Structured };
+        return Ok(Target::Broker(Forwarder::new(Arc::new(outlet), mode)));
+    }
+    if let Some(to) = args.to.as_ref().filter(|to| sqs::is_queue(to) && !args.binary && args.properties.is_empty()) {
+        if args.token_file.is_some() {
+            return Err(Failure::usage("--token-file: a token is a worker's; to SQS, the AWS identity signs in"));
+        }
+        return Ok(Target::Broker(Forwarder::new(Arc::new(sqs::outlet(to)?), Mode::Structured)));
+    }
+    if args.binary || !args.properties.is_empty() {
+        return Err(Failure::usage("--binary and --property are for --to kafka://HOST:PORT/TOPIC"));
+    }
+    let (url, configured) = match &args.to {
+        // The configuration's token is for its own worker, so there is nothing to read there.
+        Some(to) => (post::target(to)?, None),
+        None => {
+            let config = super::load(config)?;
+            (post::target(&post::at_listener(&config.http.listen)?)?, config.http.token.map(|token| token.0))
+        }
+    };
+    let token = token(args.token_file.as_ref())?.or(configured);
+    Ok(Target::Worker(Poster::new(url, token.as_deref())?))
 }
 
 /// Posts batch after batch until the input is at its end.
 async fn publish(
     mut items: mpsc::Receiver<Read>,
-    poster: &mut Poster,
+    target: &mut Target,
     sum: &mut Sum,
     bar: &ProgressBar,
 ) -> Result<(), Failure> {
@@ -172,15 +228,15 @@ async fn publish(
         let read = match tokio::time::timeout(LINGER, items.recv()).await {
             Ok(read) => read,
             Err(_) => {
-                poster.post(std::mem::take(&mut batch), sum).await?;
+                target.post(std::mem::take(&mut batch), sum).await?;
                 (events, bytes) = (0, 0);
                 items.recv().await
             }
         };
         match read {
-            None => return poster.post(batch, sum).await,
+            None => return target.post(batch, sum).await,
             Some(Read::Failed(why)) => {
-                poster.post(batch, sum).await?;
+                target.post(batch, sum).await?;
                 return Err(Failure::failed(why));
             }
             Some(Read::Invalid(item, why)) => {
@@ -192,7 +248,7 @@ async fn publish(
                 // A notification counts with its rows, so that no request has more events than a worker takes.
                 let rows = item.events.unwrap_or(1);
                 if events + rows > BATCH_EVENTS || bytes + item.body.len() > BATCH_BYTES {
-                    poster.post(std::mem::take(&mut batch), sum).await?;
+                    target.post(std::mem::take(&mut batch), sum).await?;
                     (events, bytes) = (0, 0);
                 }
                 (events, bytes) = (events + rows, bytes + item.body.len());

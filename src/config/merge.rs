@@ -185,7 +185,7 @@ fn expands(node: &mut Node, env: &BTreeMap<String, String>, problems: &mut Vec<P
     true
 }
 
-fn expanded(text: &str, env: &BTreeMap<String, String>) -> Result<String, Vec<String>> {
+pub fn expanded(text: &str, env: &BTreeMap<String, String>) -> Result<String, Vec<String>> {
     let (mut out, mut rest, mut wrong) = (String::new(), text, Vec::new());
     while let Some(start) = rest.find("${") {
         let (before, after) = (&rest[..start], &rest[start + 2..]);

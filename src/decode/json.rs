@@ -160,6 +160,13 @@ pub(super) fn locate(text: &[u8], steps: &[String]) -> Option<usize> {
     Some(at)
 }
 
+/// The value of a member of the object that `text` is, as it was written; the last one of that name. `text` is valid JSON.
+pub(super) fn member<'t>(text: &'t [u8], name: &str) -> Option<&'t [u8]> {
+    let object = skip_space(text, 0);
+    let start = locate(text, &[name.to_owned()]).filter(|start| *start > object)?;
+    text.get(start..skip_value(text, start, &mut 0)?)
+}
+
 fn skip_space(text: &[u8], from: usize) -> usize {
     let mut at = from;
     while matches!(text.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
@@ -246,6 +253,15 @@ mod tests {
     fn a_blank_that_is_none_of_json_holds_up_nothing() {
         assert_eq!(texts("[{\"a\":\u{c}1},[\u{c}]]").unwrap(), ["{\"a\":\u{c}1}", "[\u{c}]"]);
         assert_eq!(texts("[\u{c}]").unwrap(), ["\u{c}"]);
+    }
+
+    #[test]
+    fn a_member_is_told_as_it_was_written() {
+        let text = br#" {"a": {"x": 1.10} ,"b":"}","a":[ 1 ]}"#;
+        assert_eq!(member(text, "a"), Some(&b"[ 1 ]"[..]));
+        assert_eq!(member(text, "b"), Some(&b"\"}\""[..]));
+        assert_eq!(member(text, "c"), None);
+        assert_eq!(member(b"7", "a"), None);
     }
 
     #[test]

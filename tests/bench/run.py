@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the whole program, release build, against the figures it must reach. Called by `tests/run bench`.
 
-    run.py BINARY [--dir DIR] [--only intake,again,due,ses,smtp,render,quota,ready,size] [--events N] [--windows N]
+    run.py BINARY [--dir DIR] [--only intake,again,due,sqs,ses,smtp,render,quota,ready,size] [--events N] [--windows N]
            [--mails N] [--seconds N]
 
 intake  a file of --events lines (10 % copies, 1,000 recipients) until every event is durable, deduplicated and in a
@@ -10,6 +10,8 @@ intake  a file of --events lines (10 % copies, 1,000 recipients) until every eve
 again   the same file into the same store: nothing may change.
 due     --windows open digests, 1,000 of them due each second, to a mailer that only counts; lateness as the worker's
         own histogram gives it, over --seconds.
+sqs     --messages messages of an SQS server (ElasticMQ) into the store, against a bare loop of receive and batch delete with
+        the same SDK, 8 tasks: best of two turns each. The worker's clock runs from exec until all are committed.
 ses     --mails mails of one item each through the SES client to an endpoint on loopback that only counts, as the endpoint
         counts them, from its first call to its last.
 smtp    the same through SMTP, pooled, to a server that only counts (no TLS).
@@ -22,6 +24,7 @@ Peak memory is the kernel's VmHWM. Exit 1 if a figure is not reached or a count 
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -105,6 +108,31 @@ name = "expiries"
 types = ["io.athenz.membership.expiring.v1"]
 template = "expiries"
 cadence = {{ first_after = "60d", before_deadline = "1h" }}
+[log]
+format = "json"
+level = "warn"
+"""
+
+SQS = """
+[store]
+url = "sqlite:{dir}/sqs.db"
+[[source]]
+name = "bench"
+kind = "sqs"
+queue = "{queue}"
+endpoint_url = "{url}"
+[http]
+listen = "127.0.0.1:{port}"
+[mailer]
+kind = "discard"
+[[directory]]
+kind = "rules"
+rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
+[[route]]
+name = "news"
+types = ["com.example.news"]
+template = "digest"
+hold = true
 [log]
 format = "json"
 level = "warn"
@@ -437,6 +465,75 @@ def bench_quota(args, folder, report):
                "<= " + " ".join(f"{b:.0f}" for b in bounds), ok)
 
 
+@contextlib.contextmanager
+def elasticmq(args, folder):
+    """The URL of an SQS server of our own, whose jars tests/run has fetched."""
+    libs = pathlib.Path(args.binary).parent.parent / "servers" / "elasticmq" / "libs"
+    if not libs.is_dir():
+        raise Failed(f"{libs} is missing; tests/run bench fetches it")
+    port = free_port()
+    made = folder / "elasticmq.conf"
+    made.write_text(
+        f'include classpath("application.conf")\n'
+        f'node-address {{ protocol = http, host = "127.0.0.1", port = {port}, context-path = "" }}\n'
+        f'generate-node-address = false\nrest-stats {{ enabled = false }}\n'
+        f'rest-sqs {{ enabled = true, bind-hostname = "127.0.0.1", bind-port = {port}, sqs-limits = strict }}\n'
+    )
+    java = ["java", "-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", f"-Dconfig.file={made}", "-cp", f"{libs}/*",
+            "org.elasticmq.server.Main"]
+    with open(folder / "elasticmq.log", "wb") as log:
+        child = subprocess.Popen(java, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        by = time.monotonic() + 60
+        while "=== ElasticMQ server" not in (folder / "elasticmq.log").read_text():
+            if child.poll() is not None or time.monotonic() > by:
+                raise Failed("ElasticMQ did not start")
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        child.kill()
+        child.wait()
+
+
+def bench_sqs(args, folder, report):
+    """A bare loop and the worker take turns on the same server, so that it is warm, or busy, for both."""
+    count, rates = args.messages, {"loop": [], "worker": []}
+    environment = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "elasticmq",
+                   "AWS_EC2_METADATA_DISABLED": "true"}
+    os.environ.update(environment)
+    with elasticmq(args, folder) as url:
+        for turn in range(4):
+            queue, worker = f"bench-{turn}", turn % 2
+            subprocess.run([args.tools, "sqs-fill", url, queue, str(count)], check=True)
+            if not worker:
+                made = subprocess.run([args.tools, "sqs-loop", url, queue, "8"], capture_output=True, check=True)
+                found = json.loads(made.stdout)
+                if found["taken"] != count:
+                    raise Failed(f"the loop took {found['taken']} of {count}")
+                rates["loop"].append(count / found["seconds"])
+                continue
+            port = free_port()
+            for old in folder.glob("sqs.db*"):
+                old.unlink()
+            child = start(args.binary, config(folder, "sqs", SQS, port=port, queue=queue, url=url), "intake")
+            try:
+                began = time.monotonic()
+                by = began + 600
+                wait_ready(port, child, 30)
+                while total(metrics(port), "owlpost_events_total") < count:
+                    if time.monotonic() > by:
+                        raise Failed("the worker did not take all messages in 10 minutes")
+                    time.sleep(0.02)
+                rates["worker"].append(count / (time.monotonic() - began))
+            finally:
+                end(child)
+            if counts(folder / "sqs.db")["events"] != count:
+                raise Failed("the store has not every event once")
+    loop, worker = max(rates["loop"]), max(rates["worker"])
+    report(f"{count:,} messages of SQS, a bare loop of 8 tasks", f"{loop:,.0f}/s", "", True)
+    report("  the worker, start included, to the store's commit", f"{worker:,.0f}/s", ">= 90 %", worker >= 0.9 * loop)
+
+
 def bench_render(args, _folder, report):
     found = json.loads(subprocess.run([args.tools, "render", "5"], capture_output=True, check=True).stdout)
     report("20-item digest, HTML and text, rendered on a core", f"{found['per_second']:,.0f}/s", ">= 5,000",
@@ -498,9 +595,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", type=lambda p: str(pathlib.Path(p).resolve()))
     parser.add_argument("--dir", type=pathlib.Path, required=True, help="a folder on a real disk; emptied at the end")
-    parser.add_argument("--only", default="intake,again,due,ses,smtp,render,quota,ready,size", type=lambda s: s.split(","))
+    parser.add_argument("--only", default="intake,again,due,sqs,ses,smtp,render,quota,ready,size", type=lambda s: s.split(","))
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--mails", type=int, default=50_000)
+    parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--windows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--in-flight", type=int, default=16)
@@ -519,7 +617,7 @@ def main():
 
     try:
         print(machine(folder), flush=True)
-        steps = [({"intake", "again"}, bench_intake), ({"due"}, bench_due), ({"ses", "smtp"}, bench_mails),
+        steps = [({"intake", "again"}, bench_intake), ({"due"}, bench_due), ({"sqs"}, bench_sqs), ({"ses", "smtp"}, bench_mails),
                  ({"render"}, bench_render), ({"quota"}, bench_quota), ({"ready"}, bench_ready), ({"size"}, bench_size)]
         for names, step in steps:
             if names & set(args.only):

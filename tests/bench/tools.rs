@@ -2,12 +2,17 @@
 //!
 //! `tools ses RATE DAY ENFORCED` and `tools smtp` print `{"port":N}`, serve until their stdin ends, and print their record.
 //! `tools render SECONDS` prints how many 20-item digests a core renders a second.
+//! `tools sqs-fill ENDPOINT QUEUE COUNT` makes a queue with so many events, `tools sqs-loop ENDPOINT QUEUE TASKS` only receives
+//! and deletes until it is empty: the most that the SDK and the server give.
 
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, SendMessageBatchRequestEntry};
 use owlpost::cli::demo::endpoint::{Account, Endpoint};
 use owlpost::render::{Renderer, Settings, samples};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -20,7 +25,11 @@ fn main() {
         Some("ses") => runtime().block_on(ses(number(1), number(2), number(3) > 0.0)),
         Some("smtp") => runtime().block_on(smtp()),
         Some("render") => render(Duration::from_secs_f64(number(1).max(1.0))),
-        _ => eprintln!("tools ses RATE DAY ENFORCED | smtp | render SECONDS"),
+        Some("sqs-fill") => runtime().block_on(sqs_fill(&args[1], &args[2], number(3) as usize)),
+        Some("sqs-loop") => runtime().block_on(sqs_loop(&args[1], &args[2], number(3) as usize)),
+        _ => eprintln!(
+            "tools ses RATE DAY ENFORCED | smtp | render SECONDS | sqs-fill ENDPOINT QUEUE COUNT | sqs-loop ENDPOINT QUEUE TASKS"
+        ),
     }
 }
 
@@ -131,4 +140,72 @@ fn render(time: Duration) {
     }
     let rate = mails as f64 / begin.elapsed().as_secs_f64();
     say(&format!("{{\"per_second\":{rate},\"bytes\":{bytes}}}"));
+}
+
+fn sqs(endpoint: &str) -> Client {
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new("elasticmq"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "bench"))
+        .endpoint_url(endpoint);
+    Client::from_conf(config.build())
+}
+
+/// Events of some 600 bytes, one a message.
+async fn sqs_fill(endpoint: &str, queue: &str, count: usize) {
+    let client = sqs(endpoint);
+    let url = client.create_queue().queue_name(queue).send().await.unwrap().queue_url.unwrap();
+    let pad = "x".repeat(420);
+    let tasks = (0..4).map(|task| {
+        let (client, url, pad) = (client.clone(), url.clone(), pad.clone());
+        tokio::spawn(async move {
+            for from in (task * 10..count).step_by(40) {
+                let entries = (from..count.min(from + 10)).map(|n| {
+                    let body = format!(
+                        r#"{{"specversion":"1.0","id":"{queue_id}","source":"bench","type":"com.example.news","data":{{"text":"{pad}","recipients":["user.a{}"]}}}}"#,
+                        n % 1_000,
+                        queue_id = n,
+                    );
+                    SendMessageBatchRequestEntry::builder().id(n.to_string()).message_body(body).build().unwrap()
+                });
+                let sent = client.send_message_batch().queue_url(&url).set_entries(Some(entries.collect())).send().await;
+                assert!(sent.unwrap().failed.is_empty());
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+}
+
+async fn sqs_loop(endpoint: &str, queue: &str, tasks: usize) {
+    let client = sqs(endpoint);
+    let url = client.get_queue_url().queue_name(queue).send().await.unwrap().queue_url.unwrap();
+    let begin = Instant::now();
+    let tasks = (0..tasks.max(1)).map(|_| {
+        let (client, url) = (client.clone(), url.clone());
+        tokio::spawn(async move {
+            let mut taken = 0u64;
+            loop {
+                let call =
+                    client.receive_message().queue_url(&url).max_number_of_messages(10).message_attribute_names("All");
+                let messages = call.send().await.unwrap().messages.unwrap_or_default();
+                if messages.is_empty() {
+                    return taken;
+                }
+                taken += messages.len() as u64;
+                let entries = messages.into_iter().enumerate().map(|(n, message)| {
+                    let receipt = message.receipt_handle.unwrap();
+                    DeleteMessageBatchRequestEntry::builder().id(n.to_string()).receipt_handle(receipt).build().unwrap()
+                });
+                let call = client.delete_message_batch().queue_url(&url).set_entries(Some(entries.collect()));
+                assert!(call.send().await.unwrap().failed.is_empty());
+            }
+        })
+    });
+    let mut taken = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        taken += task.await.unwrap();
+    }
+    say(&format!("{{\"taken\":{taken},\"seconds\":{}}}", begin.elapsed().as_secs_f64()));
 }

@@ -194,7 +194,6 @@ fn a_mail_must_have_room_to_name_every_item_that_it_lists() {
 #[test]
 fn adapters_of_later_versions_are_refused_by_name() {
     for (text, what) in [
-        ("[[source]]\nname='a'\nkind='sqs'", "SQS source"),
         ("[[source]]\nname='a'\nkind='zms'", "ZMS source"),
         ("[[directory]]\nkind='zms'", "ZMS directory"),
         ("[store]\nurl='postgresql://h/d'", "PostgreSQL store"),
@@ -202,6 +201,37 @@ fn adapters_of_later_versions_are_refused_by_name() {
         let found = problems(text);
         assert!(found.len() == 1 && found[0].contains(&format!("this version has no {what} yet")), "{found:?}");
     }
+}
+
+#[test]
+fn a_queue_is_named_once_and_well() {
+    let sqs = |more: &str| problems(&format!("[[source]]\nname='q'\nkind='sqs'\n{more}"));
+    let url = "queue_url='https://sqs.eu-west-1.amazonaws.com/111122223333/events'";
+    load(&format!("[[source]]\nname='q'\nkind='sqs'\n{url}\nreceivers_max=64")).unwrap();
+    assert!(matches!(&sqs("")[..], [only] if only.contains("needs a queue")), "{:?}", sqs(""));
+    assert_problems(&sqs(&format!("{url}\nqueue='events'")), &["5:7 queue_url names the queue already"]);
+    assert_problems(&sqs("queue='a b'"), &["4:7 not the name of a queue"]);
+    assert_problems(&sqs("queue='arn:aws:sns:eu-west-1:1:events'"), &["4:7 not the ARN of a queue"]);
+    assert_problems(
+        &sqs("queue='arn:aws:sqs:eu-west-1:1:events'\nregion='eu-central-1'"),
+        &["5:8 the ARN in queue says \"eu-west-1\""],
+    );
+    assert_problems(&sqs("queue_url='events'"), &["4:11 not the URL of a queue"]);
+    assert_problems(
+        &sqs("queue='e'\nendpoint_url='http://sqs.example.com'"),
+        &["5:14 http:// is for this machine only"],
+    );
+    assert_problems(&sqs("queue='e'\nexternal_id='x'"), &["5:13 goes with assume_role_arn only"]);
+    assert_problems(&sqs("queue='e'\nassume_role_arn='x'"), &["5:17 not an ARN of this kind"]);
+    assert_problems(&sqs("queue='e'\nreceivers_max=0"), &["5:15 must be from 1 to 64"]);
+    assert_problems(&sqs("queue='e'\nregion='a b'"), &["5:8 not a region"]);
+    assert_problems(
+        &problems("[[source]]\nname='f'\nkind='file'\npath='x'\nqueue='e'"),
+        &["5:7 belongs to kind = \"sqs\" only"],
+    );
+    let short = "[store]\nretention='5d'\n[[source]]\nname='q'\nkind='sqs'\nqueue='e'";
+    let warned = load(short).unwrap().warnings;
+    assert!(warned.iter().any(|w| w.message.contains("up to 14d")), "{warned:?}");
 }
 
 #[test]

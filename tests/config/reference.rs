@@ -164,6 +164,7 @@ fn the_ready_files_are_clean() {
         ("ses.toml", include_str!("../../config/ses.toml")),
         ("smtp.toml", include_str!("../../config/smtp.toml")),
         ("kafka.toml", include_str!("../../config/kafka.toml")),
+        ("sqs.toml", include_str!("../../config/sqs.toml")),
     ] {
         let config = load_with(&[text], &secrets).unwrap_or_else(|p| panic!("{name}: {p:?}"));
         assert_eq!(config.warnings, [], "{name}");

@@ -27,16 +27,9 @@ const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// # Errors
 /// Usage: no URL, or one of a broker.
 pub(super) fn target(text: &str) -> Result<Url, Failure> {
-    let expected = "expected http://host:port/v1/events or https://…";
+    let expected = "expected http://host:port/v1/events, https://…, kafka://host:port/topic or sqs://name";
     let mut url = Url::parse(text).map_err(|e| Failure::usage(format!("--to: no URL ({e}): {expected}")))?;
-    let host = url.host_str().unwrap_or_default();
-    let later = |what: &str| {
-        Failure::usage(format!("--to: publishing to {what} comes with a later version; for now: {expected}"))
-    };
     match url.scheme() {
-        "kafka" => Err(later("Kafka")),
-        "sqs" => Err(later("SQS")),
-        "http" | "https" if host.starts_with("sqs.") || host.contains(".queue.amazonaws.com") => Err(later("SQS")),
         "http" | "https" => {
             if url.path() == "/" {
                 url.set_path("/v1/events");
@@ -278,15 +271,10 @@ mod tests {
     }
 
     #[test]
-    fn only_http_can_be_published_to_as_yet() {
+    fn a_worker_has_a_url_of_http() {
         assert_eq!(target("http://localhost:8080").unwrap().path(), "/v1/events");
         assert_eq!(target("https://owlpost.example.com/in/v1/events").unwrap().path(), "/in/v1/events");
-        for (url, word) in [
-            ("kafka://broker:9092/events", "later version"),
-            ("https://sqs.eu-central-1.amazonaws.com/123456789012/events", "later version"),
-            ("ftp://host/", "expected http"),
-            ("events.ndjson", "no URL"),
-        ] {
+        for (url, word) in [("ftp://host/", "expected http"), ("events.ndjson", "no URL")] {
             let failure = target(url).unwrap_err();
             assert_eq!(failure.code, 2, "{url}");
             assert!(failure.message.contains(word), "{}", failure.message);

@@ -57,17 +57,7 @@ fn strangers(check: &mut Check<'_>, mailer: &MailerConfig) {
 
 fn ses(check: &mut Check<'_>, mailer: &MailerConfig) {
     if let Some(url) = &mailer.endpoint_url {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("", ""));
-        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-        if !matches!(scheme, "http" | "https") || name.is_empty() {
-            check.error(
-                &["mailer", "endpoint_url"],
-                "not a web address: expected https://HOST or http://127.0.0.1:PORT",
-            );
-        } else if scheme == "http" && !is_loopback(name) {
-            check.error(&["mailer", "endpoint_url"], "http:// is for this machine only; use https://");
-        }
+        endpoint(check, &["mailer", "endpoint_url"], url);
     }
     for (key, value, part) in
         [("identity_arn", &mailer.identity_arn, ":identity/"), ("assume_role_arn", &mailer.assume_role_arn, ":role/")]
@@ -85,6 +75,18 @@ fn ses(check: &mut Check<'_>, mailer: &MailerConfig) {
     }
     if mailer.region.as_deref().is_some_and(|r| r.is_empty() || !r.chars().all(set_name)) {
         check.error(&["mailer", "region"], "not a region: expected a name as in \"eu-west-1\"");
+    }
+}
+
+/// An endpoint of AWS's or a stand-in for it.
+pub fn endpoint(check: &mut Check<'_>, path: &[&str], url: &str) {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", ""));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+    if !matches!(scheme, "http" | "https") || name.is_empty() {
+        check.error(path, "not a web address: expected https://HOST or http://127.0.0.1:PORT");
+    } else if scheme == "http" && !is_loopback(name) {
+        check.error(path, "http:// is for this machine only; use https://");
     }
 }
 

@@ -1,0 +1,117 @@
+//! Keeps what is held hidden from other receivers, and keeps an eye on the queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::receive;
+use super::settle::{self, Hidden};
+use super::shared::Shared;
+use crate::aws::trouble::Class;
+use crate::metrics::sqs as metrics;
+
+/// How often the queue is asked how many messages wait, and whether its settings have changed.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked whether something must be hidden for longer: a tenth of the visibility timeout, within these.
+const TICK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+
+/// Hides for longer what is held, a third of the visibility timeout after the last time; lets go what was held too long.
+pub async fn visibility(shared: Arc<Shared>) {
+    let mut told = false;
+    loop {
+        let queue = shared.state().queue.clone();
+        let visibility = queue.as_ref().map_or(TICK.1 * 10, |queue| Shared::visibility(queue));
+        let tick = (visibility / 10).clamp(TICK.0, TICK.1);
+        if tokio::time::timeout(tick, shared.abandon.cancelled()).await.is_ok() {
+            return;
+        }
+        let now = Instant::now();
+        let (over, back) = shared.state().held.expire(now);
+        if over > 0 {
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(
+                    source = shared.name,
+                    messages = over,
+                    "messages were held for too long while the store was away; the queue gives them out again"
+                );
+            }
+            shared.changed.notify_waiters();
+        } else if shared.state().held.is_empty() {
+            told = false;
+        }
+        let Some(queue) = queue else { continue };
+        if !back.is_empty() {
+            drop(settle::hide(&shared, &queue, back, Duration::ZERO, visibility / 3).await);
+        }
+        let due = shared.state().held.to_extend(now);
+        if due.is_empty() {
+            continue;
+        }
+        let hidden = settle::hide(&shared, &queue, due, visibility, visibility / 3).await;
+        let mut state = shared.state();
+        let mut extended = 0;
+        for one in hidden {
+            match one {
+                Hidden::Done(key, at) => {
+                    state.held.extended(key, at, visibility);
+                    extended += 1;
+                }
+                Hidden::Lost(key) => state.held.lost(key, now),
+                Hidden::Unknown => {}
+            }
+        }
+        drop(state);
+        metrics::extended(&shared.name, extended);
+    }
+}
+
+/// Finds the queue, again whenever it is gone; asks it for its backlog; keeps at least one receiver.
+pub async fn queue(shared: Arc<Shared>) {
+    loop {
+        if shared.stop.is_cancelled() {
+            return;
+        }
+        let is_new = shared.state().queue.is_none();
+        let asked = tokio::select! {
+            asked = shared.caller.queue(&shared.options.queue) => asked,
+            () = shared.stop.cancelled() => return,
+        };
+        match asked {
+            Ok(queue) if is_new => {
+                let (fifo, visibility_s) = (queue.is_fifo, queue.visibility.as_secs());
+                tracing::info!(source = shared.name, queue = queue.name, fifo, visibility_s, "the queue is there");
+                metrics::backlog(&shared.name, queue.waiting);
+                shared.found(queue);
+            }
+            Ok(queue) => {
+                metrics::backlog(&shared.name, queue.waiting);
+                let mut state = shared.state();
+                // Not if a receiver has found out meanwhile that it is gone.
+                if state.queue.is_some() {
+                    state.queue = Some(Arc::new(queue));
+                }
+            }
+            // A backlog that is not known for once harms nobody; the receivers see whether the queue is well.
+            Err(trouble) if !is_new && trouble.class != Class::NoQueue => {
+                tracing::debug!(source = shared.name, error = trouble.text, "the queue's attributes are not known");
+            }
+            Err(trouble) => {
+                shared.failed(&trouble);
+                let wait = shared.next_try();
+                if tokio::time::timeout(wait, shared.stop.cancelled()).await.is_ok() {
+                    return;
+                }
+                continue;
+            }
+        }
+        receive::spawn_first(&shared);
+        // Also sooner, if the queue or the last receiver is gone.
+        let by = Instant::now() + ASK_EVERY;
+        let gone = shared.when(&shared.changed, |state| {
+            let is_time = state.queue.is_none() || state.receivers == 0 || shared.stop.is_cancelled();
+            if is_time || Instant::now() >= by { Ok(()) } else { Err(Some(by)) }
+        });
+        gone.await;
+    }
+}
