@@ -16,6 +16,8 @@ pub(super) enum Mode {
     Binary,
 }
 
+type Headers = Vec<(String, String)>;
+
 /// Section 3.3.1 of the binding.
 const STRUCTURED: &str = "application/cloudevents+json; charset=UTF-8";
 const JSON: &str = "application/json";
@@ -42,7 +44,7 @@ fn other(item: &Item, id: String) -> Outgoing {
 
 /// `None`: it can only go in structured mode. Without data its value would be empty, a tombstone for most readers; and a
 /// header has no place for what is no attribute.
-fn binary(event: &Map<String, Value>, text: &[u8]) -> Option<(Vec<(String, String)>, Vec<u8>)> {
+fn binary(event: &Map<String, Value>, text: &[u8]) -> Option<(Headers, Vec<u8>)> {
     let mut headers = Vec::with_capacity(event.len());
     for (name, value) in event {
         if matches!(name.as_str(), "data" | "data_base64" | "datacontenttype") {
