@@ -80,18 +80,11 @@ level = "warn"
 
 
 class Broker:
-    def __init__(self, libs, folder, port):
-        self.libs, self.folder, self.port = libs, folder, port
-
-    def tool(self, name, *words):
-        java = ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", f"{self.libs}/*", name, *words]
-        made = subprocess.run(java, cwd=self.folder, capture_output=True, text=True)
-        if made.returncode != 0:
-            raise RuntimeError(f"{name}: {made.stdout[-500:]}{made.stderr[-500:]}")
+    def __init__(self, tools, port):
+        self.tools, self.port = tools, port
 
     def topic(self, name):
-        self.tool("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", f"127.0.0.1:{self.port}", "--create",
-                  "--topic", name, "--partitions", str(PARTITIONS))
+        subprocess.run([self.tools, "kafka-topic", f"127.0.0.1:{self.port}", name, str(PARTITIONS)], check=True)
 
 
 @contextlib.contextmanager
@@ -103,8 +96,10 @@ def broker(bench, args, folder):
     port, controller = bench.free_port(), bench.free_port()
     made = folder / "broker.properties"
     made.write_text(BROKER.format(port=port, controller=controller, folder=folder))
-    one = Broker(libs, folder, port)
-    one.tool("kafka.tools.StorageTool", "format", "-t", "b3dscG9zdC1iZW5jaC0xNg", "-c", str(made))
+    storage = ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", f"{libs}/*", "kafka.tools.StorageTool", "format",
+               "-t", "b3dscG9zdC1iZW5jaC0xNg", "-c", str(made)]
+    subprocess.run(storage, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    one = Broker(args.tools, port)
     java = ["java", "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
             "-cp", f"{libs}/*", "kafka.Kafka", str(made)]
     log = folder / "broker.log"

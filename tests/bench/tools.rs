@@ -2,6 +2,7 @@
 //!
 //! `tools ses RATE DAY ENFORCED` and `tools smtp` print `{"port":N}`, serve until their stdin ends, and print their record.
 //! `tools render SECONDS` prints how many 20-item digests a core renders a second.
+//! `tools kafka-topic BROKER NAME PARTITIONS` makes a topic.
 //! `tools sqs-fill ENDPOINT QUEUE COUNT` makes a queue with so many events, `tools sqs-loop ENDPOINT QUEUE TASKS` only receives
 //! and deletes until it is empty: the most that the SDK and the server give.
 
@@ -15,6 +16,9 @@ use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, SendMessageBatchRequestEntry};
 use owlpost::cli::demo::endpoint::{Account, Endpoint};
 use owlpost::render::{Renderer, Settings, samples};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
@@ -25,10 +29,11 @@ fn main() {
         Some("ses") => runtime().block_on(ses(number(1), number(2), number(3) > 0.0)),
         Some("smtp") => runtime().block_on(smtp()),
         Some("render") => render(Duration::from_secs_f64(number(1).max(1.0))),
+        Some("kafka-topic") => runtime().block_on(kafka_topic(&args[1], &args[2], number(3) as i32)),
         Some("sqs-fill") => runtime().block_on(sqs_fill(&args[1], &args[2], number(3) as usize)),
         Some("sqs-loop") => runtime().block_on(sqs_loop(&args[1], &args[2], number(3) as usize)),
         _ => eprintln!(
-            "tools ses RATE DAY ENFORCED | smtp | render SECONDS | sqs-fill ENDPOINT QUEUE COUNT | sqs-loop ENDPOINT QUEUE TASKS"
+            "tools ses RATE DAY ENFORCED | smtp | render SECONDS | kafka-topic BROKER NAME PARTITIONS | sqs-fill ENDPOINT QUEUE COUNT | sqs-loop ENDPOINT QUEUE TASKS"
         ),
     }
 }
@@ -140,6 +145,15 @@ fn render(time: Duration) {
     }
     let rate = mails as f64 / begin.elapsed().as_secs_f64();
     say(&format!("{{\"per_second\":{rate},\"bytes\":{bytes}}}"));
+}
+
+async fn kafka_topic(broker: &str, name: &str, partitions: i32) {
+    let client: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker).set("broker.address.family", "v4").create().unwrap();
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    let made = client.create_topics([&topic], &options).await.unwrap();
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
 }
 
 fn sqs(endpoint: &str) -> Client {
