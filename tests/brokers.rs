@@ -1,6 +1,8 @@
 //! The brokers that tests start: what `tests/support/kafka.rs` and `tests/support/elasticmq.rs` promise to the suites that
 //! use them.
 
+#![allow(clippy::duplicate_mod, reason = "both brokers run on the JVM, and most test files need one of them")]
+
 use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;

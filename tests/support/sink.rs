@@ -11,6 +11,7 @@ use crate::process::until;
 #[path = "certificates.rs"]
 mod certificates;
 
+#[allow(unused_imports, reason = "each test file uses its part")]
 pub use certificates::{Certificates, certificates};
 
 /// Python with the packages of `tests/servers/requirements.txt`, as `tests/run` sets it up.
