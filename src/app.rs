@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::AccountWatch;
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, SourceKind};
 use crate::deliver::{AccountGate, Deliver, Patience};
+use crate::forward::Forward;
 use crate::http::{self, Listener};
-use crate::ingest::{self, Bounds, IngestError};
+use crate::ingest::Bounds;
 use crate::mailer::Mailer;
 use crate::metrics;
+use crate::outlet::Outlet;
 use crate::phase::Phase;
 use crate::policy::Policies;
 use crate::render::Renderer;
@@ -26,9 +28,13 @@ use crate::store::{Gauges, Store, StoreError, Upkeep as _};
 use crate::upkeep::{Rhythm, Upkeep};
 use crate::vitals::Vitals;
 
+mod intake;
+mod outlets;
 mod parts;
+pub mod shadow;
 mod sources;
 
+use intake::Tap;
 pub use parts::{Parts, mailer, renderer, try_renderer};
 pub use sources::kafka as kafka_settings;
 pub use sources::sqs_options;
@@ -74,6 +80,8 @@ pub struct Worker {
     /// One for each group.
     stops: [CancellationToken; 3],
     vitals: Vitals,
+    /// Lets the forwarding of dead letters come to its end. `None`: there is none.
+    forwarding: Option<CancellationToken>,
     sources: usize,
     drain: Duration,
     address: Option<SocketAddr>,
@@ -88,6 +96,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const INTAKE: &str = "intake";
 const DELIVERY: &str = "delivery";
 const UPKEEP: &str = "upkeep";
+const FORWARDING: &str = "forwarding";
 const ACCOUNT: &str = "account";
 const LISTENER: &str = "listener";
 const GAUGES: &str = "metrics";
@@ -98,14 +107,29 @@ impl Worker {
     /// # Errors
     /// Anything that the configuration asks for can't be opened.
     pub async fn start(config: &Config, role: Role, until_idle: bool) -> Result<Worker, AppError> {
+        let mailer = parts::mailer(config).await?;
+        Worker::start_with(config, role, until_idle, mailer).await
+    }
+
+    /// The same with another mailer than the configured one, whose account and quota count all the same.
+    ///
+    /// # Errors
+    /// As [`Worker::start`].
+    pub async fn start_with(
+        config: &Config,
+        role: Role,
+        until_idle: bool,
+        mailer: Arc<dyn Mailer>,
+    ) -> Result<Worker, AppError> {
         let recorder = metrics::install();
         // Those that run here: another role's are another process's.
         let sources = if role == Role::Deliver { &[][..] } else { &config.sources };
         let names: Vec<&str> = sources.iter().map(|s| s.name.as_str()).collect();
-        let mailer = parts::mailer(config).await?;
         metrics::touch(&names, mailer.kind());
         let parts = Parts::new(config, Arc::new(SystemClock::new()), until_idle)?;
         let renderer = Arc::new(renderer(config)?);
+        // What leaves is delivery's: the two halves of one deployment would send each letter twice.
+        let outlet = if role == Role::Intake { None } else { outlets::dead_letters(&config.dead_letters)? };
         let store = Arc::new(parts.open_store(config, Opening::Worker)?);
         let vitals = Vitals::new();
         vitals.set_store("start", Ok(()));
@@ -117,6 +141,7 @@ impl Worker {
             phase,
             stops: std::array::from_fn(|_| CancellationToken::new()),
             vitals,
+            forwarding: None,
             sources: 0,
             drain: config.delivery.drain.0,
             address: None,
@@ -134,6 +159,9 @@ impl Worker {
             worker.start_delivery(config, mailer, renderer, &wake, phases.clone());
         }
         worker.start_upkeep(&wake, phases);
+        if let Some(outlet) = outlet {
+            worker.start_forwarding(config, outlet);
+        }
         let (app, stop) = (http::router(worker.vitals.clone(), recorder.clone(), events), worker.stops[2].clone());
         let drain = worker.drain;
         worker.groups[2].spawn(async move {
@@ -152,19 +180,30 @@ impl Worker {
 
     async fn start_sources(&mut self, config: &Config, wake: &Arc<Notify>) -> Result<axum::Router, AppError> {
         let mut events = axum::Router::new();
+        let shared = Arc::new(config.clone());
         for section in &config.sources {
-            let source = sources::open(config, section, &mut events, self.until_idle).await?;
-            let pipeline = Arc::new(self.parts.pipeline(config, &section.name, section.origin()));
+            let opened = sources::open(config, section, &mut events, self.until_idle).await;
+            // With one source, whoever starts the worker is to see what is wrong; with several, the others are to work.
+            let later = !self.until_idle && intake::may_come_later(section, config.sources.len());
+            let opened = match opened {
+                Err(why) if !later => return Err(why),
+                opened => opened,
+            };
             let usual = Bounds::default();
             let messages = usual.messages.min(config.limits.batch_events as usize);
-            let bounds = Bounds { messages, drain: self.drain, ..usual };
-            let (store, vitals, wake, stop) =
-                (self.store.clone(), self.vitals.clone(), wake.clone(), self.stops[0].clone());
+            let tap = Tap {
+                config: shared.clone(),
+                section: section.clone(),
+                pipeline: Arc::new(self.parts.pipeline(config, &section.name, section.origin())),
+                store: self.store.clone(),
+                bounds: Bounds { messages, drain: self.drain, ..usual },
+                vitals: self.vitals.clone(),
+                wake: wake.clone(),
+                until_idle: self.until_idle,
+            };
+            let stop = self.stops[0].clone();
             self.sources += 1;
-            self.groups[0].spawn(async move {
-                let ended = ingest::run(source, pipeline, store, bounds, vitals, wake, stop).await;
-                (INTAKE, ended.map_err(|e: IngestError| AppError::Failed(e.to_string())))
-            });
+            self.groups[0].spawn(async move { (INTAKE, tap.run(opened, stop).await) });
         }
         Ok(events)
     }
@@ -225,6 +264,31 @@ impl Worker {
             .spawn(async move { (UPKEEP, upkeep.run(vitals, w, phases, stop).await.map_err(AppError::from)) });
     }
 
+    fn start_forwarding(&mut self, config: &Config, outlet: Arc<dyn Outlet>) {
+        let kafka = config.sources.iter().filter(|s| s.kind == SourceKind::Kafka).map(|s| s.name.clone()).collect();
+        let forward = Forward { store: self.store.clone(), outlet, clock: self.parts.clock.clone(), kafka };
+        let (vitals, finish, stop) = (self.vitals.clone(), CancellationToken::new(), self.stops[2].clone());
+        self.forwarding = Some(finish.clone());
+        self.groups[2]
+            .spawn(async move { (FORWARDING, forward.run(vitals, finish, stop).await.map_err(AppError::from)) });
+    }
+
+    /// Once nothing is left to send, no item can die any more.
+    async fn finish_forwarding(&mut self, stop: &CancellationToken) -> Option<AppError> {
+        self.forwarding.take()?.cancel();
+        let task = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            Some(task) = self.groups[2].join_next() => task,
+        };
+        match task {
+            Ok((FORWARDING, Ok(()))) => None,
+            Ok((loop_, Ok(()))) => Some(AppError::Failed(format!("the {loop_} loop ended"))),
+            Ok((_, Err(why))) => Some(why),
+            Err(broken) => Some(AppError::Failed(format!("a loop broke off: {broken}"))),
+        }
+    }
+
     /// Where the listener answers.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
@@ -279,6 +343,9 @@ impl Worker {
                 Ok((_, Err(why))) => ended = Some(why),
                 Err(broken) => ended = Some(AppError::Failed(format!("a loop broke off: {broken}"))),
             }
+        }
+        if self.until_idle && ended.is_none() && !stop.is_cancelled() {
+            ended = self.finish_forwarding(&stop).await;
         }
         self.vitals.set_stopping();
         // Each group has its drain time and a little to spare; what hangs is left behind, and the store knows the rest.

@@ -23,6 +23,7 @@ pub mod preview;
 pub mod publish;
 pub mod run;
 pub mod schema;
+pub mod shadow;
 pub mod since;
 pub mod status;
 pub mod suppressions;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub mod dead_letters;
 mod merge;
 mod nearest;
 mod read;
@@ -19,6 +20,7 @@ mod source;
 mod tree;
 mod validate;
 
+pub use dead_letters::DeadLettersConfig;
 pub use nearest::did_you_mean;
 pub use sections::{
     AddressRule, Allowance, DeliveryConfig, DirectoryConfig, DirectoryKind, HttpConfig, LimitsConfig, MailerConfig,
@@ -56,6 +58,7 @@ pub struct Config {
     pub store: StoreConfig,
     #[serde(rename = "source")]
     pub sources: Vec<SourceConfig>,
+    pub dead_letters: DeadLettersConfig,
     pub mailer: MailerConfig,
     pub quota: QuotaConfig,
     pub recipients: RecipientsConfig,

@@ -291,7 +291,8 @@ impl Decoder {
             }
             None => problem.to_string(),
         };
-        self.dead(bytes, place.position(&message.position), problem, detail, headers(message, piece))
+        let position = place.position(&message.position);
+        self.dead(message, bytes, position, problem, detail, headers(message, piece))
     }
 
     /// Only the beginning of the message is here; its length and hash came along.
@@ -311,6 +312,7 @@ impl Decoder {
             bytes,
             sha256: hash,
             headers: Vec::new(),
+            broker_id: message.broker_id.clone(),
         }))
     }
 
@@ -321,11 +323,12 @@ impl Decoder {
         if let Some(id) = base_id(m, piece) {
             headers.push(("message-id".to_owned(), format!("{id}#{row}")));
         }
-        self.dead(alone, position, problem, problem.to_string(), headers)
+        self.dead(m, alone, position, problem, problem.to_string(), headers)
     }
 
     fn dead(
         &self,
+        message: &Message,
         bytes: &[u8],
         position: String,
         problem: &Problem,
@@ -339,6 +342,7 @@ impl Decoder {
             detail,
             bytes,
             headers,
+            broker_id: message.broker_id.clone(),
         })
     }
 }

@@ -241,10 +241,11 @@ async fn livez(State(probes): State<Probes>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
 }
 
-/// `{"ready":bool,"reasons":[…],"sources":{name: "ready" | "ended" | "down: why"}}`
+/// `{"ready":bool,"reasons":[…],"sources":{name: "ready" | "ended" | "down: why"}}`. A source that is down beside others
+/// that work is a reason, and the answer is 200 all the same: taken off its service, the worker would take nothing at all.
 async fn readyz(State(probes): State<Probes>) -> Response {
     let readiness = probes.vitals.readiness();
-    let ready = readiness.reasons.is_empty();
+    let ready = readiness.ready;
     let sources: serde_json::Map<String, serde_json::Value> = readiness
         .sources
         .into_iter()

@@ -100,6 +100,7 @@ pub async fn run(
     let mut behind: Option<Next> = None;
     let (mut ended, mut wait) = (false, bounds.retry.0);
     let mut pause_until: Option<Instant> = None;
+    let mut away: Option<Outage> = None;
     let room = Room { messages: bounds.messages, bytes: bounds.bytes };
     let result = loop {
         if committing.is_none()
@@ -117,7 +118,8 @@ pub async fn run(
             break Ok(());
         }
         pulse.beat();
-        vitals.set_source(&pipeline.source, source.health());
+        vitals.set_source(&pipeline.source, Outage::of(&away).unwrap_or_else(|| source.health()));
+        vitals.set_lag(&pipeline.source, source.lag());
         let may_read = behind.is_none() && !ended;
         tokio::select! {
             biased;
@@ -158,6 +160,9 @@ pub async fn run(
             }
             next = read(source.as_mut(), room, pause_until), if may_read => {
                 pause_until = None;
+                if next.is_ok() && away.take().is_some() {
+                    tracing::info!(source = pipeline.source, "the source is back");
+                }
                 match next {
                     Ok(Some(batch)) => match prepare(&pipeline, batch, &mut stamps, &bounds).await {
                         Ok(ready) => behind = Some(Next::Ready(Box::new(ready))),
@@ -170,9 +175,17 @@ pub async fn run(
                     },
                     Ok(None) => ended = true,
                     Err(SourceError::Unavailable(why)) => {
-                        tracing::warn!(source = pipeline.source, error = %why, "the source is away");
-                        vitals.set_source(&pipeline.source, Health::Down(why));
-                        pause_until = Some(Instant::now() + wait);
+                        let pause = away.as_ref().map_or(bounds.retry.0, |a| (a.pause * 2).min(bounds.retry.1));
+                        let until = Instant::now() + pause;
+                        let retry_ms = pause.as_millis() as u64;
+                        if away.is_none() {
+                            tracing::warn!(source = pipeline.source, error = why, retry_ms,
+                                "the source is away; it is asked again until it answers");
+                        } else {
+                            tracing::debug!(source = pipeline.source, error = why, retry_ms, "the source is still away");
+                        }
+                        away = Some(Outage { why, pause, until });
+                        pause_until = Some(until);
                     }
                     Err(fatal) => break Err(fatal.into()),
                 }
@@ -201,6 +214,21 @@ pub async fn run(
     vitals.set_source(&pipeline.source, source.health());
     pulse.finish();
     result
+}
+
+/// A source that gave an error and may heal by itself.
+struct Outage {
+    why: String,
+    /// Its last pause, and when that is over.
+    pause: Duration,
+    until: Instant,
+}
+
+impl Outage {
+    /// Not down any more, if it was asked again and has been waiting for messages for a while since.
+    fn of(away: &Option<Outage>) -> Option<Health> {
+        away.as_ref().filter(|a| Instant::now() < a.until + HEARTBEAT).map(|a| Health::Down(a.why.clone()))
+    }
 }
 
 impl Next {

@@ -42,6 +42,30 @@ const OF_A_SOURCE: [(&str, &str); 16] = [
 ];
 const COMMITS: &str = "an offset is committed once the store has committed what follows from its message; leave it out";
 
+/// What an outlet decides itself, and what to write instead.
+const OF_AN_OUTLET: [(&str, &str); 17] = [
+    ("bootstrap.servers", BROKERS),
+    ("metadata.broker.list", BROKERS),
+    ("acks", CONFIRMED),
+    ("request.required.acks", CONFIRMED),
+    ("enable.idempotence", CONFIRMED),
+    ("enable.gapless.guarantee", CONFIRMED),
+    ("transactional.id", "messages go out one by one, not in transactions; leave it out"),
+    ("message.timeout.ms", BOUNDED),
+    ("delivery.timeout.ms", BOUNDED),
+    ("request.timeout.ms", BOUNDED),
+    ("queue.buffering.max.messages", BOUNDED),
+    ("queue.buffering.max.kbytes", BOUNDED),
+    ("delivery.report.only.error", "owlpost waits for the confirmation of each message; leave it out"),
+    ("statistics.interval.ms", "nobody reads a producer's statistics here; leave it out"),
+    ("log.queue", "librdkafka's log is a part of owlpost's; leave it out"),
+    ("allow.auto.create.topics", "owlpost makes no topics; leave it out"),
+    ("sasl.oauthbearer.config", "tokens are made for MSK only, by iam = true of the configuration's source"),
+];
+const BROKERS: &str = "the brokers stand in the URL, kafka://HOST:PORT/TOPIC; leave it out";
+const CONFIRMED: &str = "each message is confirmed by all replicas in sync, once; leave it out";
+const BOUNDED: &str = "owlpost decides how long and how much it waits; leave it out";
+
 /// What the broker decides with `protocol = "consumer"` (KIP-848); librdkafka refuses to start with them.
 const OF_THE_BROKER: [&str; 4] =
     ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"];
@@ -55,6 +79,11 @@ pub fn flaws_of_source(cluster: &Cluster, broker_decides: bool) -> Vec<Flaw> {
         );
     }
     cluster.flaws(Side::Consumer, &owned)
+}
+
+/// Everything that is wrong with the properties of an outlet.
+pub fn flaws_of_outlet(cluster: &Cluster) -> Vec<Flaw> {
+    cluster.flaws(Side::Producer, &OF_AN_OUTLET)
 }
 
 /// A cluster and how to sign in there.
@@ -89,6 +118,28 @@ pub struct Flaw {
 /// librdkafka's own name of a property: dots, where a variable of the environment can only have underscores.
 pub fn plain(name: &str) -> String {
     name.trim().to_ascii_lowercase().replace('_', ".")
+}
+
+/// Kafka takes no longer name of a topic.
+const TOPIC_BYTES: usize = 249;
+
+/// Brokers and topic of `kafka://HOST:PORT[,HOST:PORT]/TOPIC`.
+///
+/// # Errors
+/// What is wrong with it, without the text itself: somebody may have written a password into it.
+pub fn address(url: &str) -> Result<(Vec<String>, String), &'static str> {
+    let rest = url.strip_prefix("kafka://").ok_or("expected kafka://HOST:PORT/TOPIC")?;
+    let (brokers, topic) = rest.split_once('/').ok_or("names no topic; expected kafka://HOST:PORT/TOPIC")?;
+    let brokers: Vec<String> = brokers.split(',').map(str::to_owned).collect();
+    for broker in &brokers {
+        check_broker(broker)?;
+    }
+    // As Kafka's own Topic.validate has it.
+    let of_topic = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if topic.is_empty() || topic.len() > TOPIC_BYTES || !topic.chars().all(of_topic) || matches!(topic, "." | "..") {
+        return Err("the topic is no name of Kafka's: 1 to 249 letters, digits, '.', '_' and '-'");
+    }
+    Ok((brokers, topic.to_owned()))
 }
 
 /// `host:port`, `[v6]:port`.

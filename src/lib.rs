@@ -10,6 +10,7 @@
 //!  Store.claim --Leased--> directory --Intent--> Store.begin --Contents--> render --Email--> Mailer.send --Evidence--> Store.learn
 //!  (a share of the day)                     (a permit for its moment)              (at its pace)            (share used, or back)
 //!       ^------ upkeep: ended leases and doubts, due times after a changed cadence, purge, gauges ------'
+//!  Store.unforwarded --Letter--> Outlet.send --confirmed--> Store.forwarded   (dead letters, to a broker)
 //! ```
 //!
 //! An *item* is one event for one person by one route. It is in exactly one state: pending, in doubt, delivered,
@@ -34,8 +35,8 @@
 //! | --- | --- |
 //! | commands, one file each | [`cli`] |
 //! | builds everything, orders the stop | [`app`] |
-//! | the loops | [`ingest`], [`deliver`], [`upkeep`], [`account`]; the listener: [`http`] |
-//! | traits with their adapters | [`source`], [`store`], [`mailer`], [`directory`] |
+//! | the loops | [`ingest`], [`deliver`], [`upkeep`], [`forward`], [`account`]; the listener: [`http`] |
+//! | traits with their adapters | [`source`], [`store`], [`mailer`], [`directory`], [`outlet`] |
 //! | pure: no clock, no I/O | [`decode`], [`route`], [`schedule`], [`policy`], [`quota`], [`zone`] |
 //! | mails | [`render`] |
 //! | what the operator writes | [`config`] |
@@ -52,6 +53,7 @@ pub mod config;
 pub mod decode;
 pub mod deliver;
 pub mod directory;
+pub mod forward;
 pub mod http;
 pub mod ingest;
 pub mod kafka;

@@ -25,10 +25,13 @@ const INTAKE_LAG: &str = "owlpost_intake_lag_seconds";
 const ACCEPT: &str = "owlpost_accept_seconds";
 const STORE_ERRORS: &str = "owlpost_store_errors_total";
 const DEAD_LETTERS: &str = "owlpost_dead_letters";
+const LETTERS_FORWARDED: &str = "owlpost_dead_letters_forwarded_total";
+const UNFORWARDED: &str = "owlpost_dead_letters_unforwarded";
 const STORE_SIZE: &str = "owlpost_store_size_bytes";
 const PURGED: &str = "owlpost_purged_items_total";
 const LEASES_EXPIRED: &str = "owlpost_leases_expired_total";
 const SOURCE_UP: &str = "owlpost_source_up";
+const SOURCE_RESTARTS: &str = "owlpost_source_restarts_total";
 const BREAKER: &str = "owlpost_breaker_state";
 const QUOTA_PER_SECOND: &str = "owlpost_quota_per_second";
 const QUOTA_PER_DAY: &str = "owlpost_quota_per_day";
@@ -124,6 +127,29 @@ impl MailOutcome {
     }
 }
 
+/// What became of a dead letter that was sent to a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LetterOutcome {
+    /// Confirmed.
+    Forwarded,
+    /// It will never be taken.
+    Refused,
+    /// Not confirmed: sent again.
+    Failed,
+}
+
+impl LetterOutcome {
+    pub const ALL: [LetterOutcome; 3] = [LetterOutcome::Forwarded, LetterOutcome::Refused, LetterOutcome::Failed];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LetterOutcome::Forwarded => "forwarded",
+            LetterOutcome::Refused => "refused",
+            LetterOutcome::Failed => "failed",
+        }
+    }
+}
+
 /// Whether calls to a mailer are let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breaker {
@@ -187,10 +213,22 @@ fn describe() {
     describe_histogram!(ACCEPT, "How long the store took to commit a batch of events.");
     describe_counter!(STORE_ERRORS, "Calls of the store that failed.");
     describe_gauge!(DEAD_LETTERS, "Refused inputs that are kept and not discarded.");
+    describe_counter!(
+        LETTERS_FORWARDED,
+        "Dead letters sent to a broker by what it said: forwarded (confirmed), refused for ever, failed (sent again)."
+    );
+    describe_gauge!(
+        UNFORWARDED,
+        "Refused inputs and dead items that wait to be forwarded, counted up to 10,000 each; 0 where nothing is forwarded."
+    );
     describe_gauge!(STORE_SIZE, "Size of the store's file.");
     describe_counter!(PURGED, "Items deleted because they were final and older than store.retention.");
     describe_counter!(LEASES_EXPIRED, "Leases that ended because their worker did not come back in time.");
     describe_gauge!(SOURCE_UP, "1 if the source gives messages or is at its end, 0 if it is down.");
+    describe_counter!(
+        SOURCE_RESTARTS,
+        "How often a source was opened again after something that does not heal by itself."
+    );
     describe_gauge!(BREAKER, "Whether mails are let through to the mailer: 0 closed (they are), 1 probing, 2 open.");
     describe_gauge!(QUOTA_PER_SECOND, "Recipients a second that the account may send; +Inf: without a bound.");
     describe_gauge!(QUOTA_PER_DAY, "Recipients in any 24 hours that the account may send; +Inf: without a bound.");
@@ -227,6 +265,7 @@ pub fn touch(sources: &[&str], mailer: &str) {
     for source in sources {
         EventOutcome::ALL.iter().for_each(|outcome| events(source, *outcome, 0));
         source_up(source, true);
+        source_restarts(source, 0);
     }
     ItemState::ALL.iter().for_each(|state| items(*state, 0));
     // Of closed ones there are ever more: nobody counts them.
@@ -238,7 +277,8 @@ pub fn touch(sources: &[&str], mailer: &str) {
     for name in [STORE_ERRORS, PURGED, LEASES_EXPIRED] {
         counter!(name).absolute(0);
     }
-    for name in [OLDEST_DUE, DEAD_LETTERS, STORE_SIZE] {
+    LetterOutcome::ALL.iter().for_each(|outcome| letters_forwarded(*outcome, 0));
+    for name in [OLDEST_DUE, DEAD_LETTERS, UNFORWARDED, STORE_SIZE] {
         gauge!(name).set(0.0);
     }
     STATUSES.iter().for_each(|status| counter!(HTTP_REQUESTS, "status" => *status).absolute(0));
@@ -301,6 +341,19 @@ pub fn dead_letters(count: u64) {
     gauge!(DEAD_LETTERS).set(count as f64);
 }
 
+/// A dead letter was sent.
+pub fn letter_forwarded(outcome: LetterOutcome) {
+    letters_forwarded(outcome, 1);
+}
+
+fn letters_forwarded(outcome: LetterOutcome, count: u64) {
+    counter!(LETTERS_FORWARDED, "outcome" => outcome.as_str()).increment(count);
+}
+
+pub fn unforwarded(count: u64) {
+    gauge!(UNFORWARDED).set(count as f64);
+}
+
 pub fn store_size(size_bytes: u64) {
     gauge!(STORE_SIZE).set(size_bytes as f64);
 }
@@ -325,6 +378,15 @@ pub fn leases_expired(count: u64) {
 
 pub fn source_up(source: &str, up: bool) {
     gauge!(SOURCE_UP, "source" => source.to_owned()).set(if up { 1.0 } else { 0.0 });
+}
+
+/// A source is opened again.
+pub fn source_restarted(source: &str) {
+    source_restarts(source, 1);
+}
+
+fn source_restarts(source: &str, count: u64) {
+    counter!(SOURCE_RESTARTS, "source" => source.to_owned()).increment(count);
 }
 
 /// Makes the metrics that only a source of kind `kafka` has, at zero.
@@ -358,6 +420,15 @@ pub fn kafka_rebalance(source: &str) {
 
 pub fn kafka_reset(source: &str) {
     counter!(SOURCE_RESETS, "source" => source.to_owned()).increment(1);
+}
+
+/// A source is opened again.
+pub fn source_restarted(source: &str) {
+    source_restarts(source, 1);
+}
+
+fn source_restarts(source: &str, count: u64) {
+    counter!(SOURCE_RESTARTS, "source" => source.to_owned()).increment(count);
 }
 
 pub fn breaker(mailer: &str, state: Breaker) {
@@ -397,8 +468,10 @@ mod tests {
             "owlpost_mails_total{mailer=\"outbox\",outcome=\"not_called\"} 0",
             "owlpost_breaker_state{mailer=\"outbox\"} 0",
             "owlpost_source_up{source=\"events\"} 1",
+            "owlpost_source_restarts_total{source=\"events\"} 0",
             "owlpost_oldest_due_timestamp_seconds 0",
             "owlpost_store_errors_total 0",
+            "owlpost_dead_letters_forwarded_total{outcome=\"refused\"} 0",
             "owlpost_http_requests_total{status=\"429\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -168,6 +168,8 @@ pub struct Refused {
     pub sha256: [u8; 32],
     /// What is needed to read the bytes again: content type, `ce_*` headers, the producer's id.
     pub headers: Vec<(String, String)>,
+    /// The broker's own name of the message it came in (`topic/partition/offset`); `None`: the wire has none.
+    pub broker_id: Option<String>,
 }
 
 /// The first bytes of a refused input that are kept (contract: `dead-letters`).

@@ -75,7 +75,7 @@ pub enum SourceError {
     /// Try again after a while.
     #[error("{0}")]
     Unavailable(String),
-    /// Will not heal by itself: the worker stops and says why.
+    /// Will not heal by itself: the source is left, and opened again after a while.
     #[error("{0}")]
     Fatal(String),
 }
@@ -94,4 +94,8 @@ pub trait Source: Send {
     /// Takes nothing new, finishes what is acknowledged, and leaves by then.
     async fn stop(&mut self, by: tokio::time::Instant);
     fn health(&self) -> Health;
+    /// Messages that wait in front of it, not yet handed out or not yet acknowledged; `None`: it does not know.
+    fn lag(&self) -> Option<u64> {
+        None
+    }
 }

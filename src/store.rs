@@ -1,7 +1,7 @@
 //! The store: what it promises to the loops. `lifecycle` rules are kept inside its transactions, by every database.
 //!
-//! Four small traits, one for each user: [`Intake`] (ingest loop), [`Delivery`] (deliver loop), [`Upkeep`] (upkeep loop)
-//! and [`Desk`] (the operator's commands). All times are the store's and are passed as an argument; no statement reads a
+//! Five small traits, one for each user: [`Intake`] (ingest loop), [`Delivery`] (deliver loop), [`Upkeep`] (upkeep loop),
+//! [`Letters`] (forward loop) and [`Desk`] (the operator's commands). All times are the store's and are passed as an argument; no statement reads a
 //! clock. Every call is one transaction, and repeating a call whose answer was lost changes nothing that matters.
 
 use std::sync::Arc;
@@ -13,14 +13,16 @@ use crate::model::{AttemptId, Contents, DigestState, Entry, ItemState, Lease, Pe
 use crate::quota::{Day, Terms};
 
 pub mod desk;
+pub mod letters;
 pub mod sqlite;
 
 pub use crate::model::Window;
 pub use desk::{Command, Desk, Page, Query, Report, Rows};
+pub use letters::{Fate, Letter, Letters, Portion};
 
 /// Everything a worker needs of one store.
-pub trait Store: Intake + Delivery + Upkeep + Desk {}
-impl<T: Intake + Delivery + Upkeep + Desk> Store for T {}
+pub trait Store: Intake + Delivery + Upkeep + Letters + Desk {}
+impl<T: Intake + Delivery + Upkeep + Letters + Desk> Store for T {}
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -220,6 +222,24 @@ pub trait Upkeep: Send + Sync {
     async fn next_upkeep(&self) -> Result<Option<Time>>;
     /// The figures that the gauges show; cheap at any size.
     async fn gauges(&self, now: Time) -> Result<Gauges>;
+    /// How the worker's parts are, for commands beside it; what an earlier report said is forgotten.
+    async fn report(&self, now: Time, conditions: Arc<Vec<Condition>>) -> Result<()>;
+}
+
+/// How a part of the worker is: a source, or the forwarding of dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `source` or `forwarding`.
+    pub part: &'static str,
+    pub name: String,
+    /// `ready`, `down` or `ended`.
+    pub state: &'static str,
+    /// Why it is down, else empty.
+    pub detail: String,
+    /// Messages that wait in front of a source; `None`: nobody knows.
+    pub lag: Option<u64>,
+    /// In this state since then.
+    pub since: Time,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -230,6 +250,8 @@ pub struct Gauges {
     pub due: u64,
     pub oldest_due_at: Option<Time>,
     pub dead_letters: u64,
+    /// Dead letters that could be forwarded and are not yet, dead items among them; capped likewise, each kind.
+    pub unforwarded: u64,
     pub size_bytes: u64,
     /// `None`: the mailer has no account with a quota, or nobody has asked the account yet.
     pub quota: Option<QuotaGauges>,

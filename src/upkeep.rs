@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::metrics;
 use crate::model::{DigestState, ItemState};
 use crate::phase::Phase;
-use crate::store::{Store, StoreError};
+use crate::store::{Condition, Store, StoreError};
 use crate::vitals::Vitals;
 
 /// How often each duty comes round.
@@ -36,10 +36,21 @@ impl Default for Rhythm {
 /// Between two pieces of a long duty, so that intake and delivery get their turns.
 const BREATH: Duration = Duration::from_millis(20);
 
+/// How the parts are is written down when it changes, and so often: whoever reads it wants to know that somebody still
+/// looks, and a write costs one fsync.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+
 const LOOP: &str = "upkeep";
 
 /// Windows planned anew in one transaction.
 const REPLAN: u32 = 500;
+
+/// What was last written down of the parts.
+#[derive(Default)]
+struct Reported {
+    conditions: Arc<Vec<Condition>>,
+    at: Option<Instant>,
+}
 
 pub struct Upkeep {
     pub store: Arc<dyn Store>,
@@ -64,6 +75,7 @@ impl Upkeep {
         let (mut purge_at, mut compact_at) = (start, start + self.rhythm.compact_every);
         // The cadence, the zones or the calendar may have changed since the windows were planned.
         let mut replan_from = Some(0);
+        let mut reported = Reported::default();
         while !stop.is_cancelled() {
             pulse.beat();
             let flushing = *phase.borrow() == Phase::Flushing;
@@ -88,7 +100,8 @@ impl Upkeep {
                     compact_at = Instant::now() + self.rhythm.compact_every;
                 }
                 if !more {
-                    self.show().await?;
+                    self.show(&vitals).await?;
+                    self.report(&vitals, &mut reported).await?;
                 }
                 Ok(more)
             };
@@ -147,7 +160,25 @@ impl Upkeep {
         }
     }
 
-    async fn show(&self) -> Result<(), StoreError> {
+    async fn report(&self, vitals: &Vitals, reported: &mut Reported) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let conditions = vitals.conditions(now);
+        let same = reported.conditions.len() == conditions.len()
+            && reported
+                .conditions
+                .iter()
+                .zip(&conditions)
+                .all(|(a, b)| (a.part, &a.name, a.state, &a.detail) == (b.part, &b.name, b.state, &b.detail));
+        if same && reported.at.is_some_and(|at| at.elapsed() < REPORT_EVERY) {
+            return Ok(());
+        }
+        let conditions = Arc::new(conditions);
+        self.store.report(now, conditions.clone()).await?;
+        *reported = Reported { conditions, at: Some(Instant::now()) };
+        Ok(())
+    }
+
+    async fn show(&self, vitals: &Vitals) -> Result<(), StoreError> {
         let gauges = self.store.gauges(self.clock.now()).await?;
         for state in ItemState::ALL {
             metrics::items(state, gauges.item(state));
@@ -157,6 +188,9 @@ impl Upkeep {
         }
         metrics::oldest_due(gauges.oldest_due_at);
         metrics::dead_letters(gauges.dead_letters);
+        if vitals.forwards() {
+            metrics::unforwarded(gauges.unforwarded);
+        }
         metrics::store_size(gauges.size_bytes);
         if let Some(quota) = &gauges.quota {
             metrics::quota(quota.terms.per_second, quota.terms.per_day, &quota.day, quota.factor);

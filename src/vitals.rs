@@ -1,6 +1,7 @@
 //! Is this process alive, and can it take work? The loops say so here, `/livez` and `/readyz` read it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::metrics;
+use crate::model::Time;
 use crate::source::Health;
+use crate::store::Condition;
 
 /// A loop that did not beat for so long hangs: every wait in a loop is shorter (the longest is a store call on a slow
 /// disk, some seconds), and a restart that comes a minute late harms less than one that comes for nothing.
@@ -35,7 +38,40 @@ struct Inner {
 struct State {
     /// What each loop's last call came to, and when. Empty: not open yet.
     stores: BTreeMap<String, (Instant, Result<(), String>)>,
-    sources: BTreeMap<String, Health>,
+    sources: BTreeMap<String, Part>,
+    /// Where dead letters are forwarded to. `None`: they are not.
+    forwarding: Option<(String, Part)>,
+}
+
+/// A part that works or does not, whatever the others do.
+struct Part {
+    health: Health,
+    lag: Option<u64>,
+    since: Instant,
+}
+
+impl Part {
+    fn new(health: Health) -> Part {
+        Part { health, lag: None, since: Instant::now() }
+    }
+
+    /// Another reason for being down is the same outage.
+    fn turn(&mut self, health: Health) {
+        if std::mem::discriminant(&self.health) != std::mem::discriminant(&health) {
+            self.since = Instant::now();
+        }
+        self.health = health;
+    }
+
+    fn condition(&self, part: &'static str, name: &str, now: Time) -> Condition {
+        let (state, detail) = match &self.health {
+            Health::Ready => ("ready", ""),
+            Health::Ended => ("ended", ""),
+            Health::Down(why) => ("down", why.as_str()),
+        };
+        let since = now.minus(self.since.elapsed());
+        Condition { part, name: name.to_owned(), state, detail: detail.to_owned(), lag: self.lag, since }
+    }
 }
 
 struct Beat {
@@ -66,7 +102,9 @@ impl Pulse {
 /// What `/readyz` tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// Why no work can be taken; empty: it can.
+    /// Work can be taken: the store is there, and at least one source works.
+    pub ready: bool,
+    /// Why not; and which sources are down beside others that work.
     pub reasons: Vec<String>,
     pub sources: Vec<(String, Health)>,
 }
@@ -123,7 +161,40 @@ impl Vitals {
     /// Sets the metric `owlpost_source_up` with it.
     pub fn set_source(&self, name: &str, health: Health) {
         metrics::source_up(name, !matches!(health, Health::Down(_)));
-        lock(&self.inner.state).sources.insert(name.to_owned(), health);
+        match lock(&self.inner.state).sources.entry(name.to_owned()) {
+            Entry::Occupied(mut known) => known.get_mut().turn(health),
+            Entry::Vacant(new) => {
+                new.insert(Part::new(health));
+            }
+        }
+    }
+
+    /// Messages that wait in front of a source that said how it is.
+    pub fn set_lag(&self, name: &str, lag: Option<u64>) {
+        if let Some(known) = lock(&self.inner.state).sources.get_mut(name) {
+            known.lag = lag;
+        }
+    }
+
+    /// Whether dead letters leave for this place. It says nothing of what work can be taken.
+    pub fn set_forwarding(&self, place: &str, health: Health) {
+        match &mut lock(&self.inner.state).forwarding {
+            Some((known, part)) if *known == *place => part.turn(health),
+            other => *other = Some((place.to_owned(), Part::new(health))),
+        }
+    }
+
+    /// Whether this process forwards dead letters.
+    pub fn forwards(&self) -> bool {
+        lock(&self.inner.state).forwarding.is_some()
+    }
+
+    /// How all parts are, for those who look from outside.
+    pub fn conditions(&self, now: Time) -> Vec<Condition> {
+        let state = lock(&self.inner.state);
+        let sources = state.sources.iter().map(|(name, part)| part.condition("source", name, now));
+        let forwarding = state.forwarding.iter().map(|(place, part)| part.condition("forwarding", place, now));
+        sources.chain(forwarding).collect()
     }
 
     /// From now on no work is taken; there is no way back.
@@ -147,13 +218,17 @@ impl Vitals {
                 reasons.push(reason);
             }
         }
-        for (name, health) in &state.sources {
-            if let Health::Down(why) = health {
+        let mut ready = reasons.is_empty();
+        for (name, part) in &state.sources {
+            if let Health::Down(why) = &part.health {
                 reasons.push(format!("source {name}: {why}"));
             }
         }
-        let sources = state.sources.iter().map(|(name, health)| (name.clone(), health.clone())).collect();
-        Readiness { reasons, sources }
+        // What is at its end takes nothing either. Without a source (`--role deliver`), nothing is to be taken.
+        let any = |wanted: fn(&Health) -> bool| state.sources.values().any(|part| wanted(&part.health));
+        ready &= any(|h| *h == Health::Ready) || !any(|h| matches!(h, Health::Down(_)));
+        let sources = state.sources.iter().map(|(name, part)| (name.clone(), part.health.clone())).collect();
+        Readiness { ready, reasons, sources }
     }
 }
 
@@ -205,6 +280,35 @@ mod tests {
         vitals.set_source("events", Health::Down("no broker".to_owned()));
         vitals.set_stopping();
         assert_eq!(vitals.readiness().reasons, ["stopping", "store: disk full", "source events: no broker"]);
+    }
+
+    #[test]
+    fn one_source_that_is_down_is_told_and_does_not_take_the_others_along() {
+        let vitals = Vitals::new();
+        vitals.set_store("intake", Ok(()));
+        vitals.set_source("orders", Health::Down("no broker".to_owned()));
+        vitals.set_source("old", Health::Ended);
+        assert!(!vitals.readiness().ready, "nothing can come in");
+        vitals.set_source("events", Health::Ready);
+        let readiness = vitals.readiness();
+        assert_eq!((readiness.ready, readiness.reasons), (true, vec!["source orders: no broker".to_owned()]));
+        vitals.set_store("intake", Err("disk full".to_owned()));
+        assert!(!vitals.readiness().ready);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_reason_for_being_down_is_the_same_outage() {
+        let (vitals, now) = (Vitals::new(), Time(1_000_000_000));
+        vitals.set_source("orders", Health::Down("no broker".to_owned()));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        vitals.set_source("orders", Health::Down("no route".to_owned()));
+        vitals.set_lag("orders", Some(7));
+        let told = vitals.conditions(now).remove(0);
+        assert_eq!((told.state, told.detail.as_str(), told.lag), ("down", "no route", Some(7)));
+        assert_eq!(told.since, now.minus(Duration::from_secs(60)));
+        vitals.set_source("orders", Health::Ready);
+        let told = vitals.conditions(now).remove(0);
+        assert_eq!((told.state, told.detail.as_str(), told.since), ("ready", "", now));
     }
 
     #[test]

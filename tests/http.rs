@@ -365,7 +365,11 @@ async fn ready_means_that_work_can_be_taken_with_the_reason_if_not() {
     assert_eq!((ready.status, ready.json()["sources"]["web"].as_str()), (200, Some("ready")));
     server.vitals.set_source("kafka", Health::Down("no broker answers".into()));
     let down = get(server.address, "/readyz").await;
-    assert_eq!((down.status, down.json()["reasons"][0].as_str()), (503, Some("source kafka: no broker answers")));
+    assert_eq!((down.status, down.json()["reasons"][0].as_str()), (200, Some("source kafka: no broker answers")));
+    server.vitals.set_source("web", Health::Down("nobody may publish".into()));
+    let all_down = get(server.address, "/readyz").await;
+    assert_eq!((all_down.status, all_down.json()["ready"].as_bool()), (503, Some(false)));
+    server.vitals.set_source("web", Health::Ready);
     server.vitals.set_source("kafka", Health::Ended);
     server.vitals.set_stopping();
     assert_eq!(get(server.address, "/readyz").await.json()["reasons"][0], "stopping");

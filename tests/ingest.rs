@@ -154,24 +154,28 @@ fn news(id: usize, recipients: &[&str]) -> String {
     event(&format!("{id:06}"), "news", json!({ "recipients": recipients }))
 }
 
+fn pipeline(recipients_max: usize) -> Pipeline {
+    let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(Time::parse("2026-11-21T12:00:00Z").unwrap()));
+    let audience = vec!["{{data.domain}}:role.admin".into()];
+    let route = RouteConfig { types: vec!["*".into()], audience, ..RouteConfig::named("all") };
+    let settings =
+        Settings { source: "tape".into(), origin: "tape".into(), realm: String::new(), limits: Limits::default() };
+    Pipeline {
+        source: "tape".into(),
+        decoder: Decoder::new(settings),
+        router: Arc::new(Router::new(&[route], "").unwrap()),
+        directory: Arc::new(Crowd),
+        clock,
+        retention: Duration::from_secs(90 * 86_400),
+        recipients_max,
+    }
+}
+
 /// Runs the loop over all batches; the store fails `away` times.
 fn take(batches: Vec<Vec<String>>, away: usize, recipients_max: usize) -> (Arc<Notebook>, Vec<Acked>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(Time::parse("2026-11-21T12:00:00Z").unwrap()));
-        let audience = vec!["{{data.domain}}:role.admin".into()];
-        let route = RouteConfig { types: vec!["*".into()], audience, ..RouteConfig::named("all") };
-        let settings =
-            Settings { source: "tape".into(), origin: "tape".into(), realm: String::new(), limits: Limits::default() };
-        let pipeline = Pipeline {
-            source: "tape".into(),
-            decoder: Decoder::new(settings),
-            router: Arc::new(Router::new(&[route], "").unwrap()),
-            directory: Arc::new(Crowd),
-            clock,
-            retention: Duration::from_secs(90 * 86_400),
-            recipients_max,
-        };
+        let pipeline = pipeline(recipients_max);
         let store = Arc::new(Notebook { away: Mutex::new(away), ..Notebook::default() });
         let tape = Tape::of(batches);
         let acked = tape.acked.clone();
@@ -248,4 +252,63 @@ fn a_request_whose_audience_cannot_be_read_is_seen_to_reach_nobody() {
     let arrival = store.arrivals().remove(0);
     // References and no people: the store makes it one item, dead(unreachable).
     assert_eq!((arrival.asked[0].people.len(), &arrival.asked[0].references[0][..]), (0, "{{data.domain}}:role.admin"));
+}
+
+/// No broker answers until a moment; then there is nothing to read.
+struct Shaky {
+    until: Instant,
+    asked: Arc<Mutex<usize>>,
+}
+
+#[async_trait]
+impl Source for Shaky {
+    fn name(&self) -> &str {
+        "tape"
+    }
+
+    async fn next(&mut self, _room: Room) -> Result<Option<Batch>, SourceError> {
+        *self.asked.lock().unwrap() += 1;
+        if Instant::now() < self.until {
+            return Err(SourceError::Unavailable("no broker answers".into()));
+        }
+        std::future::pending().await
+    }
+
+    async fn ack(&mut self, _ack: Ack, _receipts: &[Vec<Receipt>]) {}
+
+    async fn refuse(&mut self, _ack: Ack, _retry_in: Duration) {}
+
+    async fn stop(&mut self, _by: Instant) {}
+
+    fn health(&self) -> Health {
+        Health::Ready
+    }
+
+    fn lag(&self) -> Option<u64> {
+        Some(12)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_away_is_down_all_the_while_and_not_asked_without_a_pause() {
+    let (hour, asked, vitals) = (Duration::from_secs(3_600), Arc::new(Mutex::new(0)), Vitals::new());
+    let source = Shaky { until: Instant::now() + hour, asked: asked.clone() };
+    let stop = CancellationToken::new();
+    let (pipeline, store) = (Arc::new(pipeline(CROWD)), Arc::new(Notebook::default()));
+    let wake = Arc::new(Notify::new());
+    let intake = ingest::run(Box::new(source), pipeline, store, Bounds::default(), vitals.clone(), wake, stop.clone());
+    let task = tokio::spawn(intake);
+    let told = || vitals.conditions(Time(0)).remove(0);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    for _ in 0..120 {
+        assert_eq!((told().state, told().detail.as_str(), told().lag), ("down", "no broker answers", Some(12)));
+        tokio::time::sleep(hour / 121).await;
+    }
+    let n = *asked.lock().unwrap();
+    assert!((240..=260).contains(&n), "every 15 s at last, not {n} times");
+    assert!(vitals.silent().is_empty());
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(told().state, "ready", "it waits for messages, which is no trouble");
+    stop.cancel();
+    task.await.unwrap().unwrap();
 }

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["app"],
     // The loops and the listener meet only in the store.
-    &["ingest", "deliver", "upkeep", "account", "http"],
+    &["ingest", "deliver", "upkeep", "forward", "account", "http"],
     // What the loops share: settings of all parts, routes compiled with their cadences, health.
     &["config", "policy", "vitals", "phase", "pace"],
     &["decode", "route", "render"],

@@ -285,7 +285,7 @@ fn a_restart_in_the_middle_of_a_window_changes_nothing() {
     let (from, to) = (at("2026-10-05T00:00:00Z"), at("2026-10-07T00:00:00Z"));
     let events = reviews(from, to, 1);
     // Never at the minute of an event: what comes at the very moment of a mail may be in it or in the next.
-    let cadence = r#"first_after = "110m", at_most_every = "230m""#;
+    let cadence = r#"first_after = "111m", at_most_every = "229m""#;
     let (whole, broken) = (Office::new(), Office::new());
     whole.live(cadence, from, to, &events);
     let mut now = from;

@@ -277,6 +277,8 @@ fn tell(out: &mut Out, letter: &DeadLetter) -> Written {
         ("bytes", format!("{}{cut}", row.bytes)),
         ("sha256", or_dash(letter.sha256.as_deref())),
         ("discarded", seconds_or_dash(letter.discarded_at.as_deref())),
+        ("forwarded", seconds_or_dash(row.forwarded_at.as_deref())),
+        ("not sent", or_dash(row.forward_error.as_deref())),
         ("type", or_dash(item.map(|i| i.kind.as_str()))),
         ("subject", or_dash(item.and_then(|i| i.subject_key.as_deref()))),
         ("digest", or_dash(item.and_then(|i| i.digest.as_deref()))),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -9,7 +10,7 @@ use super::open::Office;
 use super::output::{self, Out, Written, clean, seconds, written};
 use super::{Failure, Outcome};
 use crate::model::Time;
-use crate::store::desk::{Quota, Status, Verified};
+use crate::store::desk::{PartRow, Quota, Status, Verified};
 use crate::store::{Page, Query, Rows};
 
 /// The ledger, digests by state, lateness
@@ -83,7 +84,10 @@ fn tell(out: &mut Out, status: &Status, now: Time) -> Written {
         ("due now", d.due),
     ];
     let mails = [("sent", status.mails.sent), ("in 24 hours", status.quota.used_24h)];
-    let inputs = [("dead letters", status.dead_letters)];
+    let mut inputs = vec![("dead letters", status.dead_letters)];
+    if status.forwarding.is_some() {
+        inputs.push(("to be forwarded", status.unforwarded));
+    }
     let p = &status.purged;
     let purged = [
         ("items", p.items),
@@ -106,6 +110,8 @@ fn tell(out: &mut Out, status: &Status, now: Time) -> Written {
         }
     }
     quota(out, &status.quota)?;
+    parts(out, "Sources", &status.sources, now)?;
+    parts(out, "Dead letters to", status.forwarding.as_slice(), now)?;
     out.heading("Store")?;
     let mib = status.size_bytes as f64 / 1_048_576.0;
     out.line(&format!("  {:<NAME$}{}, schema {}, {mib:.1} MiB", "id", status.store_id, status.schema_version))?;
@@ -116,6 +122,26 @@ fn tell(out: &mut Out, status: &Status, now: Time) -> Written {
     for route in &status.paused {
         let what = if route == "*" { "everything".into() } else { format!("route {}", clean(route)) };
         out.line(&format!("  {:<NAME$}{what}", "paused"))?;
+    }
+    Ok(())
+}
+
+/// A worker says how its parts are every 30 seconds; three of those without a word, and none is running.
+const SILENT_AFTER: Duration = Duration::from_secs(90);
+
+/// The parts of the worker as it last said; nothing where it has none.
+fn parts(out: &mut Out, heading: &str, parts: &[PartRow], now: Time) -> Written {
+    let Some(first) = parts.first() else { return Ok(()) };
+    match Time::parse(&first.at).filter(|at| now.since(*at) > SILENT_AFTER) {
+        Some(_) => out.heading(&format!("{heading}, when a worker was last seen, at {}", seconds(&first.at)))?,
+        None => out.heading(heading)?,
+    }
+    let width = parts.iter().map(|p| p.name.chars().count()).max().unwrap_or(0).max(NAME - 2);
+    for part in parts {
+        let lag = part.lag.map_or_else(String::new, |n| format!(", {n} waiting"));
+        let why = part.detail.as_deref().map_or_else(String::new, |why| format!(": {}", clean(why)));
+        let since = if part.state == "down" { format!(" since {}", seconds(&part.since)) } else { String::new() };
+        out.line(&format!("  {:<width$}  {}{since}{lag}{why}", clean(&part.name), part.state))?;
     }
     Ok(())
 }

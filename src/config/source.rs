@@ -41,6 +41,8 @@ pub struct SourceConfig {
     pub queue_url: Option<String>,
     /// Of kind `sqs`: the queue by name or ARN.
     pub queue: Option<String>,
+    /// Of kind `sqs`: what `run --shadow` reads instead, by URL, name or ARN: a queue with copies.
+    pub shadow_queue: Option<String>,
     /// Of kind `sqs`, and of `kafka` with `iam`: the AWS region. Default: the queue's own, or what the environment says.
     pub region: Option<String>,
     /// Of kind `sqs`: another endpoint than AWS's, for tests and VPC endpoints.

@@ -9,6 +9,7 @@ use super::{Config, Problem};
 use crate::render::{LISTED_BYTES, MAIL_BYTES_MIN};
 use crate::span::Span;
 
+mod dead_letters;
 mod directory;
 mod mailer;
 mod route;
@@ -25,6 +26,7 @@ pub fn validate(config: &Config, root: &Node, problems: &mut Vec<Problem>) {
     check.http(config);
     check.store(config);
     source::validate(&mut check, config);
+    dead_letters::validate(&mut check, config);
     mailer::validate(&mut check, config);
     directory::validate(&mut check, config);
     route::validate(&mut check, config);

@@ -102,6 +102,7 @@ pub(super) struct Letter<'a> {
     pub detail: String,
     pub bytes: &'a [u8],
     pub headers: Vec<(String, String)>,
+    pub broker_id: Option<String>,
 }
 
 pub(super) fn dead_letter(letter: Letter<'_>) -> Decoded {
@@ -116,5 +117,6 @@ pub(super) fn dead_letter(letter: Letter<'_>) -> Decoded {
         bytes: letter.bytes.len() as u64,
         sha256: Sha256::digest(letter.bytes).into(),
         headers: letter.headers,
+        broker_id: letter.broker_id,
     }))
 }

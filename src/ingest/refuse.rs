@@ -11,12 +11,14 @@ pub(super) fn too_old(pipeline: &Pipeline, message: &Message, alone: bool, event
     let detail = format!("time: older than the retention of {}", Span(pipeline.retention));
     if alone {
         let headers = message.headers.clone();
-        return kept(pipeline, message.position.clone(), RefusedReason::TooOld, detail, &message.body, headers);
+        let refused = kept(pipeline, message.position.clone(), RefusedReason::TooOld, detail, &message.body, headers);
+        return Refused { broker_id: message.broker_id.clone(), ..refused };
     }
     let (body, headers) = as_cloudevent(event, event.data.clone().into());
     // One of many in its message: its id tells which.
     let position = format!("{} event {}", message.position, event.id);
-    kept(pipeline, position, RefusedReason::TooOld, detail, &body, headers)
+    let refused = kept(pipeline, position, RefusedReason::TooOld, detail, &body, headers);
+    Refused { broker_id: message.broker_id.clone(), ..refused }
 }
 
 pub(super) fn too_many(pipeline: &Pipeline, arrival: &Arrival, n: usize) -> Refused {
@@ -46,6 +48,7 @@ fn kept(
         bytes: body.len() as u64,
         sha256: Sha256::digest(body).into(),
         headers,
+        broker_id: None,
     }
 }
 

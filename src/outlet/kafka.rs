@@ -16,8 +16,9 @@ use rdkafka::producer::{Producer as _, PurgeConfig};
 use tokio::time::Instant;
 
 use crate::aws::Identity;
+use crate::kafka::Cluster;
 use crate::kafka::iam::Tokens;
-use crate::kafka::{Cluster, Flaw, Side, check_broker};
+pub use crate::kafka::{address, flaws_of_outlet as flaws};
 use crate::outlet::{Outgoing, Outlet, OutletError};
 
 mod answer;
@@ -44,35 +45,6 @@ const QUEUE_KIB: usize = 32 * 1024;
 /// Not a limit of ours: what a broker's topic takes is for the broker to say. librdkafka wants one all the same.
 const MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
-/// What an outlet decides itself, and what to write instead.
-const OF_AN_OUTLET: [(&str, &str); 17] = [
-    ("bootstrap.servers", BROKERS),
-    ("metadata.broker.list", BROKERS),
-    ("acks", CONFIRMED),
-    ("request.required.acks", CONFIRMED),
-    ("enable.idempotence", CONFIRMED),
-    ("enable.gapless.guarantee", CONFIRMED),
-    ("transactional.id", "messages go out one by one, not in transactions; leave it out"),
-    ("message.timeout.ms", BOUNDED),
-    ("delivery.timeout.ms", BOUNDED),
-    ("request.timeout.ms", BOUNDED),
-    ("queue.buffering.max.messages", BOUNDED),
-    ("queue.buffering.max.kbytes", BOUNDED),
-    ("delivery.report.only.error", "owlpost waits for the confirmation of each message; leave it out"),
-    ("statistics.interval.ms", "nobody reads a producer's statistics here; leave it out"),
-    ("log.queue", "librdkafka's log is a part of owlpost's; leave it out"),
-    ("allow.auto.create.topics", "owlpost makes no topics; leave it out"),
-    ("sasl.oauthbearer.config", "tokens are made for MSK only, by iam = true of the configuration's source"),
-];
-const BROKERS: &str = "the brokers stand in the URL, kafka://HOST:PORT/TOPIC; leave it out";
-const CONFIRMED: &str = "each message is confirmed by all replicas in sync, once; leave it out";
-const BOUNDED: &str = "owlpost decides how long and how much it waits; leave it out";
-
-/// Everything that is wrong with the properties of an outlet.
-pub fn flaws(cluster: &Cluster) -> Vec<Flaw> {
-    cluster.flaws(Side::Producer, &OF_AN_OUTLET)
-}
-
 /// Of the properties of a source, those that are an outlet's too: how to reach the brokers and to sign in.
 pub fn of_source(cluster: &Cluster) -> Cluster {
     let wrong: Vec<String> = flaws(cluster).into_iter().filter(|f| !f.is_warning).map(|f| f.property).collect();
@@ -93,28 +65,6 @@ impl Drop for Producer {
         // Without a thread it is dropped here: later than wished, and right.
         let _ = std::thread::Builder::new().name("kafka outlet".to_owned()).spawn(move || drop(last));
     }
-}
-
-/// Kafka takes no longer name of a topic.
-const TOPIC_BYTES: usize = 249;
-
-/// Brokers and topic of `kafka://HOST:PORT[,HOST:PORT]/TOPIC`.
-///
-/// # Errors
-/// What is wrong with it, without the text itself: somebody may have written a password into it.
-pub fn address(url: &str) -> Result<(Vec<String>, String), &'static str> {
-    let rest = url.strip_prefix("kafka://").ok_or("expected kafka://HOST:PORT/TOPIC")?;
-    let (brokers, topic) = rest.split_once('/').ok_or("names no topic; expected kafka://HOST:PORT/TOPIC")?;
-    let brokers: Vec<String> = brokers.split(',').map(str::to_owned).collect();
-    for broker in &brokers {
-        check_broker(broker)?;
-    }
-    // As Kafka's own Topic.validate has it.
-    let of_topic = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if topic.is_empty() || topic.len() > TOPIC_BYTES || !topic.chars().all(of_topic) || matches!(topic, "." | "..") {
-        return Err("the topic is no name of Kafka's: 1 to 249 letters, digits, '.', '_' and '-'");
-    }
-    Ok((brokers, topic.to_owned()))
 }
 
 /// Confirms what all replicas in sync have.

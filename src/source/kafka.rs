@@ -225,6 +225,10 @@ impl Source for KafkaSource {
         state.out.clear();
     }
 
+    fn lag(&self) -> Option<u64> {
+        self.shared.state().lag
+    }
+
     fn health(&self) -> Health {
         let state = self.shared.state();
         if self.shared.is_stopping() || (self.until_idle && state.is_at_end()) {

@@ -227,6 +227,10 @@ impl Source for SqsSource {
         self.has_ended = true;
     }
 
+    fn lag(&self) -> Option<u64> {
+        self.shared.state().queue.as_ref().map(|queue| queue.waiting)
+    }
+
     fn health(&self) -> Health {
         let state = self.shared.state();
         match state.why_down() {

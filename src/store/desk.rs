@@ -138,10 +138,32 @@ pub struct Status {
     pub mails: Mails,
     /// Refused inputs that nobody discarded; dead items are `ledger.dead`.
     pub dead_letters: u64,
+    /// Refused inputs and dead items that no broker has confirmed; of interest where dead letters are forwarded.
+    pub unforwarded: u64,
+    /// The sources as the worker last saw them; empty before one ran.
+    pub sources: Vec<PartRow>,
+    /// The forwarding of dead letters likewise. `None`: they are not forwarded.
+    pub forwarding: Option<PartRow>,
     pub quota: Quota,
     pub oldest_due_at: Option<String>,
     /// Routes that are stopped; `*`: all.
     pub paused: Vec<String>,
+}
+
+/// A part of the worker, as it last said itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PartRow {
+    pub name: String,
+    /// `ready`, `down` or `ended`.
+    pub state: String,
+    /// Why it is down.
+    pub detail: Option<String>,
+    /// Messages that wait in front of a source; `None`: nobody knows.
+    pub lag: Option<u64>,
+    /// In this state since then ...
+    pub since: String,
+    /// ... and last looked at then: long ago, no worker is running.
+    pub at: String,
 }
 
 /// The sender account's bounds and where they stand, in recipients. `null`: without a bound.
@@ -240,7 +262,10 @@ pub struct DeadLetterRow {
     pub count: u64,
     pub bytes: u64,
     pub truncated: bool,
+    /// A broker has confirmed it.
     pub forwarded_at: Option<String>,
+    /// Why no broker will ever take it.
+    pub forward_error: Option<String>,
     pub detail: String,
 }
 

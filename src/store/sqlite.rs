@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::{
-    Ask, Begun, Command, Delivery, Desk, Evidence, Gauges, Intake, Intent, Learned, Leased, Limits, Page, Policy,
-    Query, Report, Result, Rows, StoreError, Tidied, Upkeep,
+    Ask, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased, Letter,
+    Letters, Limits, Page, Policy, Portion, Query, Report, Result, Rows, StoreError, Tidied, Upkeep,
 };
 use crate::model::{Entry, Lease, Receipt, Time};
 use crate::quota::Terms;
@@ -23,11 +23,14 @@ mod begin;
 mod books;
 mod claim;
 mod closure;
+mod condition;
 mod desk;
 mod expire;
 mod file;
+mod forward;
 mod identity;
 mod learn;
+pub mod outcomes;
 mod purge;
 mod sql;
 mod subject;
@@ -137,6 +140,30 @@ impl Sqlite {
             store.write_now(now, expire::take_over)?;
         }
         Ok(store)
+    }
+
+    /// Removes a store, for one that is to begin anew. Blocking; called once at start.
+    ///
+    /// # Errors
+    /// A worker has it, or a file can't be removed.
+    pub fn remove(path: &Path) -> Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let path = file::real_path(path)?;
+        let _lock = file::take_lock(&path)?;
+        for end in ["", "-wal", "-shm"] {
+            let mut part = path.as_os_str().to_owned();
+            part.push(end);
+            match std::fs::remove_file(&part) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    let part = PathBuf::from(part);
+                    return Err(StoreError::Unusable(format!("{}: cannot be removed: {e}", part.display())));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The first half of this store's digest ids.
@@ -356,6 +383,21 @@ impl Upkeep for Sqlite {
 
     async fn gauges(&self, now: Time) -> Result<Gauges> {
         self.peek(move |conn, shared| desk::gauges(conn, shared, now)).await
+    }
+
+    async fn report(&self, now: Time, conditions: Arc<Vec<Condition>>) -> Result<()> {
+        self.write(now, move |books| condition::report(books, &conditions)).await
+    }
+}
+
+#[async_trait]
+impl Letters for Sqlite {
+    async fn unforwarded(&self, portion: Portion) -> Result<Vec<Letter>> {
+        self.peek(move |conn, _| forward::unforwarded(conn, portion)).await
+    }
+
+    async fn forwarded(&self, now: Time, fates: Arc<Vec<(String, Fate)>>) -> Result<()> {
+        self.write(now, move |books| forward::forwarded(books, &fates)).await
     }
 }
 

@@ -11,6 +11,7 @@ use owlpost::span::Span;
 use proptest::prelude::*;
 
 mod check;
+mod letters;
 mod reference;
 
 const REFERENCE: &str = include_str!("../../config/owlpost.toml");

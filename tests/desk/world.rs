@@ -287,6 +287,7 @@ pub fn refused(source: &str, reason: RefusedReason, text: &str) -> Entry {
         bytes: text.len() as u64,
         sha256: sha2::Sha256::digest(text.as_bytes()).into(),
         headers: vec![("content-type".into(), "application/json".into())],
+        broker_id: None,
     }))
 }
 

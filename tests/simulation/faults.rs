@@ -8,11 +8,10 @@ use owlpost::directory::{Audience, Directory, DirectoryError};
 use owlpost::mailer::{Account, Finding, Mailer, MessageId, SendError};
 use owlpost::model::{AttemptId, Email, Entry, Lease, Person, Receipt, Share, Time};
 use owlpost::quota::Terms;
-use owlpost::source::{Ack, Batch, Health, Message, Room, Source, SourceError};
 use owlpost::store::sqlite::Sqlite;
 use owlpost::store::{
-    Answer, Ask, Begun, Command, Delivery, Desk, Evidence, Gauges, Intake, Intent, Learned, Leased, Page, Query,
-    Report, Result, Rows, StoreError, Tidied, Upkeep,
+    Answer, Ask, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased,
+    Letter, Letters, Page, Portion, Query, Report, Result, Rows, StoreError, Tidied, Upkeep,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -21,7 +20,7 @@ use crate::world::{Shared, lock};
 
 /// Continues at a moment of virtual time that depends on the kind of call alone: blocking threads end in any order, and
 /// nothing may depend on it. Time only moves when everything else waits.
-async fn slot(world: &Shared, offset_ms: u64) {
+pub async fn slot(world: &Shared, offset_ms: u64) {
     let now_ms = lock(world).elapsed().as_millis() as u64;
     let next_ms = (now_ms / 20 + 1) * 20 + offset_ms;
     sleep(Duration::from_millis(next_ms - now_ms)).await;
@@ -29,7 +28,7 @@ async fn slot(world: &Shared, offset_ms: u64) {
 
 const DELIVERY: u64 = 0;
 const ACCOUNT: u64 = 2;
-const INTAKE: u64 = 4;
+pub const INTAKE: u64 = 4;
 const UPKEEP: u64 = 8;
 const OPERATOR: u64 = 12;
 const DIRECTORY: u64 = 16;
@@ -146,6 +145,21 @@ impl Upkeep for FaultyStore {
     async fn gauges(&self, now: Time) -> Result<Gauges> {
         self.call("gauges", UPKEEP, self.inner.gauges(now), |_, _| {}).await
     }
+
+    async fn report(&self, now: Time, conditions: Arc<Vec<Condition>>) -> Result<()> {
+        self.call("report", UPKEEP, self.inner.report(now, conditions), |_, ()| {}).await
+    }
+}
+
+#[async_trait]
+impl Letters for FaultyStore {
+    async fn unforwarded(&self, portion: Portion) -> Result<Vec<Letter>> {
+        self.call("unforwarded", UPKEEP, self.inner.unforwarded(portion), |_, _| {}).await
+    }
+
+    async fn forwarded(&self, now: Time, fates: Arc<Vec<(String, Fate)>>) -> Result<()> {
+        self.call("forwarded", UPKEEP, self.inner.forwarded(now, fates), |_, ()| {}).await
+    }
 }
 
 #[async_trait]
@@ -156,133 +170,6 @@ impl Desk for FaultyStore {
 
     async fn act(&self, now: Time, command: &Command) -> Result<Report> {
         self.call("act", OPERATOR, self.inner.act(now, command), |oracle, report| oracle.acted(command, report)).await
-    }
-}
-
-// ---- the source
-
-/// Hands out what has arrived, in any order, more than once, and again after every fault.
-pub struct SimSource {
-    pub world: Shared,
-    out: Vec<(u64, Vec<usize>)>,
-    next_batch: u64,
-    /// At its end when nothing is left; else it waits for more for ever, as a broker does.
-    pub ends: bool,
-}
-
-impl SimSource {
-    pub fn new(world: Shared, ends: bool) -> SimSource {
-        SimSource { world, out: Vec::new(), next_batch: 0, ends }
-    }
-
-    fn take(&mut self, ack: Ack) -> Vec<usize> {
-        let at = self.out.iter().position(|(batch, _)| *batch == ack.batch).expect("acked once, and what was given");
-        self.out.remove(at).1
-    }
-}
-
-enum Found {
-    Batch(Batch),
-    Fault,
-    End,
-    Later(Duration),
-    Nothing,
-}
-
-impl SimSource {
-    fn look(&mut self, room: Room) -> Found {
-        let mut world = lock(&self.world);
-        if world.fault("source", 3) {
-            return Found::Fault;
-        }
-        let now_ms = world.elapsed().as_millis() as u64;
-        let busy: Vec<usize> = self.out.iter().flat_map(|(_, parcels)| parcels.iter().copied()).collect();
-        let open = |p: &crate::world::Parcel| !p.acked || p.copies > 0;
-        let mut ready: Vec<usize> = (0..world.parcels.len())
-            .filter(|i| !busy.contains(i) && open(&world.parcels[*i]) && world.parcels[*i].at_ms <= now_ms)
-            .collect();
-        if ready.is_empty() {
-            let next = world.parcels.iter().filter(|p| open(p) && p.at_ms > now_ms).map(|p| p.at_ms).min();
-            return match next {
-                Some(at_ms) => Found::Later(Duration::from_millis(at_ms - now_ms)),
-                None if busy.is_empty() && self.ends => Found::End,
-                None => Found::Nothing,
-            };
-        }
-        let most = 1 + world.dice("source").below(6) as usize;
-        let mut chosen = Vec::new();
-        while !ready.is_empty() && chosen.len() < most.min(room.messages) {
-            let at = world.dice("source").below(ready.len() as u64) as usize;
-            chosen.push(ready.remove(at));
-        }
-        let messages = chosen.iter().map(|i| message(&world.facts[world.parcels[*i].fact].json)).collect();
-        let ids: Vec<String> = chosen.iter().map(|i| world.facts[world.parcels[*i].fact].id.clone()).collect();
-        world.note(format!("source: {}", ids.join(" ")));
-        self.next_batch += 1;
-        self.out.push((self.next_batch, chosen));
-        Found::Batch(Batch { messages, ack: Ack { batch: self.next_batch, epoch: 0 } })
-    }
-}
-
-#[async_trait]
-impl Source for SimSource {
-    fn name(&self) -> &str {
-        "zms"
-    }
-
-    async fn next(&mut self, room: Room) -> std::result::Result<Option<Batch>, SourceError> {
-        loop {
-            slot(&self.world, INTAKE).await;
-            match self.look(room) {
-                Found::Batch(batch) => return Ok(Some(batch)),
-                Found::Fault => return Err(SourceError::Unavailable("fault".into())),
-                Found::End => return Ok(None),
-                Found::Later(wait) => sleep(wait).await,
-                // While a batch is out, its refusal is the only news; the loop asks again after it.
-                Found::Nothing => std::future::pending::<()>().await,
-            }
-        }
-    }
-
-    async fn ack(&mut self, ack: Ack, receipts: &[Vec<Receipt>]) {
-        let parcels = self.take(ack);
-        assert_eq!(parcels.len(), receipts.len(), "a receipt list a message");
-        let mut world = lock(&self.world);
-        for i in parcels {
-            let later_ms = world.dice("source").below(1_200_000);
-            let now_ms = world.elapsed().as_millis() as u64;
-            // An ack that the broker never saw is the message once more.
-            let lost = world.fault("source", 5);
-            let parcel = &mut world.parcels[i];
-            parcel.acked = !lost;
-            parcel.copies = parcel.copies.saturating_sub(1);
-            parcel.at_ms = now_ms + later_ms;
-        }
-    }
-
-    async fn refuse(&mut self, ack: Ack, retry_in: Duration) {
-        let parcels = self.take(ack);
-        let mut world = lock(&self.world);
-        let now_ms = world.elapsed().as_millis() as u64;
-        for i in parcels {
-            world.parcels[i].at_ms = now_ms + retry_in.as_millis() as u64;
-        }
-    }
-
-    async fn stop(&mut self, _by: Instant) {}
-
-    fn health(&self) -> Health {
-        Health::Ready
-    }
-}
-
-fn message(json: &str) -> Message {
-    Message {
-        position: "simulated".into(),
-        broker_id: None,
-        headers: vec![("content-type".into(), "application/cloudevents+json".into())],
-        body: json.as_bytes().to_vec(),
-        time: None,
     }
 }
 

@@ -21,8 +21,9 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::Consumer;
 use crate::events::PEOPLE;
-use crate::faults::{FaultyStore, SimDirectory, SimMailer, SimSource, tell};
+use crate::faults::{FaultyStore, SimDirectory, SimMailer, tell};
 use crate::oracle::{ATTEMPTS_MAX, MAX_LISTED, Oracle};
 use crate::world::{self, Shared, World, lock};
 
@@ -155,15 +156,26 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
     let store = Arc::new(FaultyStore { inner, world: world.clone(), oracle: tokio::sync::Mutex::new(oracle) });
     let (vitals, wake, stop) = (Vitals::new(), Arc::new(Notify::new()), CancellationToken::new());
     let (phase, phases) = watch::channel(Phase::Normal);
-    let intake = ingest::run(
-        Box::new(SimSource::new(world.clone(), last)),
-        Arc::new(parts.pipeline(&config, "zms", "zms/a")),
-        store.clone() as Arc<dyn Intake>,
-        Bounds::default(),
-        vitals.clone(),
-        wake.clone(),
-        stop.clone(),
-    );
+    let mut intakes = tokio::task::JoinSet::new();
+    for me in 0..join_the_group(world) {
+        intakes.spawn(ingest::run(
+            Box::new(Consumer::new(world.clone(), me, last)),
+            Arc::new(parts.pipeline(&config, "zms", "zms/a")),
+            store.clone() as Arc<dyn Intake>,
+            Bounds::default(),
+            vitals.clone(),
+            wake.clone(),
+            stop.clone(),
+        ));
+    }
+    let intake = async {
+        while let Some(ended) = intakes.join_next().await {
+            match ended {
+                Ok(ended) => ended.unwrap_or_else(|e| panic!("{e}")),
+                Err(broken) => std::panic::resume_unwind(broken.into_panic()),
+            }
+        }
+    };
     let all: Arc<dyn Store> = store.clone();
     let mailer = Arc::new(SimMailer { world: world.clone() });
     let gate = AccountGate { pace: Arc::default(), ask: Arc::default() };
@@ -201,7 +213,7 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
     if !last {
         tokio::select! {
             biased;
-            end = intake => panic!("intake ended: {end:?}"),
+            () = intake => panic!("intake ended"),
             end = delivery => panic!("delivery ended: {end:?}"),
             end = account => panic!("the account loop ended: {end:?}"),
             end = upkeep => panic!("upkeep ended: {end:?}"),
@@ -210,7 +222,7 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
         return;
     }
     let end = async {
-        intake.await.unwrap_or_else(|e| panic!("{e}"));
+        intake.await;
         open_the_gates(world, &store, &clock).await;
         phase.send_replace(Phase::Flushing);
     };
@@ -230,6 +242,16 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
         end = account => panic!("the account loop ended: {end:?}"),
         end = upkeep => panic!("upkeep ended: {end:?}"),
     }
+}
+
+/// Up to three consumers share what is left.
+fn join_the_group(world: &Shared) -> usize {
+    let mut world = lock(world);
+    let mut dice = world.dice("consumers").clone();
+    let members = 1 + dice.below(3) as usize;
+    world.broker.join(members, &mut dice);
+    *world.dice("consumers") = dice;
+    members
 }
 
 async fn open_the_gates(world: &Shared, store: &FaultyStore, clock: &Arc<dyn Clock>) {
@@ -276,6 +298,14 @@ async fn operate(world: &Shared, store: &FaultyStore, clock: &Arc<dyn Clock>, pa
             40..=49 => send_now(world, store, clock, path).await,
             50..=59 => replay(world, store, clock, path).await,
             60..=62 => suppress(world, store, path).await,
+            63..=66 => {
+                let mut world = lock(world);
+                let mut dice = world.dice("rewind").clone();
+                let now_ms = world.elapsed().as_millis() as u64;
+                world.broker.rewind(now_ms, &mut dice);
+                *world.dice("rewind") = dice;
+                world.note("an operator rewinds the topic, or redrives the queue");
+            }
             _ => evidence(world, store, clock).await,
         }
     }

@@ -5,6 +5,7 @@
 //!
 //! `OWLPOST_SEEDS=N` runs N seeds, `OWLPOST_SEED=K` replays one and prints its trace.
 
+mod broker;
 mod events;
 mod faults;
 mod life;

@@ -349,6 +349,7 @@ impl Oracle {
     pub fn everything_came_to_an_end(&mut self) {
         let (rows, durable) = (self.rows(), self.durable());
         let world = lock(&self.world);
+        assert_eq!(world.broker.lag(), 0, "the lag falls to 0");
         for fact in &world.facts {
             let here = durable.contains(&(fact.source.clone(), fact.id.clone()));
             assert!(here, "acked is durable: {} {}", fact.source, fact.id);

@@ -8,19 +8,11 @@ use std::time::Duration;
 use owlpost::model::{AttemptId, Time};
 use tokio::time::Instant;
 
+use crate::broker::Broker;
 use crate::events::{BASE_S, Dice, Fact, PEOPLE, traffic};
 
 /// Source, id, recipient, route.
 pub type ItemKey = (String, String, String, String);
-
-/// A message on its way into owlpost.
-#[derive(Clone)]
-pub struct Parcel {
-    pub fact: usize,
-    pub at_ms: u64,
-    pub copies: u64,
-    pub acked: bool,
-}
 
 /// What the mail server knows of an attempt.
 #[derive(Clone, Debug)]
@@ -43,7 +35,7 @@ pub struct World {
     /// How often the worker's clock has stepped: each step may admit a call early.
     pub steps: u64,
     pub facts: Vec<Fact>,
-    pub parcels: Vec<Parcel>,
+    pub broker: Broker,
     pub calls: Vec<Call>,
     /// What each attempt lists, as begin gave it.
     pub begun: BTreeMap<(i64, u32), (Vec<ItemKey>, String)>,
@@ -76,11 +68,7 @@ pub type Shared = Arc<Mutex<World>>;
 
 pub fn new(seed: u64, verbose: bool) -> Shared {
     let facts = traffic(seed);
-    let parcels = facts
-        .iter()
-        .enumerate()
-        .map(|(fact, f)| Parcel { fact, at_ms: f.arrives_ms, copies: f.copies, acked: false })
-        .collect();
+    let broker = Broker::new(seed, &facts);
     Arc::new(Mutex::new(World {
         seed,
         // Seldom so small that it runs out: then the worker looks once a second for hours.
@@ -88,7 +76,7 @@ pub fn new(seed: u64, verbose: bool) -> Shared {
         external: Dice::new(seed, "external").below(8),
         steps: 0,
         facts,
-        parcels,
+        broker,
         calls: Vec::new(),
         begun: BTreeMap::new(),
         role: PEOPLE[..2].iter().copied().collect(),

@@ -187,6 +187,7 @@ pub fn refused(body: &str, reason: RefusedReason) -> Refused {
         bytes: body.len() as u64,
         sha256,
         headers: vec![],
+        broker_id: None,
     }
 }
 

@@ -128,6 +128,14 @@ fn quota(check: &mut Check<'_>, config: &Config) {
     }
 }
 
+/// `https://`, or `http://` on this machine.
+pub(super) fn is_safe_url(url: &str) -> bool {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", ""));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+    !name.is_empty() && (scheme == "https" || (scheme == "http" && is_loopback(name)))
+}
+
 fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

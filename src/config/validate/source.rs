@@ -110,7 +110,7 @@ fn sqs(check: &mut Check<'_>, n: &str, config: &Config, source: &SourceConfig) {
 fn strangers(check: &mut Check<'_>, n: &str, source: &SourceConfig) {
     use SourceKind::{File, Kafka, Sqs};
     let aws: &[SourceKind] = &[Sqs, Kafka];
-    let keys: [(&str, bool, &[SourceKind]); 15] = [
+    let keys: [(&str, bool, &[SourceKind]); 16] = [
         ("path", source.path.is_some(), &[File]),
         ("brokers", !source.brokers.is_empty(), &[Kafka]),
         ("topics", !source.topics.is_empty(), &[Kafka]),
@@ -121,6 +121,7 @@ fn strangers(check: &mut Check<'_>, n: &str, source: &SourceConfig) {
         ("properties", !source.properties.is_empty(), &[Kafka]),
         ("queue_url", source.queue_url.is_some(), &[Sqs]),
         ("queue", source.queue.is_some(), &[Sqs]),
+        ("shadow_queue", source.shadow_queue.is_some(), &[Sqs]),
         ("endpoint_url", source.endpoint_url.is_some(), &[Sqs]),
         ("receivers_max", source.receivers_max.is_some(), &[Sqs]),
         ("region", source.region.is_some(), aws),

@@ -35,6 +35,8 @@ pub(super) struct State {
     pub partitions: BTreeMap<Key, Progress>,
     /// Counts assignments of partitions: what was read under another one is not ours any more.
     pub epoch: u64,
+    /// Messages that are not settled, when librdkafka last said it; `None`: not yet.
+    pub lag: Option<u64>,
     /// The last one looked up: messages of one topic follow each other.
     last_topic: usize,
     pub filling: Kept,
@@ -70,6 +72,7 @@ impl Default for Shared {
             topics: Vec::new(),
             partitions: BTreeMap::new(),
             epoch: 0,
+            lag: None,
             last_topic: 0,
             filling: Kept::default(),
             again: VecDeque::new(),

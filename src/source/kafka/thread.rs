@@ -359,6 +359,7 @@ impl Poller {
         }
         let of = |(key, progress): (&Key, &Progress)| statistics.lag(state.name(*key), key.1, progress.settled());
         let lag = state.partitions.iter().filter_map(of).sum();
+        state.lag = Some(lag);
         metrics::kafka_lag(&self.settings.name, lag);
     }
 

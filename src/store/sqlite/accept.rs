@@ -106,6 +106,7 @@ pub(super) fn refuse(books: &mut Books<'_>, refused: &Refused) -> Result<Receipt
         &refused.sha256[..],
         headers,
         refused.body,
+        refused.broker_id,
     ])?;
     Ok(Receipt::Refused { reason: refused.reason, detail: refused.detail.clone(), at: None })
 }

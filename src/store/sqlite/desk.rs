@@ -61,6 +61,8 @@ fn figures(conn: &Connection, shared: &Shared, now: Time, cap: i64) -> Result<Ga
         };
     }
     gauges.dead_letters = rows::count(conn.prepare_cached(worker::OPEN_LETTERS)?.query_row([], |row| row.get(0))?);
+    gauges.unforwarded =
+        rows::count(conn.prepare_cached(worker::COUNT_UNFORWARDED)?.query_row([cap], |row| row.get(0))?);
     let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
     let size: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
     gauges.size_bytes = rows::count(pages.saturating_mul(size));

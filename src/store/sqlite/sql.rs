@@ -111,7 +111,7 @@ pub const SETTLE_ITEM: &str = "UPDATE item SET state = ?3, reason = ?4, left_bef
      WHERE event_no = ?1 AND mailbox_no = ?2";
 pub const MOVE_ITEM: &str = "UPDATE item SET digest_no = ?3 WHERE event_no = ?1 AND mailbox_no = ?2";
 pub const REOPEN_ITEM: &str = "UPDATE item SET state = 0, reason = NULL, left_before = NULL, settled_at = NULL, \
-     digest_no = ?3 WHERE event_no = ?1 AND mailbox_no = ?2";
+     forwarded_at = NULL, forward_error = NULL, digest_no = ?3 WHERE event_no = ?1 AND mailbox_no = ?2";
 pub const ITEM: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item \
      WHERE event_no = ?1 AND mailbox_no = ?2";
 pub const ITEMS_OF_EVENT: &str =
@@ -179,9 +179,9 @@ pub const IS_PAUSED: &str = "SELECT 1 FROM pause WHERE route IN ('*', ?1) LIMIT 
 pub const PAUSED: &str = "SELECT route FROM pause";
 pub const IS_SUPPRESSED: &str = "SELECT 1 FROM suppression WHERE address = ?1";
 pub const ADD_LETTER: &str = "INSERT INTO dead_letter (no, key, source, position, reason, detail, first_at, last_at, count, \
-     bytes, sha256, headers, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8, ?9, ?10, ?11) \
+     bytes, sha256, headers, body, broker_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8, ?9, ?10, ?11, ?12) \
      ON CONFLICT (key) DO UPDATE SET count = count + 1, last_at = excluded.last_at, position = excluded.position, \
-     reason = excluded.reason, detail = excluded.detail, discarded_at = NULL";
+     reason = excluded.reason, detail = excluded.detail, broker_id = excluded.broker_id, discarded_at = NULL";
 pub const DISCARD_LETTER: &str = "UPDATE dead_letter SET discarded_at = ?2 WHERE no = ?1 AND discarded_at IS NULL";
 pub const SUPPRESS: &str =
     "INSERT INTO suppression (address, reason, since) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -191,6 +191,41 @@ pub const RESUME: &str = "DELETE FROM pause WHERE route = ?1";
 pub const IS_HELD: &str = "SELECT 1 FROM digest WHERE no = ?1 AND state = 1";
 pub const HELD: &str = "SELECT d.no FROM digest d JOIN mailbox m ON m.no = d.mailbox_no WHERE d.state = 1 \
      AND (?1 IS NULL OR m.route = ?1) ORDER BY d.no LIMIT ?2";
+
+// ---- forwarding
+/// Refused inputs that nobody has confirmed, oldest first: at most ?1.
+pub const UNFORWARDED_INPUTS: &str = "SELECT no, source, position, reason, detail, first_at, count, bytes, broker_id, sha256, \
+     headers, body FROM dead_letter WHERE discarded_at IS NULL AND forwarded_at IS NULL AND forward_error IS NULL \
+     ORDER BY no LIMIT ?1";
+/// Dead items likewise, with what the last attempt of their digest said.
+pub const UNFORWARDED_ITEMS: &str = "SELECT i.event_no, i.mailbox_no, i.reason, i.settled_at, e.source, e.id, e.kind, e.ver, \
+     e.received_at, e.subject_key, e.data, m.recipient, m.route, (SELECT a.detail FROM attempt a \
+     WHERE a.digest_no = i.digest_no ORDER BY a.n DESC LIMIT 1) \
+     FROM item i CROSS JOIN event e ON e.no = i.event_no CROSS JOIN mailbox m ON m.no = i.mailbox_no \
+     WHERE i.state = 5 AND i.forwarded_at IS NULL AND i.forward_error IS NULL ORDER BY i.event_no, i.mailbox_no LIMIT ?1";
+pub const FORWARDED_INPUT: &str = "UPDATE dead_letter SET forwarded_at = ?2, forward_error = ?3 WHERE no = ?1";
+/// One that was replayed meanwhile is another death when it dies again.
+pub const FORWARDED_ITEM: &str = "UPDATE item SET forwarded_at = ?3, forward_error = ?4 WHERE event_no = ?1 \
+     AND mailbox_no = ?2 AND state = 5";
+pub const COUNT_UNFORWARDED: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM dead_letter WHERE discarded_at IS NULL \
+     AND forwarded_at IS NULL AND forward_error IS NULL LIMIT ?1)) + (SELECT count(*) FROM (SELECT 1 FROM item \
+     WHERE state = 5 AND forwarded_at IS NULL AND forward_error IS NULL LIMIT ?1))";
+
+// ---- two ledgers side by side; in the columns of the first schema
+pub const OUTCOME_TABLES: &str = "SELECT count(*) = 3 FROM sqlite_schema WHERE name IN ('event', 'item', 'mailbox')";
+pub const EVENTS_BY_KEY: &str = "SELECT no, key, source, id FROM event WHERE key > ?1 ORDER BY key LIMIT ?2";
+pub const OUTCOMES_OF_EVENT: &str = "SELECT m.route, m.recipient, i.state, i.reason FROM item i \
+     JOIN mailbox m ON m.no = i.mailbox_no WHERE i.event_no = ?1";
+
+pub const HAS_QUOTA: &str = "SELECT count(*) = 1 FROM sqlite_schema WHERE name = 'quota'";
+pub const SUPPRESSED_AFTER: &str =
+    "SELECT address, reason FROM suppression WHERE address > ?1 ORDER BY address LIMIT ?2";
+
+// ---- how the worker's parts are
+pub const CLEAR_CONDITIONS: &str = "DELETE FROM condition";
+pub const ADD_CONDITION: &str =
+    "INSERT INTO condition (part, name, state, detail, lag, since, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+pub const CONDITIONS: &str = "SELECT name, state, detail, lag, since, at FROM condition WHERE part = ?1 ORDER BY name";
 
 // ---- purge and gauges
 pub const EVENTS_AFTER: &str = "SELECT no, ver, received_at, topic, topic2, prev, prev2 FROM event WHERE no > ?1 \
@@ -285,6 +320,12 @@ pub const HOT: &[&str] = &[
     DROP_ATTEMPTS,
     DROP_LETTERS,
     DROP_MAILBOXES,
+    UNFORWARDED_INPUTS,
+    UNFORWARDED_ITEMS,
+    FORWARDED_INPUT,
+    FORWARDED_ITEM,
+    EVENTS_BY_KEY,
+    OUTCOMES_OF_EVENT,
     ZONE_OF,
     WINDOWS_AFTER,
     SHORTEN_WAITS,

@@ -73,10 +73,14 @@ fn input_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetterRow> {
         bytes,
         truncated: bytes > DEAD_LETTER_BYTES as u64,
         forwarded_at: row.get::<_, Option<i64>>(8)?.map(text),
+        forward_error: row.get(11)?,
     })
 }
 
 fn item_letter(conn: &Connection, item: &ItemRow) -> Result<DeadLetterRow> {
+    let (forwarded_at, forward_error): (Option<i64>, Option<String>) = conn
+        .prepare_cached(sql::ITEM_FORWARDED)?
+        .query_row([item.event_no, item.mailbox_no], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let last_said = item.attempts(conn)?.into_iter().next().and_then(|a| a.detail);
     Ok(DeadLetterRow {
         id: item_id(item.event_no, item.mailbox_no),
@@ -88,7 +92,8 @@ fn item_letter(conn: &Connection, item: &ItemRow) -> Result<DeadLetterRow> {
         count: 1,
         bytes: count(item.data_bytes),
         truncated: false,
-        forwarded_at: None,
+        forwarded_at: forwarded_at.map(text),
+        forward_error,
         detail: last_said.unwrap_or_default(),
     })
 }
@@ -98,12 +103,12 @@ pub(super) fn letter(conn: &Connection, shared: &Shared, id: &str) -> Result<Opt
     if let Some(no) = act::letter_number(id) {
         let mut one = conn.prepare_cached(sql::LETTER)?;
         let found = one.query_row([no], |row| {
-            let headers: String = row.get(12)?;
-            let sha256: Vec<u8> = row.get(11)?;
+            let headers: String = row.get(13)?;
+            let sha256: Vec<u8> = row.get(12)?;
             Ok(DeadLetter {
                 row: input_letter(row)?,
                 sha256: Some(sha256.iter().map(|b| format!("{b:02x}")).collect()),
-                body: row.get(13)?,
+                body: row.get(14)?,
                 headers: serde_json::from_str(&headers).unwrap_or_default(),
                 last_at: text(row.get(9)?),
                 discarded_at: row.get::<_, Option<i64>>(10)?.map(text),

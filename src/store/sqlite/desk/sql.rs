@@ -94,10 +94,11 @@ pub const DIGEST: &str = digest_rows!("WHERE d.no = ?1");
 // ---- dead letters
 /// After letter ?1, of reason ?2, source ?3, that came since ?4; with ?5 also discarded ones.
 pub const LETTERS: &str = "SELECT no, source, position, reason, detail, first_at, count, bytes, forwarded_at, last_at, \
-     discarded_at FROM dead_letter WHERE no > ?1 AND (?2 IS NULL OR reason = ?2) AND (?3 IS NULL OR source = ?3) \
+     discarded_at, forward_error FROM dead_letter WHERE no > ?1 AND (?2 IS NULL OR reason = ?2) AND (?3 IS NULL OR source = ?3) \
      AND (?4 IS NULL OR last_at >= ?4) AND (?5 OR discarded_at IS NULL) ORDER BY no LIMIT ?6";
 pub const LETTER: &str = "SELECT no, source, position, reason, detail, first_at, count, bytes, forwarded_at, last_at, \
-     discarded_at, sha256, headers, body FROM dead_letter WHERE no = ?1";
+     discarded_at, forward_error, sha256, headers, body FROM dead_letter WHERE no = ?1";
+pub const ITEM_FORWARDED: &str = "SELECT forwarded_at, forward_error FROM item WHERE event_no = ?1 AND mailbox_no = ?2";
 
 // ---- why
 /// Of any source: ?1 and ?2 bound the keys that begin with the hash of the id.

@@ -8,7 +8,7 @@ use super::rows::count;
 use super::{by_state, figures, sql};
 use crate::model::{DigestState, ItemState, Time};
 use crate::store::desk::{DigestCounts, Ledger, Mails, Quota, Status};
-use crate::store::sqlite::{Shared, schema_version, sql as worker};
+use crate::store::sqlite::{Shared, condition, schema_version, sql as worker};
 use crate::store::{Gauges, Result};
 
 /// SQLite's "no limit".
@@ -30,6 +30,9 @@ pub(super) fn status(conn: &Connection, shared: &Shared, now: Time) -> Result<St
         digests: digests(&all),
         mails: Mails { sent: count(sent) },
         dead_letters: all.dead_letters,
+        unforwarded: all.unforwarded,
+        sources: condition::parts(conn, "source")?,
+        forwarding: condition::parts(conn, "forwarding")?.pop(),
         quota: all.quota.map_or(Quota { used_24h: count(used), ..Quota::default() }, |q| Quota {
             per_second: q.terms.per_second,
             per_day: q.terms.per_day,
