@@ -380,15 +380,6 @@ pub fn source_up(source: &str, up: bool) {
     gauge!(SOURCE_UP, "source" => source.to_owned()).set(if up { 1.0 } else { 0.0 });
 }
 
-/// A source is opened again.
-pub fn source_restarted(source: &str) {
-    source_restarts(source, 1);
-}
-
-fn source_restarts(source: &str, count: u64) {
-    counter!(SOURCE_RESTARTS, "source" => source.to_owned()).increment(count);
-}
-
 /// Makes the metrics that only a source of kind `kafka` has, at zero.
 pub fn touch_kafka(source: &str) {
     kafka_lag(source, 0);

@@ -36,9 +36,7 @@ pub enum Destination {
         brokers: Vec<String>,
         topic: String,
     },
-    QueueUrl(String),
-    /// By name or ARN.
-    Queue(String),
+    Queue(Named),
 }
 
 impl Destination {
