@@ -32,19 +32,23 @@ const decided = new CloudEvent({
   data: { ...asked, decision: "approve", actor: "user.alice", recipients: [member] },
 });
 
-// In binary mode the SDK leaves the data an object; KafkaJS wants text or bytes.
-const binary = Binding.binary(requested);
-const structured = Binding.structured(decided);
-const messages = [
-  { key: binary.key, headers: binary.headers, value: JSON.stringify(binary.value) },
-  { key: structured.key, headers: structured.headers, value: structured.value },
-];
+// In binary mode the SDK leaves the data an object and attributes that are not there undefined; KafkaJS wants text or bytes.
+function binary(event) {
+  const { key, headers, value } = Binding.binary(event);
+  const there = Object.entries(headers).filter(([, text]) => text !== undefined);
+  return { key, headers: Object.fromEntries(there), value: JSON.stringify(value) };
+}
+
+function structured(event) {
+  const { key, headers, value } = Binding.structured(event);
+  return { key, headers, value };
+}
 
 const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner });
 await producer.connect();
 try {
   // Resolves when every replica in sync has both (acks -1 is "all"), and throws after the last retry.
-  await producer.send({ topic: process.env.KAFKA_TOPIC, acks: -1, messages });
+  await producer.send({ topic: process.env.KAFKA_TOPIC, acks: -1, messages: [binary(requested), structured(decided)] });
 } finally {
   await producer.disconnect();
 }

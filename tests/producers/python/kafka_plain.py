@@ -23,6 +23,8 @@ SETTINGS = {
     # Every replica in sync has it, and a retry neither repeats nor reorders.
     "acks": "all",
     "enable.idempotence": True,
+    # Keys are hashed as Java's client does, so that a topic's producers agree on the partition.
+    "partitioner": "murmur2_random",
     # How long a message is tried before its delivery is reported as failed.
     "delivery.timeout.ms": 120_000,
 }
