@@ -7,13 +7,14 @@ mod kafka;
 #[path = "support/process.rs"]
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use elasticmq::{ENVIRONMENT, ElasticMq};
-use kafka::{Broker, PASSWORD, USER, unique};
+use kafka::{Broker, PASSWORD, USER, free_ports, unique};
 use process::{Worker, get, owlpost, until};
 use serde_json::Value;
 
@@ -31,12 +32,23 @@ const BROKER: [(&str, &str); 2] = [HTTP[0], HTTP[1]];
 /// One snippet: its name, the end of its events' `source`, and how it is started.
 struct Snippet {
     name: &'static str,
-    command: Box<dyn Fn() -> Command>,
+    program: Box<dyn Fn() -> Command>,
 }
 
 impl Snippet {
-    fn new(name: &'static str, command: impl Fn() -> Command + 'static) -> Snippet {
-        Snippet { name, command: Box::new(command) }
+    fn new(name: &'static str, program: impl Fn() -> Command + 'static) -> Snippet {
+        Snippet { name, program: Box::new(program) }
+    }
+
+    /// For one request of a member of its own, so that one's decision does not close another one's request.
+    fn command(&self, address: &str) -> Command {
+        let mut command = (self.program)();
+        command
+            .args([self.name, &format!("user.{}", self.name)])
+            .env("OWLPOST_URL", format!("http://{address}"))
+            .env("OWLPOST_TOKEN", TOKEN)
+            .stdin(Stdio::null());
+        command
     }
 
     fn source(&self) -> &'static str {
@@ -62,14 +74,14 @@ struct World {
 }
 
 impl World {
-    fn start() -> World {
+    fn start(listen: &str) -> World {
         let (broker, sqs) = (Broker::shared(), ElasticMq::shared());
         let (topic, queue) = (broker.topic("producers", 2), sqs.queue(&[]));
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             r#"
 [http]
-listen = "127.0.0.1:0"
+listen = "{listen}"
 token = "{TOKEN}"
 [store]
 url = "sqlite:owlpost.db"
@@ -122,14 +134,11 @@ format = "json"
         World { folder, address, topic, queue, _worker: worker }
     }
 
-    /// Runs the snippet for one request of the member's, to its end.
-    fn run(&self, snippet: &Snippet, request: &str, member: &str) {
+    /// Runs the snippet to its end.
+    fn run(&self, snippet: &Snippet) {
         let broker = Broker::shared();
-        let mut command = (snippet.command)();
+        let mut command = snippet.command(&self.address);
         command
-            .args([request, member])
-            .env("OWLPOST_URL", format!("http://{}", self.address))
-            .env("OWLPOST_TOKEN", TOKEN)
             .env("KAFKA_BROKERS", broker.sasl_ssl())
             .env("KAFKA_TOPIC", &self.topic)
             .env("KAFKA_USER", USER)
@@ -138,11 +147,8 @@ format = "json"
             .env("SQS_QUEUE_URL", &self.queue)
             .env("AWS_ENDPOINT_URL_SQS", ElasticMq::shared().endpoint())
             .env("AWS_DEFAULT_REGION", "elasticmq")
-            .envs(ENVIRONMENT)
-            .stdin(Stdio::null());
-        let output = command.output().unwrap_or_else(|e| panic!("{}: {e}", snippet.name));
-        let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{} ended with {}:\n{told}", snippet.name, output.status);
+            .envs(ENVIRONMENT);
+        succeeds(snippet, &command.output().unwrap_or_else(|e| panic!("{}: {e}", snippet.name)));
     }
 
     /// `owlpost_events_total` of all sources.
@@ -162,7 +168,7 @@ format = "json"
     }
 
     /// Of each event that made items: (type, how many items), by (source, id).
-    fn ledger(&self) -> BTreeMap<(String, String), (String, usize)> {
+    fn ledger(&self) -> Events {
         let mut found = BTreeMap::new();
         let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
         for row in self.ask(&["ledger"]) {
@@ -173,36 +179,63 @@ format = "json"
     }
 }
 
+fn succeeds(snippet: &Snippet, output: &Output) {
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{} ended with {}:\n{told}", snippet.name, output.status);
+}
+
+type Events = BTreeMap<(String, String), (String, usize)>;
+
+/// What a snippet brings, each with one item.
+fn events(language: &str, snippet: &Snippet) -> Events {
+    let source = if language == "curl" { "curl".to_owned() } else { format!("{language}-{}", snippet.name) };
+    let event = |(what, kind): &(&str, &str)| {
+        ((format!("access-desk/{source}"), format!("{}-{what}", snippet.name)), ((*kind).to_owned(), 1))
+    };
+    snippet.events().iter().map(event).collect()
+}
+
 /// Runs each snippet twice. After the first run each of its events is there once, with its type and one item; the second
 /// changes nothing but the count of duplicates.
 fn arrive_once(language: &str, snippets: &[Snippet]) {
-    let world = World::start();
-    let mut expected = BTreeMap::new();
-    for snippet in snippets {
-        for (what, kind) in snippet.events() {
-            let source = format!("access-desk/{language}-{}", snippet.name).replace("curl-http", "curl");
-            expected.insert((source, format!("{}-{what}", snippet.name)), ((*kind).to_owned(), 1));
-        }
-    }
-    // Each snippet speaks of a member of its own, so that one's decision does not close another one's request.
-    let run = || snippets.iter().for_each(|s| world.run(s, s.name, &format!("user.{}", s.name)));
-    run();
+    let world = World::start("127.0.0.1:0");
+    let expected: Events = snippets.iter().flat_map(|snippet| events(language, snippet)).collect();
+    snippets.iter().for_each(|snippet| world.run(snippet));
     until("the events", || (world.counted("accepted") + world.counted("dead") >= expected.len()).then_some(()));
     assert_eq!(world.counted("dead"), 0, "{:?}", world.ask(&["dead-letters", "list"]));
     assert_eq!(world.ledger(), expected);
     for (source, id) in expected.keys() {
         let why = world.ask(&["why", id]).remove(0);
         let (matches, history) = (why["matches"].as_array().unwrap(), why["history"].as_array().unwrap());
-        assert_eq!((matches.len(), &matches[0]["source"]), (1, &Value::from(source.as_str())), "{why}");
-        assert_eq!(history.iter().filter(|step| step["what"] == "received").count(), 1, "{why}");
+        let told: Vec<&Value> = matches.iter().map(|event| &event["source"]).filter(|s| *s == source).collect();
+        assert_eq!(told.len(), 1, "{why}");
+        let received = history.iter().filter(|step| step["what"] == "received").count();
+        assert_eq!(received, matches.len(), "{why}");
     }
 
-    run();
+    snippets.iter().for_each(|snippet| world.run(snippet));
     until("the duplicates", || (world.counted("duplicate") >= expected.len()).then_some(()));
     assert_eq!(world.counted("duplicate"), expected.len());
-    assert_eq!(world.counted("accepted"), expected.len());
-    assert_eq!(world.counted("dead"), 0);
+    assert_eq!((world.counted("accepted"), world.counted("dead")), (expected.len(), 0));
     assert_eq!(world.ledger(), expected);
+
+    drop(world);
+    snippets.iter().filter(|snippet| snippet.source() == "http").for_each(|snippet| go_on(language, snippet));
+}
+
+/// Its first connection is lost without an answer, then nobody listens, then the worker is there.
+fn go_on(language: &str, snippet: &Snippet) {
+    let [port] = free_ports();
+    let address = format!("127.0.0.1:{port}");
+    let listener = TcpListener::bind(&address).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut command = snippet.command(&address);
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the first connection", || listener.accept().ok());
+    drop(listener);
+    let world = World::start(&address);
+    succeeds(snippet, &running.wait_with_output().unwrap());
+    assert_eq!(world.ledger(), events(language, snippet));
 }
 
 fn snippets(language: &str) -> PathBuf {
@@ -318,4 +351,29 @@ fn node_brings_each_event_once() {
         })
     };
     arrive_once("node", &["http-plain", "http-sdk", "kafka-plain", "kafka-sdk", "sqs"].map(snippet));
+}
+
+#[test]
+fn the_guide_names_every_snippet_and_nothing_else() {
+    let guide = include_str!("producers/README.md");
+    let links = guide.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0);
+    let linked: BTreeSet<PathBuf> = links.map(PathBuf::from).collect();
+    let root = snippets("");
+    let mut found = BTreeSet::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(path.strip_prefix(&root).unwrap().to_owned());
+            }
+        }
+    }
+    // What tools write beside what a person does.
+    for told_by_another in ["README.md", "go/go.sum", "node/package-lock.json"] {
+        assert!(found.remove(Path::new(told_by_another)));
+    }
+    assert_eq!(linked, found);
 }

@@ -25,8 +25,8 @@ mod java;
 mod records;
 
 pub use certificates::{Certificates, certificates};
-pub use java::unique;
-use java::{Server, free_ports, jars};
+use java::{Server, jars};
+pub use java::{free_ports, unique};
 pub use records::{Producer, Record};
 
 use crate::process::{PATIENCE, until};

@@ -5,18 +5,21 @@ set -euo pipefail
 
 request=$1 member=$2
 
+answer=$(mktemp)
+trap 'rm -f "$answer"' EXIT
+
 # The token comes from a file descriptor: other users of the machine can read a command line.
-# --retry repeats 408, 429, 500, 502, 503 and 504 as well as lost connections, and waits as long as Retry-After says.
-# A 400, 401, 413 or 415 would be the same again: --fail-with-body prints the answer and ends with an error.
+# --retry repeats 408, 429, 500, 502, 503 and 504, and waits as long as Retry-After says; --retry-all-errors lost
+# connections, too. A 400, 401, 413 or 415 would be the same again. Repeating is safe, since the ids stay.
 post() { # post HEADER…; the body is standard input
-    local headers=() answer
+    local headers=() status
     for header in "$@"; do headers+=(-H "$header"); done
-    answer=$(curl --silent --show-error --fail-with-body --retry 8 --retry-connrefused --retry-max-time 300 \
-        --connect-timeout 5 --max-time 30 -H @<(printf 'Authorization: Bearer %s\n' "$OWLPOST_TOKEN") \
-        "${headers[@]}" --data-binary @- "$OWLPOST_URL/v1/events") || { printf '%s\n' "$answer" >&2; return 1; }
-    printf '%s\n' "$answer"
+    status=$(curl --silent --show-error --retry 8 --retry-all-errors --retry-max-time 300 --connect-timeout 5 \
+        --max-time 30 -H @<(printf 'Authorization: Bearer %s\n' "$OWLPOST_TOKEN") "${headers[@]}" --data-binary @- \
+        --output "$answer" --write-out '%{http_code}' "$OWLPOST_URL/v1/events")
+    printf '%s %s\n' "$status" "$(<"$answer")"
     # 202 means that at least one event is stored; single ones of a batch may have been refused.
-    [[ $answer == *'"rejected":[]'* ]]
+    [[ $status == 202 ]] && grep -q '"rejected":\[\]' "$answer"
 }
 
 # Structured: the event is one JSON document. The id names what happened, so it is the same when this runs again.

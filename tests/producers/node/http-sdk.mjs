@@ -12,12 +12,15 @@ const AGAIN = new Set([408, 429, 502, 503, 504]);
 async function post({ headers, body }) {
   for (let attempt = 1; ; attempt++) {
     let seconds = Math.min(2 ** attempt, 60);
+    // fetch of Node.js 20 may wait for ever if the connection is lost at once, and AbortSignal.timeout would let Node end.
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(new Error("no answer in time")), 10_000);
     try {
       const answer = await fetch(`${process.env.OWLPOST_URL}/v1/events`, {
         method: "POST",
         headers: { ...headers, Authorization: `Bearer ${process.env.OWLPOST_TOKEN}` },
         body,
-        signal: AbortSignal.timeout(30_000),
+        signal: late.signal,
       });
       const text = await answer.text();
       if (answer.status === 202) return JSON.parse(text);
@@ -28,6 +31,8 @@ async function post({ headers, body }) {
       seconds = Number(answer.headers.get("retry-after")) || seconds;
     } catch (error) {
       if (error.final || attempt === 8) throw error;
+    } finally {
+      clearTimeout(timer);
     }
     await sleep(seconds * 1000);
   }
