@@ -99,7 +99,7 @@ group = "{}"
 [[source]]
 name = "sqs"
 kind = "sqs"
-queue = "{queue}"
+queue_url = "{queue}"
 endpoint_url = "{}"
 [mailer]
 kind = "outbox"
