@@ -1,5 +1,7 @@
 //! The snippets of `tests/producers/`, as a reader copies them, against the real binary with a source of every kind.
 
+#![allow(clippy::duplicate_mod, reason = "both brokers run on the JVM, and most test files need one of them")]
+
 #[path = "support/elasticmq.rs"]
 mod elasticmq;
 #[path = "support/kafka.rs"]
