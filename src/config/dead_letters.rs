@@ -32,10 +32,7 @@ pub struct DeadLettersConfig {
 /// What `forward_to` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    Kafka {
-        brokers: Vec<String>,
-        topic: String,
-    },
+    Kafka { brokers: Vec<String>, topic: String },
     Queue(Named),
 }
 
