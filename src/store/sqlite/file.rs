@@ -76,7 +76,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection> {
          PRAGMA synchronous = FULL;
          PRAGMA wal_autocheckpoint = {WAL_PAGES};
          PRAGMA journal_size_limit = 167772160;
-         PRAGMA cache_size = -24576;
+         PRAGMA cache_size = -16384;
          PRAGMA temp_store = MEMORY;
          PRAGMA trusted_schema = OFF;"
     ))
