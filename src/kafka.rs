@@ -120,6 +120,19 @@ pub fn plain(name: &str) -> String {
     name.trim().to_ascii_lowercase().replace('_', ".")
 }
 
+/// [`plain`], and of two names that librdkafka has for one setting the one that it calls the other by.
+fn canonical(name: &str) -> String {
+    let name = plain(name);
+    known().iter().find(|known| known.name == name).and_then(|known| known.alias_of.clone()).unwrap_or(name)
+}
+
+/// Other names of the same setting.
+fn twins(name: &str) -> impl Iterator<Item = &'static str> {
+    let (name, of) = (name.to_owned(), canonical(name));
+    let is_twin = move |known: &&Known| known.name != name && canonical(&known.name) == of;
+    known().iter().filter(is_twin).map(|known| known.name.as_str())
+}
+
 /// Kafka takes no longer name of a topic.
 const TOPIC_BYTES: usize = 249;
 
@@ -164,9 +177,16 @@ impl Cluster {
         !self.brokers.is_empty() && self.brokers.iter().all(|broker| is_loopback(broker))
     }
 
+    /// `broker.address.family`, unless somebody writes it: `localhost` may be two addresses, and a broker mostly listens to
+    /// one. `None`: as librdkafka finds them.
+    pub fn address_family(&self) -> Option<&'static str> {
+        (self.is_local() && !self.brokers.iter().any(|broker| broker.starts_with('['))).then_some("v4")
+    }
+
     fn property(&self, name: &str) -> Option<&str> {
         // The last one written wins; a variable's name sorts after the file's, since `_` comes after `.`.
-        self.properties.iter().rev().find(|(key, _)| plain(key) == name).map(|(_, value)| value.as_str())
+        let name = canonical(name);
+        self.properties.iter().rev().find(|(key, _)| canonical(key) == name).map(|(_, value)| value.as_str())
     }
 
     /// `security.protocol` as it applies.
@@ -174,8 +194,10 @@ impl Cluster {
         if let Some(given) = self.property("security.protocol") {
             return given.to_ascii_lowercase();
         }
-        let signs_in = self.iam || ["sasl.mechanism", "sasl.mechanisms"].iter().any(|n| self.property(n).is_some());
-        match (signs_in, self.is_local()) {
+        let signs_in = self.iam || self.property("sasl.mechanism").is_some();
+        // Whoever writes one of them means TLS, on this machine too.
+        let is_plain = self.is_local() && !self.properties.keys().any(|key| plain(key).starts_with("ssl."));
+        match (signs_in, is_plain) {
             (true, _) => "sasl_ssl".to_owned(),
             (false, true) => "plaintext".to_owned(),
             (false, false) => "ssl".to_owned(),
@@ -191,7 +213,7 @@ impl Cluster {
                 let known = known.iter().map(|k| k.name.clone()).collect();
                 flaws.push(Flaw { property: key.clone(), what, known, is_warning });
             };
-            if let Some((_, instead)) = owned.iter().find(|(owned, _)| *owned == name) {
+            if let Some((_, instead)) = owned.iter().find(|(owned, _)| canonical(owned) == canonical(&name)) {
                 flaw((*instead).to_owned(), &[], false);
                 continue;
             }
@@ -220,6 +242,20 @@ impl Cluster {
             if name == "security.protocol" && value.to_ascii_lowercase().contains("plaintext") && !self.is_local() {
                 flaw("everything is sent in plain text to another machine, passwords too".to_owned(), &[], true);
             }
+            let unchecked = match name.as_str() {
+                "enable.ssl.certificate.verification" => {
+                    matches!(value.to_ascii_lowercase().as_str(), "false" | "f" | "0")
+                }
+                "ssl.endpoint.identification.algorithm" => value.eq_ignore_ascii_case("none"),
+                _ => false,
+            };
+            if unchecked && !self.is_local() {
+                flaw(
+                    "anybody in between can pass for a broker, and reads what is sent, passwords too".to_owned(),
+                    &[],
+                    true,
+                );
+            }
         }
         flaws
     }
@@ -231,7 +267,12 @@ impl Cluster {
         // The certificates that the system trusts, wherever it keeps them.
         client.set("ssl.ca.location", "probe");
         for (key, value) in &self.properties {
-            client.set(plain(key), value.clone());
+            let name = plain(key);
+            // librdkafka would get both names of a setting, in no order.
+            for twin in twins(&name) {
+                client.remove(twin);
+            }
+            client.set(name, value.clone());
         }
         let protocol = self.protocol();
         client.set("security.protocol", protocol.clone());
@@ -259,7 +300,8 @@ fn reason(why: &KafkaError, name: &str) -> String {
     }
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether the setting's value may be a secret, so that not even an error may repeat it.
+pub fn is_secret(name: &str) -> bool {
     ["password", "username", "pem", "key", "secret", "token", "config"].iter().any(|word| name.contains(word))
 }
 
@@ -267,6 +309,8 @@ struct Known {
     name: String,
     /// `None`: both.
     side: Option<Side>,
+    /// The setting that it is another name of.
+    alias_of: Option<String>,
 }
 
 /// Every setting of this librdkafka, as it tells them itself; read once.
@@ -275,7 +319,7 @@ fn known() -> &'static [Known] {
     KNOWN.get_or_init(|| parse(&table()))
 }
 
-/// The table that librdkafka prints: `name | C/P | range | default | …`.
+/// The table that librdkafka prints: `name | C/P | range | default | importance | description`.
 fn parse(table: &str) -> Vec<Known> {
     let line = |line: &str| {
         let mut cells = line.split('|').map(str::trim);
@@ -288,13 +332,21 @@ fn parse(table: &str) -> Vec<Known> {
             "*" => None,
             _ => return None,
         };
-        Some(Known { name: name.to_owned(), side })
+        let alias_of = cells.next_back().and_then(|what| what.split_once("Alias for `")?.1.split_once('`'));
+        Some(Known { name: name.to_owned(), side, alias_of: alias_of.map(|(name, _)| name.to_owned()) })
     };
     let mut known: Vec<Known> = Vec::new();
     for found in table.lines().filter_map(line) {
         match known.iter_mut().find(|known| known.name == found.name) {
-            Some(same) if same.side != found.side => same.side = None,
-            Some(_) => {}
+            Some(same) => {
+                if same.side != found.side {
+                    same.side = None;
+                }
+                // A name of the client's own is also one of each topic's, where it may be an alias: that of the client counts.
+                if found.alias_of.is_none() {
+                    same.alias_of = None;
+                }
+            }
             None => known.push(found),
         }
     }
@@ -342,6 +394,8 @@ mod tests {
             (&["127.0.0.1:9092", "kafka.example.com:9092"], &[], "ssl"),
             (&["127.0.0.1.example.com:9092"], &[], "ssl"),
             (&["127.0.0.1:9092"], &[("sasl.mechanism", "PLAIN")], "sasl_ssl"),
+            (&["127.0.0.1:9092"], &[("sasl.mechanisms", "PLAIN")], "sasl_ssl"),
+            (&["127.0.0.1:9092"], &[("ssl_ca_location", "ca.pem")], "ssl"),
             (&["kafka.example.com:9092"], &[("security_protocol", "plaintext")], "plaintext"),
         ] {
             assert_eq!(cluster(brokers, properties).protocol(), expected, "{brokers:?} {properties:?}");
@@ -354,6 +408,33 @@ mod tests {
         let mut client = ClientConfig::new();
         of.apply(&mut client);
         assert_eq!(client.get("sasl.password"), Some("variable"));
+    }
+
+    #[test]
+    fn of_two_names_of_a_setting_one_is_handed_on() {
+        let of =
+            cluster(&["k:1"], &[("max.partition.fetch.bytes", "5"), ("sasl.mechanism", "A"), ("sasl_mechanisms", "B")]);
+        let mut client = ClientConfig::new();
+        client.set("fetch.message.max.bytes", "1");
+        of.apply(&mut client);
+        let of_name = |name| client.get(name);
+        assert_eq!((of_name("fetch.message.max.bytes"), of_name("max.partition.fetch.bytes")), (None, Some("5")));
+        assert_eq!((of_name("sasl.mechanism"), of_name("sasl.mechanisms")), (None, Some("B")));
+    }
+
+    #[test]
+    fn addresses_of_ipv6_are_not_ruled_out_on_this_machine() {
+        assert_eq!(cluster(&["localhost:9092"], &[]).address_family(), Some("v4"));
+        assert_eq!(cluster(&["[::1]:9092"], &[]).address_family(), None);
+        assert_eq!(cluster(&["kafka.example.com:9092"], &[]).address_family(), None);
+    }
+
+    #[test]
+    fn checks_that_are_switched_off_are_warned_of_where_somebody_is_in_between() {
+        let off = [("enable.ssl.certificate.verification", "false"), ("ssl.endpoint.identification.algorithm", "none")];
+        let warned =
+            |broker| cluster(&[broker], &off).flaws(Side::Consumer, &[]).iter().filter(|f| f.is_warning).count();
+        assert_eq!((warned("kafka.example.com:9093"), warned("127.0.0.1:9093")), (2, 0));
     }
 
     #[test]

@@ -264,9 +264,8 @@ fn settings(cluster: &Cluster) -> ClientConfig {
         .set("message.max.bytes", MESSAGE_BYTES.to_string())
         .set("topic.metadata.propagation.max.ms", TOPIC_KNOWN.as_millis().to_string())
         .set("socket.keepalive.enable", "true");
-    if cluster.is_local() {
-        // `localhost` may be two addresses, and a broker mostly listens to one.
-        client.set("broker.address.family", "v4");
+    if let Some(family) = cluster.address_family() {
+        client.set("broker.address.family", family);
     }
     cluster.apply(&mut client);
     client

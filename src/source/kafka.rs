@@ -31,7 +31,7 @@ mod shared;
 mod stats;
 mod thread;
 
-use shared::Shared;
+use shared::{Shared, State};
 
 /// What a batch holds at most, of the loop's room: two are under way in the loop, one fills here, and librdkafka has its
 /// queue beside them. With full ones the process kept 170 MB where it may have 128.
@@ -119,6 +119,14 @@ impl KafkaSource {
         Ok(KafkaSource { name, until_idle, topics, shared, gone: Some(gone) })
     }
 
+    /// Whether a run to the end would wait for something that only a person changes: a topic that nobody makes, a
+    /// password, a permission.
+    fn is_hopeless(&self, state: &State) -> bool {
+        let missing = state.condition.missing_topics();
+        let no_topic = !missing.is_empty() && missing.iter().all(|topic| self.topics.contains(topic));
+        (!state.joined && (no_topic || state.condition.is_refused() || state.condition.is_late())) || state.is_stuck()
+    }
+
     /// What can be told at once. `None`: wait.
     fn now(&mut self, room: Room) -> Option<Result<Option<Batch>, SourceError>> {
         let room = Room { messages: room.messages.min(BATCH.messages), bytes: room.bytes.min(BATCH.bytes) };
@@ -143,9 +151,7 @@ impl KafkaSource {
             if self.until_idle && state.is_at_end() {
                 return Some(Ok(None));
             }
-            // A run to the end would wait for a topic that nobody makes.
-            let missing = if self.until_idle && !state.joined { state.condition.troubled_topics() } else { Vec::new() };
-            if !missing.is_empty() && missing.iter().all(|topic| self.topics.contains(topic)) {
+            if self.until_idle && self.is_hopeless(&state) {
                 let why = state.condition.words().unwrap_or_default();
                 return Some(Err(SourceError::Fatal(format!("source {}: {why}", self.name))));
             }
@@ -204,7 +210,7 @@ impl Source for KafkaSource {
     async fn refuse(&mut self, ack: Ack, retry_in: Duration) {
         let mut state = self.shared.state();
         if let Some(kept) = state.take_out(ack.batch) {
-            state.again.push_back(kept);
+            state.refused(kept);
             state.not_before = Some(Instant::now() + retry_in);
             state.forget_lost();
         }

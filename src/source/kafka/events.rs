@@ -38,8 +38,10 @@ pub(super) enum Told<'e> {
     Failed(Failure),
     Assigned(TopicPartitionList),
     Revoked(TopicPartitionList),
-    /// A commit ended.
-    Committed(Result<(), RDKafkaErrorCode>),
+    /// The broker has these offsets.
+    Committed(TopicPartitionList),
+    /// It does not have these, and why it refused the first.
+    NotCommitted(RDKafkaErrorCode, TopicPartitionList),
     Statistics(&'e [u8]),
     /// A line of librdkafka's log: syslog level, facility, text.
     Line(i32, String, String),
@@ -54,6 +56,8 @@ pub(super) struct Failure {
     /// Of librdkafka, in English.
     pub text: String,
     pub topic: Option<String>,
+    /// Of one partition: librdkafka told it while it fetched. `None`: of the topic as a whole, or of something else.
+    pub partition: Option<i32>,
     pub fatal: bool,
 }
 
@@ -73,6 +77,11 @@ impl<'c, C: ConsumerContext> Events<'c, C> {
         NonNull::new(event).map(|event| Event { event, _queue: PhantomData })
     }
 
+    /// Whether only the partitions that move are given back; else all are, before they are shared out anew.
+    pub fn is_incremental(&self) -> bool {
+        matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
+    }
+
     /// Does what an event of assignment says: takes the partitions, or lets them go. The list is passed on as it came,
     /// since it has more in it than names and numbers (KIP-848 knows topics by id).
     ///
@@ -80,7 +89,7 @@ impl<'c, C: ConsumerContext> Events<'c, C> {
     /// librdkafka can't: why.
     pub fn apply(&self, event: &Event<'_>) -> Result<(), String> {
         let client = self.consumer.client().native_ptr();
-        let incremental = matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let incremental = self.is_incremental();
         // SAFETY: client and event are alive; an error is ours to destroy.
         unsafe {
             let list = sys::rd_kafka_event_topic_partition_list(event.event.as_ptr());
@@ -101,6 +110,19 @@ impl<'c, C: ConsumerContext> Events<'c, C> {
             sys::rd_kafka_error_destroy(error);
             Err(why)
         }
+    }
+
+    /// Commits, and waits for nothing: the answer comes as [`Told::Committed`] or [`Told::NotCommitted`].
+    /// `BaseConsumer::commit` with `CommitMode::Async` names no queue for the answer, so that nobody hears of a failure.
+    ///
+    /// # Errors
+    /// librdkafka can't ask: there is no group.
+    pub fn commit(&self, list: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
+        let client = self.consumer.client().native_ptr();
+        // SAFETY: client, list and queue live through the call, which copies the list and holds on to the queue itself.
+        let code =
+            unsafe { sys::rd_kafka_commit_queue(client, list.ptr(), self.queue.as_ptr(), None, std::ptr::null_mut()) };
+        code_of(code).map_or(Ok(()), Err)
     }
 
     /// # Errors
@@ -159,11 +181,13 @@ impl Event<'_> {
                     }
                 }
                 sys::RD_KAFKA_EVENT_OFFSET_COMMIT => {
-                    let failed = code_of(sys::rd_kafka_event_error(event)).or_else(|| {
-                        let list = sys::rd_kafka_event_topic_partition_list(event);
-                        elements(list).iter().find_map(|of_partition| code_of(of_partition.err))
-                    });
-                    Told::Committed(failed.map_or(Ok(()), Err))
+                    let list = sys::rd_kafka_event_topic_partition_list(event);
+                    // An error of the whole request stands at each partition too, except where none was sent.
+                    let of_list = elements(list).iter().find_map(|of_partition| code_of(of_partition.err));
+                    match of_list.or_else(|| code_of(sys::rd_kafka_event_error(event))) {
+                        Some(code) => Told::NotCommitted(code, some_of(list, |e| of_list.is_none() || is_failed(e))),
+                        None => Told::Committed(partitions(list)),
+                    }
                 }
                 sys::RD_KAFKA_EVENT_STATS => {
                     let json = sys::rd_kafka_event_stats(event);
@@ -191,7 +215,10 @@ impl Event<'_> {
             let topic = || if message.rkt.is_null() { None } else { Some(text(sys::rd_kafka_topic_name(message.rkt))) };
             match code_of(message.err) {
                 None => Told::Message(Record { message }),
-                Some(code) => Told::Failed(Failure { code, text: code.to_string(), topic: topic(), fatal: false }),
+                Some(code) => {
+                    let partition = Some(message.partition).filter(|number| *number >= 0);
+                    Told::Failed(Failure { code, text: code.to_string(), topic: topic(), partition, fatal: false })
+                }
             }
         }
     }
@@ -213,8 +240,12 @@ impl Event<'_> {
                 (RDKafkaErrorCode::PartitionEOF, None) => Told::Nothing,
                 (code, place) => {
                     let text = text(sys::rd_kafka_event_error_string(event));
-                    let topic = place.map(|(topic, ..)| topic).or_else(|| subscribed(&text));
-                    Told::Failed(Failure { code, text, topic, fatal: sys::rd_kafka_event_error_is_fatal(event) != 0 })
+                    let of_subscription = subscribed(&text);
+                    let partition = place.as_ref().filter(|_| of_subscription.is_none()).map(|(_, number, _)| *number);
+                    let partition = partition.filter(|number| *number >= 0);
+                    let topic = place.map(|(topic, ..)| topic).or(of_subscription);
+                    let fatal = sys::rd_kafka_event_error_is_fatal(event) != 0;
+                    Told::Failed(Failure { code, text, topic, partition, fatal })
                 }
             }
         }
@@ -330,9 +361,23 @@ unsafe fn elements<'a>(list: *const sys::rd_kafka_topic_partition_list_t) -> &'a
 /// # Safety
 /// As [`elements`].
 unsafe fn partitions(list: *const sys::rd_kafka_topic_partition_list_t) -> TopicPartitionList {
+    // SAFETY: the caller's promise.
+    unsafe { some_of(list, |_| true) }
+}
+
+fn is_failed(element: &sys::rd_kafka_topic_partition_t) -> bool {
+    code_of(element.err).is_some()
+}
+
+/// # Safety
+/// As [`elements`].
+unsafe fn some_of(
+    list: *const sys::rd_kafka_topic_partition_list_t,
+    which: impl Fn(&sys::rd_kafka_topic_partition_t) -> bool,
+) -> TopicPartitionList {
     let mut copy = TopicPartitionList::new();
     // SAFETY: the caller's promise.
-    for element in unsafe { elements(list) } {
+    for element in unsafe { elements(list) }.iter().filter(|element| which(element)) {
         // SAFETY: an element has a name.
         let topic = unsafe { text(element.topic) };
         // An offset that the list can't hold is one to be looked up.

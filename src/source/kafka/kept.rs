@@ -30,6 +30,7 @@ pub(super) struct Kept {
 struct Entry {
     key: Key,
     epoch: u64,
+    number: u64,
     /// Where its span begins, see [`super::offsets`].
     from: i64,
     offset: i64,
@@ -61,6 +62,8 @@ pub(super) struct Place {
     pub key: Key,
     pub epoch: u64,
     pub from: i64,
+    /// Counts what was read, over all partitions.
+    pub number: u64,
 }
 
 /// The headers that mean something: all others are left out, so none of them can pass for one of ours.
@@ -78,6 +81,11 @@ impl Kept {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Of its first message; those of other batches are all lower, or all higher.
+    pub fn number(&self) -> u64 {
+        self.entries.get(self.first).map_or(0, |entry| entry.number)
     }
 
     /// Whether a message more would be more than there is room for. There is always room for one.
@@ -106,6 +114,7 @@ impl Kept {
         self.entries.push(Entry {
             key: place.key,
             epoch: place.epoch,
+            number: place.number,
             from: place.from,
             offset: record.offset(),
             time_ms: record.time_ms(),

@@ -21,6 +21,8 @@ pub(super) struct Progress {
     ahead: BTreeMap<i64, i64>,
     /// What the last commit said.
     committed: Option<i64>,
+    /// What the broker is known to have: it said so, or reading began there.
+    confirmed: Option<i64>,
     /// The end that was reached last.
     end: Option<i64>,
     /// The end at the start of a run that goes no further (`--until-idle`).
@@ -40,6 +42,7 @@ impl Progress {
             settled: None,
             ahead: BTreeMap::new(),
             committed: None,
+            confirmed: None,
             end: None,
             goal: None,
         }
@@ -65,7 +68,7 @@ impl Progress {
         }
         if self.read.is_none() {
             // Where reading began is no news to the broker.
-            (self.settled, self.committed) = (Some(offset), Some(offset));
+            (self.settled, self.committed, self.confirmed) = (Some(offset), Some(offset), Some(offset));
         }
         self.read = Some(offset.saturating_add(1));
         Ok(from)
@@ -99,9 +102,15 @@ impl Progress {
         self.settled = Some(at);
     }
 
-    /// The offset to commit, if the broker does not know it yet.
+    /// The offset to commit, if no commit has said it yet.
     pub fn to_commit(&self) -> Option<i64> {
         self.settled.filter(|_| self.settled != self.committed)
+    }
+
+    /// The offset to commit before the partition goes: what was said and has no answer is said again, since nobody will
+    /// be there to hear that it failed.
+    pub fn last_commit(&self) -> Option<i64> {
+        self.settled.filter(|_| self.settled != self.confirmed)
     }
 
     /// A commit that says so is on its way.
@@ -109,10 +118,17 @@ impl Progress {
         self.committed = Some(offset);
     }
 
-    /// Commits failed: the broker is told again.
-    pub fn commit_failed(&mut self) {
-        if self.committed.is_some() {
-            self.committed = None;
+    /// The broker has it.
+    pub fn is_committed(&mut self, offset: i64) {
+        if self.committed == Some(offset) {
+            self.confirmed = Some(offset);
+        }
+    }
+
+    /// The commit that said so failed: unless a later one is on its way, the broker is told again.
+    pub fn commit_failed(&mut self, offset: i64) {
+        if self.committed == Some(offset) {
+            self.committed = self.confirmed;
         }
     }
 
@@ -179,8 +195,27 @@ mod tests {
         progress.read(0).unwrap();
         progress.settle(0, 1);
         progress.commits(1);
-        progress.commit_failed();
+        assert_eq!((progress.to_commit(), progress.last_commit()), (None, Some(1)));
+        progress.commit_failed(1);
         assert_eq!(progress.to_commit(), Some(1));
+        progress.commits(1);
+        progress.is_committed(1);
+        assert_eq!((progress.to_commit(), progress.last_commit()), (None, None));
+    }
+
+    #[test]
+    fn a_failed_commit_neither_undoes_a_later_one_nor_commits_where_reading_began() {
+        let mut progress = Progress::new(1);
+        progress.read(5).unwrap();
+        progress.commit_failed(5);
+        assert_eq!((progress.to_commit(), progress.last_commit()), (None, None));
+        progress.settle(5, 6);
+        progress.commits(6);
+        progress.read(6).unwrap();
+        progress.settle(6, 7);
+        progress.commits(7);
+        progress.commit_failed(6);
+        assert_eq!((progress.to_commit(), progress.last_commit()), (None, Some(7)));
     }
 
     proptest! {

@@ -88,9 +88,14 @@ impl Asking<'_> {
                         let mut condition = Condition::default();
                         let error = other.and_then(|t| t.error());
                         let code = error.map_or(RDKafkaErrorCode::UnknownTopicOrPartition, RDKafkaErrorCode::from);
-                        let failure =
-                            Failure { code, text: code.to_string(), topic: Some(topic.clone()), fatal: false };
-                        condition.failed(&failure, &self.settings.group);
+                        let failure = Failure {
+                            code,
+                            text: code.to_string(),
+                            topic: Some(topic.clone()),
+                            partition: None,
+                            fatal: false,
+                        };
+                        condition.failed(&failure, None, &self.settings.group);
                         let why = condition.words().unwrap_or_else(|| format!("topic {topic}: {code}"));
                         found.push((false, why));
                     }
@@ -120,9 +125,9 @@ impl Asking<'_> {
             };
             self.listen();
             if let Some(code) = error.rdkafka_error_code() {
-                let failure = Failure { code, text: code.to_string(), topic: None, fatal: false };
+                let failure = Failure { code, text: code.to_string(), topic: None, partition: None, fatal: false };
                 if code == RDKafkaErrorCode::GroupAuthorizationFailed {
-                    self.condition.failed(&failure, &self.settings.group);
+                    self.condition.failed(&failure, None, &self.settings.group);
                 }
             }
             // A refused sign-in is not refused less the next time.
@@ -140,7 +145,7 @@ impl Asking<'_> {
         while let Some(event) = self.events.next(Duration::from_millis(10)) {
             match event.told() {
                 Told::Failed(failure) => {
-                    self.condition.failed(&failure, &self.settings.group);
+                    self.condition.failed(&failure, None, &self.settings.group);
                 }
                 Told::Line(level, facility, line) => thread::log_line(level.max(7), &facility, &line),
                 Told::TokenWanted => self.wants_token = true,

@@ -31,9 +31,8 @@ impl Settings {
             // Only the partitions that move stop.
             client.set("partition.assignment.strategy", "cooperative-sticky");
         }
-        if self.cluster.is_local() {
-            // `localhost` may be two addresses, and a broker mostly listens to one.
-            client.set("broker.address.family", "v4");
+        if let Some(family) = self.cluster.address_family() {
+            client.set("broker.address.family", family);
         }
         self.cluster.apply(&mut client);
         client

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::Protocol;
 use super::condition::Condition;
 use super::events::Record;
 use super::kept::{Kept, Key, Place};
@@ -18,6 +19,16 @@ use crate::source::Room;
 /// A member without partitions may be one that gets some in a moment: while a group shares them out anew, and with
 /// KIP-848 at the beginning. After so long others have all of them.
 const EMPTY_FOR: Duration = Duration::from_secs(10);
+/// With KIP-848 a newcomer is in the group, with nothing, while a member that died still holds its partitions: until its
+/// session ends. The broker decides that; its default is 45 seconds.
+const EMPTY_FOR_CONSUMER: Duration = Duration::from_secs(60);
+
+pub(super) fn empty_for(protocol: Protocol) -> Duration {
+    match protocol {
+        Protocol::Classic => EMPTY_FOR,
+        Protocol::Consumer => EMPTY_FOR_CONSUMER,
+    }
+}
 
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -52,8 +63,10 @@ pub(super) struct State {
     pub fatal: Option<String>,
     /// An assignment, perhaps of nothing, has come.
     pub joined: bool,
-    /// Since when nothing is assigned.
-    empty_since: Option<std::time::Instant>,
+    /// Nothing is assigned: when that counts as having nothing to do.
+    idle_at: Option<std::time::Instant>,
+    /// The next message's number, see [`Place`].
+    next_number: u64,
     /// The thread is gone.
     pub ended: bool,
 }
@@ -83,7 +96,8 @@ impl Default for Shared {
             condition: Condition::default(),
             fatal: None,
             joined: false,
-            empty_since: None,
+            idle_at: None,
+            next_number: 0,
             ended: false,
         };
         Shared {
@@ -178,8 +192,11 @@ impl State {
                 progress.read(offset).unwrap_or(offset)
             }
         };
-        let place = Place { key, epoch: progress.epoch, from };
+        let epoch = progress.epoch;
+        let place = Place { key, epoch, from, number: self.next_number };
+        self.next_number += 1;
         self.filling.push(record, place, event_bytes);
+        self.condition.read(key);
         self.is_full()
     }
 
@@ -228,22 +245,43 @@ impl State {
         self.out.remove(at).map(|(_, kept)| kept)
     }
 
-    /// To be called when partitions have come or gone.
-    pub fn note_empty(&mut self) {
+    /// Puts back what was refused: before all that was read after it, since several batches may be out or back.
+    pub fn refused(&mut self, kept: Kept) {
+        let at = self.again.partition_point(|other| other.number() < kept.number());
+        self.again.insert(at, kept);
+    }
+
+    /// To be called when partitions have come or gone: without any, this consumer has nothing to do after `empty_for`.
+    pub fn note_empty(&mut self, empty_for: Duration) {
         match self.partitions.is_empty() {
-            true => drop(self.empty_since.get_or_insert_with(std::time::Instant::now)),
-            false => self.empty_since = None,
+            true => drop(self.idle_at.get_or_insert_with(|| std::time::Instant::now() + empty_for)),
+            false => self.idle_at = None,
         }
+    }
+
+    /// All partitions were given back, to be shared out anew.
+    pub fn wait_for_assignment(&mut self) {
+        self.idle_at = None;
     }
 
     /// Whether a run that goes no further than the ends at its start is done: this consumer's partitions are. Others are
     /// other consumers' work.
     pub fn is_at_end(&self) -> bool {
+        self.is_at_end_but(|_| false)
+    }
+
+    /// Whether it is done with all that can be read, but some can't.
+    pub fn is_stuck(&self) -> bool {
+        self.condition.is_unreadable() && self.is_at_end_but(|key| self.condition.cant_read(key))
+    }
+
+    fn is_at_end_but(&self, is_left_out: impl Fn(Key) -> bool) -> bool {
+        let is_idle = self.idle_at.is_some_and(|at| std::time::Instant::now() >= at);
         self.joined
-            && self.empty_since.is_none_or(|since| since.elapsed() >= EMPTY_FOR)
+            && (is_idle || !self.partitions.is_empty())
             && self.filling.is_empty()
             && self.again.is_empty()
             && self.out.is_empty()
-            && self.partitions.values().all(Progress::is_at_end)
+            && self.partitions.iter().all(|(key, progress)| progress.is_at_end() || is_left_out(*key))
     }
 }

@@ -43,6 +43,11 @@ impl Statistics {
         self.brokers.values().any(|broker| broker.state == "UP")
     }
 
+    /// Every broker that was needed so far is connected and signed in.
+    pub fn is_all_connected(&self) -> bool {
+        self.is_connected() && self.brokers.values().all(|broker| matches!(broker.state.as_str(), "UP" | "INIT"))
+    }
+
     /// Messages that are not committed yet, of one partition. `settled`: how far we are, if it is farther than the last
     /// commit. `None`: not known yet.
     pub fn lag(&self, topic: &str, partition: i32, settled: Option<i64>) -> Option<u64> {

@@ -5,31 +5,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::oneshot;
 
-use super::condition::Meaning;
-use super::events::{Event, Events, Failure, Told};
+use super::events::{Event, Events, Told};
 use super::kept::Key;
 use super::offsets::Progress;
-use super::shared::{Shared, Wait};
-use super::stats::Statistics;
-use super::{LOG, Quiet, Settings};
+use super::shared::{Shared, empty_for};
+use super::{LOG, Protocol, Quiet, Settings};
 use crate::kafka::iam::Tokens;
+use crate::kafka::is_secret;
 use crate::metrics;
 
 /// A poll that finds nothing: what else is due waits no longer.
 const POLL: Duration = Duration::from_millis(100);
-/// A batch that nobody takes for so long: the partitions are paused. Pausing throws away what librdkafka has fetched, so
-/// it must not come at every short wait for the store.
-const PAUSE_AFTER: Duration = Duration::from_secs(1);
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// Topics that are not there are looked for so often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Calls that wait for a broker, one partition or topic each.
-const ASK_WITHIN: Duration = Duration::from_secs(5);
-const LOOK_WITHIN: Duration = Duration::from_secs(1);
+/// Joining takes seconds, and as long as the other members' longest poll where they must give something back; brokers that
+/// start take a minute. After that somebody should know why nothing comes.
+const JOINS_WITHIN: Duration = Duration::from_secs(60);
 /// Leaving the group is waited for so long; the loop waits no longer anyway.
 const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -44,9 +40,16 @@ pub(super) struct Poller {
     tokens: Option<Tokens>,
     /// librdkafka waits for a token.
     wants_token: bool,
+    /// Why the last commit failed, if it did.
+    commit_trouble: Option<RDKafkaErrorCode>,
+    /// By then the group should have been joined. `None`: it was.
+    join_by: Option<Instant>,
 }
 
 mod commit;
+mod goals;
+mod pauses;
+mod troubles;
 
 type Queue<'c> = Events<'c, Quiet>;
 type Client = BaseConsumer<Quiet>;
@@ -77,6 +80,8 @@ impl Poller {
             next_look: now,
             tokens,
             wants_token: false,
+            commit_trouble: None,
+            join_by: Some(now + JOINS_WITHIN),
         }
     }
 
@@ -107,7 +112,7 @@ impl Poller {
             let full = self.take(consumer, events, &event);
             if full && !self.is_paused {
                 drop(event);
-                self.wait_or_pause(consumer);
+                self.wait_or_pause(consumer, events);
                 break;
             }
         }
@@ -117,7 +122,7 @@ impl Poller {
         if self.wants_token {
             self.give_token(events);
         }
-        self.due(consumer);
+        self.due(consumer, events);
     }
 
     /// As soon as there is one: librdkafka would ask again only in ten seconds.
@@ -132,11 +137,11 @@ impl Poller {
     }
 
     /// What comes by the clock.
-    fn due(&mut self, consumer: &Client) {
+    fn due(&mut self, consumer: &Client, events: &Queue<'_>) {
         let now = Instant::now();
         if now >= self.next_commit {
             self.next_commit = now + COMMIT_EVERY;
-            self.commit(consumer);
+            self.commit(events);
             if self.settings.until_idle {
                 // Perhaps it has been without partitions for long enough.
                 self.shared.news.notify_one();
@@ -146,40 +151,10 @@ impl Poller {
             self.next_look = now + LOOK_EVERY;
             self.look_for_topics(consumer);
         }
-    }
-
-    /// The batch is full: a short wait is the store's, a longer one is an outage.
-    fn wait_or_pause(&mut self, consumer: &Client) {
-        let by = Instant::now() + PAUSE_AFTER;
-        loop {
-            match self.shared.wait_for_room(POLL) {
-                Wait::Room | Wait::Stopping => return,
-                Wait::Full if Instant::now() >= by => break,
-                Wait::Full => self.due(consumer),
-            }
+        if self.join_by.is_some_and(|by| now >= by) {
+            self.join_by = None;
+            self.not_joined();
         }
-        let keys: Vec<Key> = self.shared.state().partitions.keys().copied().collect();
-        self.pause(consumer, keys);
-        self.is_paused = true;
-        tracing::info!(source = self.settings.name, "nobody takes its messages; its partitions are paused");
-    }
-
-    fn pause(&mut self, consumer: &Client, keys: Vec<Key>) {
-        let list = self.list(keys.iter().copied());
-        match consumer.pause(&list) {
-            Ok(()) => self.paused.extend(keys),
-            Err(e) => tracing::debug!(source = self.settings.name, error = %in_words(&e), "partitions can't be paused"),
-        }
-    }
-
-    fn resume(&mut self, consumer: &Client) {
-        self.is_paused = false;
-        let keys = std::mem::take(&mut self.paused);
-        let list = self.list(keys.into_iter());
-        if let Err(e) = consumer.resume(&list) {
-            tracing::warn!(source = self.settings.name, error = %in_words(&e), "partitions can't be resumed");
-        }
-        tracing::info!(source = self.settings.name, "its messages are taken again; its partitions go on");
     }
 
     fn list(&self, keys: impl Iterator<Item = Key>) -> TopicPartitionList {
@@ -199,14 +174,15 @@ impl Poller {
                 let mut state = self.shared.state();
                 let key = (state.topic(&topic), partition);
                 state.reached(key, offset);
+                state.condition.read(key);
                 drop(state);
                 self.shared.news.notify_one();
             }
             Told::Failed(failure) => self.failed(consumer, &failure),
             Told::Assigned(list) => self.assigned(consumer, events, event, &list),
             Told::Revoked(list) => self.revoked(consumer, events, event, &list),
-            Told::Committed(Ok(())) => {}
-            Told::Committed(Err(code)) => self.commit_failed(code),
+            Told::Committed(list) => self.committed(&list),
+            Told::NotCommitted(code, list) => self.commit_failed(code, &list),
             Told::Statistics(json) => self.count(json),
             Told::Line(level, facility, line) => {
                 if facility == "OFFSET" && level <= 4 {
@@ -235,10 +211,11 @@ impl Poller {
             }
             state.condition.joined();
             // The group's coordinator is a broker.
-            state.condition.connected();
-            state.note_empty();
+            state.condition.answered();
+            state.note_empty(empty_for(self.settings.protocol));
             metrics::kafka_partitions(&self.settings.name, state.partitions.len());
         }
+        self.join_by = None;
         if let Err(why) = events.apply(event) {
             tracing::warn!(source = self.settings.name, error = why, "partitions can't be taken");
         }
@@ -253,22 +230,6 @@ impl Poller {
         self.shared.news.notify_one();
     }
 
-    /// Where a run to the end ends: what is produced after it has begun is for the next one. An end that can't be looked
-    /// up is found by reaching it.
-    fn set_goals(&self, consumer: &Client, keys: &[Key]) {
-        for key in keys {
-            let topic = self.shared.state().name(*key).to_owned();
-            match consumer.fetch_watermarks(&topic, key.1, ASK_WITHIN) {
-                Ok((_, high)) => {
-                    if let Some(progress) = self.shared.state().partitions.get_mut(key) {
-                        progress.set_goal(high);
-                    }
-                }
-                Err(e) => tracing::debug!(topic, partition = key.1, error = %in_words(&e), "the end is not known"),
-            }
-        }
-    }
-
     fn revoked(&mut self, consumer: &Client, events: &Queue<'_>, event: &Event<'_>, list: &TopicPartitionList) {
         metrics::kafka_rebalance(&self.settings.name);
         let keys: Vec<Key> = {
@@ -278,21 +239,23 @@ impl Poller {
         let lost = consumer.assignment_lost();
         if !lost {
             // The next owner begins there; after the partitions are given back it would be refused.
-            let commits = self.commits(|key| keys.contains(&key));
-            if commits.count() > 0
-                && let Err(e) = consumer.commit(&commits, CommitMode::Sync)
-            {
-                self.not_committed(&e);
-            }
+            self.commit_last(consumer, |key| keys.contains(&key));
         }
+        self.unpause(consumer, &keys);
         {
             let mut state = self.shared.state();
             for key in &keys {
                 state.partitions.remove(key);
-                self.paused.remove(key);
+                state.condition.gone(*key);
             }
             state.forget_lost();
-            state.note_empty();
+            // Where everything is given back before it is shared out anew, having nothing says nothing: the assignment
+            // that follows does.
+            if events.is_incremental() || !state.partitions.is_empty() {
+                state.note_empty(empty_for(self.settings.protocol));
+            } else {
+                state.wait_for_assignment();
+            }
             metrics::kafka_partitions(&self.settings.name, state.partitions.len());
         }
         if let Err(why) = events.apply(event) {
@@ -309,81 +272,21 @@ impl Poller {
         self.shared.news.notify_one();
     }
 
-    fn failed(&mut self, consumer: &Client, failure: &Failure) {
-        let name = &self.settings.name;
-        if failure.fatal || failure.code == RDKafkaErrorCode::Fatal {
-            let (code, text) = consumer.client().fatal_error().unwrap_or((failure.code, failure.text.clone()));
-            self.fatal(match code {
-                RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId => format!(
-                    "another process is in source.group {:?} with the same source.instance_id: give each one its own, or \
-                     leave it out",
-                    self.settings.group
-                ),
-                _ => text,
-            });
-            return;
-        }
-        metrics::kafka_error(name);
-        let (is_news, meaning, words) = {
-            let mut state = self.shared.state();
-            let before = state.condition.words();
-            let meaning = state.condition.failed(failure, &self.settings.group);
-            let after = state.condition.words();
-            (before != after, meaning, after.unwrap_or_default())
-        };
-        match (meaning, failure.code) {
-            (Meaning::Down, _) if is_news => tracing::warn!(source = name, "{words}"),
-            (Meaning::Down, _) => {}
-            (Meaning::Passing, RDKafkaErrorCode::PollExceeded) => tracing::warn!(
-                source = name,
-                "this process was held up for longer than max.poll.interval.ms; it leaves the group and joins again"
-            ),
-            (Meaning::Passing, _) => {
-                tracing::info!(source = name, error = failure.text, "trouble with a broker; it is tried on")
-            }
-        }
-        // The loop waits in `next`; it tells the health when it turns.
-        self.shared.news.notify_one();
-    }
-
     fn fatal(&self, why: String) {
         self.shared.state().fatal = Some(why);
         self.shared.news.notify_one();
     }
 
-    fn count(&self, json: &[u8]) {
-        let Some(statistics) = Statistics::of(json) else { return };
-        let mut state = self.shared.state();
-        if statistics.is_connected() && state.condition.connected() {
-            tracing::info!(source = self.settings.name, "the brokers are back");
-        }
-        let of = |(key, progress): (&Key, &Progress)| statistics.lag(state.name(*key), key.1, progress.settled());
-        let lag = state.partitions.iter().filter_map(of).sum();
-        state.lag = Some(lag);
-        metrics::kafka_lag(&self.settings.name, lag);
-    }
-
-    /// librdkafka tells once that a topic is not there, and not that it has come if another member gets it.
-    fn look_for_topics(&self, consumer: &Client) {
-        let troubled = self.shared.state().condition.troubled_topics();
-        for topic in troubled {
-            let Ok(metadata) = consumer.fetch_metadata(Some(&topic), LOOK_WITHIN) else { return };
-            let there = metadata.topics().iter().any(|t| t.name() == topic && t.error().is_none());
-            if there && self.shared.state().condition.found(&topic) {
-                tracing::info!(source = self.settings.name, topic, "the topic is there");
-                self.shared.news.notify_one();
-            }
-        }
-    }
-
     /// Says what is settled, and good-bye. A consumer that is only dropped would do the second, and make the others wait
     /// for its session to end if it could not.
     fn leave(&mut self, consumer: &Client, events: &Queue<'_>) {
-        let list = self.commits(|_| true);
-        if list.count() > 0
-            && let Err(e) = consumer.commit(&list, CommitMode::Sync)
-        {
-            self.not_committed(&e);
+        self.commit_last(consumer, |_| true);
+        metrics::kafka_partitions(&self.settings.name, 0);
+        metrics::kafka_lag(&self.settings.name, 0);
+        if self.settings.protocol == Protocol::Classic && self.settings.instance_id.is_some() {
+            // A static member keeps its place over a restart (KIP-345), and unsubscribing would give it up: closing, which
+            // is all that is left, does not.
+            return;
         }
         consumer.unsubscribe();
         let by = Instant::now() + LEAVE_WITHIN;
@@ -394,8 +297,6 @@ impl Poller {
                 self.take(consumer, events, &event);
             }
         }
-        metrics::kafka_partitions(&self.settings.name, 0);
-        metrics::kafka_lag(&self.settings.name, 0);
     }
 }
 
@@ -413,6 +314,10 @@ pub(super) fn log_line(level: i32, facility: &str, line: &str) {
 /// An error of the client, without the value of a setting.
 pub(super) fn in_words(error: &KafkaError) -> String {
     match error {
+        // What librdkafka says of a value may repeat it.
+        KafkaError::ClientConfig(_, _, name, _) if is_secret(name) => {
+            format!("source.properties {name:?} has a value that librdkafka does not take")
+        }
         KafkaError::ClientConfig(_, what, name, _) => format!("source.properties {name:?}: {what}"),
         KafkaError::ClientCreation(what) => format!("librdkafka does not take source.properties: {what}"),
         other => other.to_string(),

@@ -4,21 +4,21 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Client, Poller, in_words};
+use super::{Client, Poller, Queue, in_words};
 use crate::metrics;
 use crate::source::kafka::kept::Key;
 use crate::source::kafka::offsets::Progress;
 
 impl Poller {
-    /// What is settled and not committed yet; from here on it counts as committed.
-    pub(super) fn commits(&self, of: impl Fn(Key) -> bool) -> TopicPartitionList {
+    /// What `due` says of each partition; from here on it counts as said.
+    fn commits(&self, of: impl Fn(Key) -> bool, due: impl Fn(&Progress) -> Option<i64>) -> TopicPartitionList {
         let mut state = self.shared.state();
         let due: Vec<(Key, i64)> = state
             .partitions
             .iter_mut()
             .filter(|(key, _)| of(**key))
             .filter_map(|(key, progress)| {
-                let offset = progress.to_commit()?;
+                let offset = due(progress)?;
                 progress.commits(offset);
                 Some((*key, offset))
             })
@@ -32,32 +32,57 @@ impl Poller {
         list
     }
 
-    pub(super) fn commit(&self, consumer: &Client) {
-        let list = self.commits(|_| true);
+    /// What is settled and was not said yet. The answer is an event.
+    pub(super) fn commit(&mut self, events: &Queue<'_>) {
+        let list = self.commits(|_| true, Progress::to_commit);
         if list.count() > 0
-            && let Err(e) = consumer.commit(&list, CommitMode::Async)
+            && let Err(code) = events.commit(&list)
         {
-            self.not_committed(&e);
+            self.commit_failed(code, &list);
         }
     }
 
-    pub(super) fn not_committed(&self, error: &KafkaError) {
-        match error {
-            KafkaError::ConsumerCommit(code) => self.commit_failed(*code),
-            other => tracing::warn!(source = self.settings.name, error = %in_words(other), "offsets not committed"),
+    /// What is settled and not known to have been heard, before the partitions go. Waits for the answer.
+    pub(super) fn commit_last(&mut self, consumer: &Client, of: impl Fn(Key) -> bool) {
+        let list = self.commits(of, Progress::last_commit);
+        if list.count() == 0 {
+            return;
+        }
+        match consumer.commit(&list, CommitMode::Sync) {
+            Ok(()) => self.committed(&list),
+            Err(KafkaError::ConsumerCommit(code)) => self.commit_failed(code, &list),
+            Err(e) => tracing::warn!(source = self.settings.name, error = %in_words(&e), "offsets not committed"),
         }
     }
 
-    pub(super) fn commit_failed(&self, code: RDKafkaErrorCode) {
+    pub(super) fn committed(&mut self, list: &TopicPartitionList) {
+        self.commit_trouble = None;
+        self.each(list, Progress::is_committed);
+    }
+
+    /// Tells the partitions of a list what became of the offset that stands there. Those that are gone are nobody's.
+    fn each(&self, list: &TopicPartitionList, tell: impl Fn(&mut Progress, i64)) {
+        let mut state = self.shared.state();
+        for element in list.elements() {
+            let key = (state.topic(element.topic()), element.partition());
+            if let (Some(progress), Offset::Offset(offset)) = (state.partitions.get_mut(&key), element.offset()) {
+                tell(progress, offset);
+            }
+        }
+    }
+
+    pub(super) fn commit_failed(&mut self, code: RDKafkaErrorCode, list: &TopicPartitionList) {
         use RDKafkaErrorCode::{
             IllegalGeneration, NoOffset, RebalanceInProgress, StaleMemberEpoch, State, UnknownMemberId,
             WaitingForCoordinator,
         };
-        self.shared.state().partitions.values_mut().for_each(Progress::commit_failed);
+        self.each(list, Progress::commit_failed);
         if code == NoOffset {
             return;
         }
         metrics::kafka_commit_failed(&self.settings.name);
+        // Said again each second: once is enough for whoever reads the log.
+        let is_news = self.commit_trouble.replace(code) != Some(code);
         match code {
             // The group is being shared out anew: told by the assignment.
             IllegalGeneration
@@ -68,7 +93,10 @@ impl Poller {
             | WaitingForCoordinator => {
                 tracing::debug!(source = self.settings.name, error = %code, "offsets not committed; tried again");
             }
-            _ => tracing::warn!(source = self.settings.name, error = %code, "offsets not committed; tried again"),
+            _ if is_news => {
+                tracing::warn!(source = self.settings.name, error = %code, "offsets not committed; tried again")
+            }
+            _ => tracing::debug!(source = self.settings.name, error = %code, "offsets still not committed"),
         }
     }
 }
