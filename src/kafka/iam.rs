@@ -21,6 +21,8 @@ use crate::aws::Identity;
 const LIVES: Duration = Duration::from_secs(900);
 /// A fresh one well before the old one ends: a broker asks for a new sign-in at its end.
 const RENEW_EVERY: Duration = Duration::from_secs(300);
+/// Credentials that end in a moment are not asked for without a pause.
+const RENEW_FIRST: Duration = Duration::from_secs(1);
 /// First and longest wait after credentials could not be had.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Providers of credentials have their own limits; this bounds all of them together.
@@ -31,6 +33,26 @@ pub struct Token {
     pub text: String,
     /// Milliseconds since 1970.
     pub expires_ms: i64,
+}
+
+impl Token {
+    fn left(&self, now: SystemTime) -> Duration {
+        let ends = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(self.expires_ms).unwrap_or(0));
+        ends.duration_since(now).unwrap_or_default()
+    }
+
+    /// Temporary credentials may end long before a token would.
+    fn renew_in(&self, now: SystemTime) -> Duration {
+        (self.left(now) / 2).clamp(RENEW_FIRST, RENEW_EVERY)
+    }
+}
+
+/// A token that still holds is better than the reason why there is no newer one.
+fn keep(latest: &mut Result<Token, String>, made: Result<Token, String>, now: SystemTime) {
+    let holds = latest.as_ref().is_ok_and(|token| !token.left(now).is_zero());
+    if made.is_ok() || !holds {
+        *latest = made;
+    }
 }
 
 /// A token that stays fresh for as long as this lives.
@@ -52,9 +74,10 @@ impl Tokens {
                     Ok(made) => made,
                     Err(_) => Err("the AWS credentials did not come in time".to_owned()),
                 };
-                let wait = if made.is_ok() { RENEW_EVERY } else { retry };
+                let now = SystemTime::now();
+                let wait = made.as_ref().map_or(retry, |token| token.renew_in(now));
                 retry = if made.is_ok() { RETRY.0 } else { (retry * 2).min(RETRY.1) };
-                *to.lock().unwrap_or_else(PoisonError::into_inner) = made;
+                keep(&mut to.lock().unwrap_or_else(PoisonError::into_inner), made, now);
                 tokio::time::sleep(wait).await;
             }
         });
@@ -158,6 +181,20 @@ mod tests {
         }
         assert!(!url.contains("secret"));
         assert_eq!(token.expires_ms, 1_700_000_900_000);
+    }
+
+    #[test]
+    fn a_token_is_renewed_before_it_ends_and_kept_until_then() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let of = |seconds: i64| Token { text: "t".to_owned(), expires_ms: (1_700_000_000 + seconds) * 1_000 };
+        for (lives, renewed) in [(900, 300), (60, 30), (1, 1), (-5, 1)] {
+            assert_eq!(of(lives).renew_in(now), Duration::from_secs(renewed), "{lives}");
+        }
+        let mut latest = Ok(of(60));
+        keep(&mut latest, Err("away".to_owned()), now);
+        assert!(latest.is_ok());
+        keep(&mut latest, Err("away".to_owned()), now + Duration::from_secs(60));
+        assert!(latest.is_err());
     }
 
     #[test]

@@ -134,7 +134,7 @@ async fn an_offset_that_is_gone_begins_at_what_is_left_and_is_counted() {
 }
 
 #[tokio::test]
-async fn a_topic_that_is_deleted_and_made_again_is_read_from_its_beginning() {
+async fn a_topic_that_is_made_again_with_fewer_messages_is_read_from_its_beginning() {
     let broker = Broker::shared();
     let (topic, group) = (broker.topic("again", 1), unique("group"));
     broker.produce(&topic, &(0..5).map(|n| Record::of(format!("old {n}"))).collect::<Vec<_>>());
@@ -155,6 +155,24 @@ async fn a_topic_that_is_deleted_and_made_again_is_read_from_its_beginning() {
     })
     .await
     .unwrap();
+    stop(source).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_the_broker_refuses_is_counted_and_said_again() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("refused", 1), unique("group"));
+    broker.produce(&topic, &[Record::of("a")]);
+    let mut source = open(&[&topic], &group);
+    let batch = next(&mut source, ROOMY).await;
+    // Nobody may commit to what is not there; until the group hears of it, the partition is assigned.
+    broker.delete_topic(&topic);
+    source.ack(batch.ack, &receipts(&batch)).await;
+    let by = Instant::now() + PATIENCE;
+    while counter("owlpost_source_commit_failures_total", source.name()) < 2 {
+        assert!(Instant::now() < by, "the refused commit is heard of, and said again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     stop(source).await;
 }
 

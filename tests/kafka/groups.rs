@@ -90,6 +90,73 @@ async fn acknowledgements_of_lost_partitions_count_for_nothing_and_the_others_st
     stop(source).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_goes_while_the_store_is_away_is_read_again_when_it_comes_back() {
+    let broker = Broker::shared();
+    for strategy in ["cooperative-sticky", "range"] {
+        let (topic, group) = (broker.topic("paused", 2), unique("group"));
+        let records: Vec<Record> = (0..300).map(|n| Record::of(format!("{n}")).to(n % 2)).collect();
+        broker.produce(&topic, &records);
+        let plain = settings(&broker.plaintext(), &[&topic], &group);
+        let way = [&QUICK[..], &[("partition.assignment.strategy", strategy)]].concat();
+        let cluster = Cluster { properties: properties(&way), ..plain.cluster.clone() };
+        let of_both = Settings { cluster, ..plain };
+        let mut source = KafkaSource::open(of_both.clone()).unwrap();
+        // For longer than the second after which the partitions are paused.
+        let room = Room { messages: 10, ..ROOMY };
+        let mut batch = next(&mut source, room).await;
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            source.refuse(batch.ack, Duration::from_millis(300)).await;
+            batch = next(&mut source, room).await;
+        }
+        let member = Member::join(Settings { name: unique("source"), ..of_both });
+        until(&format!("{strategy}: the other member has a partition"), || !member.taken().is_empty()).await;
+        // The store is back: so much of one partition comes only after it is resumed.
+        source.ack(batch.ack, &receipts(&batch)).await;
+        let mut all = bodies(&batch);
+        let by = Instant::now() + PATIENCE;
+        while (0..300).any(|n| !all.contains(&n.to_string()) && !member.taken().contains(&n.to_string())) {
+            assert!(Instant::now() < by, "{strategy}: both take what is theirs");
+            if let Ok(batch) = timeout(Duration::from_millis(100), source.next(ROOMY)).await {
+                let batch = batch.unwrap().unwrap();
+                all.extend(bodies(&batch));
+                source.ack(batch.ack, &receipts(&batch)).await;
+            }
+        }
+        member.leave().await;
+        broker.produce(&topic, &[Record::of("new 0").to(0), Record::of("new 1").to(1)]);
+        while !["new 0", "new 1"].iter().all(|new| all.contains(&(*new).to_owned())) {
+            all.extend(take(&mut source, 1).await);
+        }
+        until_no_lag(&group, &topic).await;
+        stop(source).await;
+    }
+}
+
+#[tokio::test]
+async fn a_static_member_keeps_its_place_over_a_restart() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("static", 1), unique("group"));
+    broker.produce(&topic, &[Record::of("a")]);
+    let one = || {
+        let plain = settings(&broker.plaintext(), &[&topic], &group);
+        // As long as it may take to start again.
+        let patient = [("session.timeout.ms", "60000")];
+        let cluster = Cluster { properties: properties(&patient), ..plain.cluster.clone() };
+        KafkaSource::open(Settings { instance_id: Some("worker-0".to_owned()), cluster, ..plain }).unwrap()
+    };
+    let mut source = one();
+    take(&mut source, 1).await;
+    stop(source).await;
+    assert_eq!(broker.committed(&group, &topic), [Some(1)]);
+    assert_eq!(broker.members(&group), Some(1), "nobody has to take over");
+    broker.produce(&topic, &[Record::of("b")]);
+    let mut source = one();
+    assert_eq!(take(&mut source, 1).await, ["b"]);
+    stop(source).await;
+}
+
 #[tokio::test]
 async fn a_second_process_with_the_same_instance_id_is_fatal_and_named() {
     let broker = Broker::shared();

@@ -82,6 +82,22 @@ async fn refused_batches_come_again_in_their_order_and_before_anything_new() {
 }
 
 #[tokio::test]
+async fn a_batch_that_is_refused_twice_keeps_its_place() {
+    let (topic, group) = five();
+    let mut source = open(&[&topic], &group);
+    let room = Room { messages: 1, ..ROOMY };
+    let (first, second) = (next(&mut source, room).await, next(&mut source, room).await);
+    source.refuse(first.ack, Duration::ZERO).await;
+    source.refuse(second.ack, Duration::ZERO).await;
+    let again = next(&mut source, room).await;
+    assert_eq!(again.messages, first.messages);
+    source.refuse(again.ack, Duration::ZERO).await;
+    assert_eq!(take(&mut source, 5).await, ["0", "1", "2", "3", "4"]);
+    stop(source).await;
+    assert_eq!(Broker::shared().committed(&group, &topic), [Some(5)]);
+}
+
+#[tokio::test]
 async fn after_a_stop_nothing_new_comes_and_late_answers_harm_nobody() {
     let (topic, group) = five();
     let mut source = open(&[&topic], &group);

@@ -85,6 +85,23 @@ fn a_run_to_the_end_of_a_topic_that_is_not_there_fails_and_names_it() {
 }
 
 #[test]
+fn a_run_to_the_end_that_the_brokers_do_not_let_in_fails_and_says_what_to_look_at() {
+    let broker = Broker::shared();
+    let topic = broker.topic("refused", 1);
+    let keys = format!(
+        "brokers = [{:?}]\ntopics = [{topic:?}]\ngroup = \"g\"\n[source.properties]\n\"sasl.mechanism\" = \"PLAIN\"\n\
+         \"sasl.username\" = {:?}\n\"sasl.password\" = \"wrong\"\n\"ssl.ca.location\" = {:?}\n",
+        broker.sasl_ssl(),
+        broker::USER,
+        broker.certificates().ca.display().to_string()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    config(folder.path(), &keys);
+    let log = Worker::start(folder.path(), &["-c", "owlpost.toml", "--until-idle"]).ends_with(1);
+    assert!(log.contains("sasl.password"), "{log}");
+}
+
+#[test]
 fn readyz_says_which_source_is_down_and_why_and_the_metrics_are_there() {
     let broker = Broker::shared();
     let (topic, group) = (unique("later"), unique("group"));
