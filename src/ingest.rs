@@ -56,8 +56,10 @@ impl Default for Bounds {
     }
 }
 
-/// How often a loop that waits shows that it lives.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// A source that gave an error, was asked again and has been waiting for so long since is not down any more.
+const WELL_AFTER: Duration = Duration::from_secs(10);
+/// How often a loop that waits shows that it lives, and looks at its source: so late `/readyz` knows that it is ill.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// How a loop ended that was not asked to.
 #[derive(Debug, thiserror::Error)]
@@ -190,7 +192,7 @@ pub async fn run(
                     Err(fatal) => break Err(fatal.into()),
                 }
             }
-            () = tokio::time::sleep(HEARTBEAT) => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     };
     // What the store is committing is finished, and acknowledged if it was the last of its batch; the rest goes back.
@@ -227,7 +229,7 @@ struct Outage {
 impl Outage {
     /// Not down any more, if it was asked again and has been waiting for messages for a while since.
     fn of(away: &Option<Outage>) -> Option<Health> {
-        away.as_ref().filter(|a| Instant::now() < a.until + HEARTBEAT).map(|a| Health::Down(a.why.clone()))
+        away.as_ref().filter(|a| Instant::now() < a.until + WELL_AFTER).map(|a| Health::Down(a.why.clone()))
     }
 }
 

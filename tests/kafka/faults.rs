@@ -134,6 +134,32 @@ async fn an_offset_that_is_gone_begins_at_what_is_left_and_is_counted() {
 }
 
 #[tokio::test]
+async fn an_offset_that_is_gone_and_may_not_be_reset_is_told_and_ends_a_run_to_the_end() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("stuck", 2), unique("group"));
+    let records: Vec<Record> = (0..8).map(|n| Record::of(n.to_string()).to(n % 2)).collect();
+    broker.produce(&topic, &records);
+    let mut source = open(&[&topic], &group);
+    take(&mut source, 8).await;
+    stop(source).await;
+    broker.produce(&topic, &[records, vec![Record::of("last").to(1)]].concat());
+    broker.delete_records(&topic, &[6, 4]);
+    let plain = settings(&broker.plaintext(), &[&topic], &group);
+    let strict = [&QUICK[..], &[("auto.offset.reset", "error")]].concat();
+    let cluster = Cluster { properties: properties(&strict), ..plain.cluster.clone() };
+    let mut source = KafkaSource::open(Settings { cluster, until_idle: true, ..plain }).unwrap();
+    // The other partition is read to its end first.
+    assert_eq!(take(&mut source, 5).await, ["1", "3", "5", "7", "last"]);
+    match timeout(PATIENCE, source.next(ROOMY)).await.unwrap() {
+        Err(SourceError::Fatal(why)) => assert!(why.contains(&topic) && why.contains("auto.offset.reset"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(down(&["auto.offset.reset"])(&source.health()));
+    stop(source).await;
+    assert_eq!(broker.committed(&group, &topic), [Some(4), Some(9)]);
+}
+
+#[tokio::test]
 async fn a_topic_that_is_made_again_with_fewer_messages_is_read_from_its_beginning() {
     let broker = Broker::shared();
     let (topic, group) = (broker.topic("again", 1), unique("group"));
