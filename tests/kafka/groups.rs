@@ -139,20 +139,25 @@ async fn a_static_member_keeps_its_place_over_a_restart() {
     let broker = Broker::shared();
     let (topic, group) = (broker.topic("static", 1), unique("group"));
     broker.produce(&topic, &[Record::of("a")]);
-    let one = || {
+    let open = |name: &str| {
         let plain = settings(&broker.plaintext(), &[&topic], &group);
         // As long as it may take to start again.
         let patient = [("session.timeout.ms", "60000")];
         let cluster = Cluster { properties: properties(&patient), ..plain.cluster.clone() };
-        KafkaSource::open(Settings { instance_id: Some("worker-0".to_owned()), cluster, ..plain }).unwrap()
+        KafkaSource::open(Settings { instance_id: Some(name.to_owned()), cluster, ..plain }).unwrap()
     };
-    let mut source = one();
+    let mut source = open("worker-0");
     take(&mut source, 1).await;
+    // One that has nothing to give back would leave at once.
+    let other = open("worker-1");
+    until("both are members", || broker.members(&group) == Some(2)).await;
+    stop(other).await;
+    assert_eq!(broker.members(&group), Some(2), "nothing is shared out anew");
     stop(source).await;
     assert_eq!(broker.committed(&group, &topic), [Some(1)]);
-    assert_eq!(broker.members(&group), Some(1), "nobody has to take over");
+    assert_eq!(broker.members(&group), Some(2), "nobody has to take over");
     broker.produce(&topic, &[Record::of("b")]);
-    let mut source = one();
+    let mut source = open("worker-0");
     assert_eq!(take(&mut source, 1).await, ["b"]);
     stop(source).await;
 }
