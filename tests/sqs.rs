@@ -127,15 +127,8 @@ fn metric(name: &str, source: &str) -> f64 {
 
 /// Waits for the source to be down, asking it as the loop does.
 async fn down(source: &mut SqsSource) -> String {
-    let trouble = async {
-        loop {
-            match source.next(ROOMY).await {
-                Err(SourceError::Unavailable(why)) => return why,
-                other => panic!("{other:?}"),
-            }
-        }
-    };
-    let why = tokio::time::timeout(PATIENCE, trouble).await.expect("trouble in time");
+    let trouble = tokio::time::timeout(PATIENCE, source.next(ROOMY)).await.expect("trouble in time");
+    let Err(SourceError::Unavailable(why)) = trouble else { panic!("{trouble:?}") };
     assert_eq!(source.health(), Health::Down(why.clone()));
     why
 }
