@@ -43,6 +43,7 @@ impl Groups {
         self.held.get(group).into_iter().flat_map(move |keys| keys.range(key + 1..)).copied()
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.held.is_empty() && self.busy.is_empty()
     }
