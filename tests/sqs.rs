@@ -380,12 +380,13 @@ async fn groups_of_a_fifo_queue_keep_their_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_group_holds_up_no_other() {
     let url = server().fifo(&[]);
-    server().send_to_groups(&url, &[(Some("a"), "{\"a\":1}"), (Some("a"), "{\"a\":2}")]);
+    server().send_to_groups(&url, &[(Some("a"), "{\"a\":1}"), (Some("a"), "{\"a\":2}"), (Some("b"), "{\"b\":1}")]);
     let mut source = open(&url).await;
+    // While the store is away no more is received.
+    until_depth(&url, Depth { in_flight: 3, ..EMPTY });
     let first = next(&mut source, Room { messages: 1, bytes: 1_000 }).await.unwrap();
     assert_eq!(texts(&first), ["{\"a\":1}"]);
     source.refuse(first.ack, Duration::from_secs(3_600)).await;
-    server().send_to_groups(&url, &[(Some("b"), "{\"b\":1}")]);
     assert_eq!(take(&mut source, ROOMY, 1).await, ["{\"b\":1}"]);
     stop(source).await;
     assert_eq!(server().depth(&url), Depth { visible: 2, ..EMPTY });

@@ -103,7 +103,7 @@ pub async fn delete(shared: Arc<Shared>) {
             let mut state = shared.state();
             // Where there is no queue there is nothing to delete from; it comes again, if it comes again.
             let queue = state.queue.clone();
-            let chunk = state.held.to_delete(CALL_MESSAGES);
+            let chunk = state.held.begin_deletes(CALL_MESSAGES);
             drop(state);
             match (chunk.is_empty(), queue) {
                 (true, _) => break,
