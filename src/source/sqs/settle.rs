@@ -286,6 +286,8 @@ async fn hide_once(shared: &Shared, queue: &Queue, chunk: Keyed, span: Duration,
         None => shared.state().fading = None,
         // Not lost: hidden until the time that they were received with.
         Some(why) if outcome.is_denied() => shared.state().fading = Some(why.text.clone()),
+        // Known here before a poll that waits sees it.
+        Some(why) if why.class == Class::NoQueue => shared.state().held.orphan(),
         Some(_) => {}
     }
     let done = outcome.done.into_iter().map(|key| Hidden::Done(key, now));
