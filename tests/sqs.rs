@@ -499,28 +499,3 @@ async fn a_run_to_the_end_takes_all_of_a_group_while_its_first_messages_are_held
     assert_eq!(taken, all);
     assert_eq!(server().depth(&url), EMPTY);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_held_when_its_queue_goes_is_not_lost() {
-    let client = server().client();
-    let url = server().queue(VISIBILITY);
-    let name = url.rsplit('/').next().unwrap();
-    server().send(&url, &bodies(10));
-    let mut source = open(&url).await;
-    let (mut held, mut before) = (Vec::new(), Vec::new());
-    while before.len() < 10 {
-        let batch = next(&mut source, ROOMY).await.unwrap();
-        before.extend(texts(&batch));
-        held.push(batch.ack);
-    }
-    client.delete_queue().queue_url(&url).send().await.unwrap();
-    for ack in held {
-        // Longer than they are hidden for.
-        source.refuse(ack, Duration::from_secs(8)).await;
-    }
-    let why = down(&mut source).await;
-    assert!(why.contains("the queue is not there"), "{why}");
-    client.create_queue().queue_name(name).send().await.unwrap();
-    assert_eq!(sorted(take(&mut source, ROOMY, 10).await), sorted(before));
-    stop(source).await;
-}
