@@ -88,6 +88,11 @@ pub struct Decoder {
     settings: Settings,
 }
 
+/// Kafka's null value, which its source gives without headers. Blanks are a body, and no other broker takes an empty one.
+fn is_tombstone(message: &Message) -> bool {
+    message.broker_id.is_some() && message.body.is_empty() && message.headers.is_empty()
+}
+
 /// How the bytes of a message are to be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -155,7 +160,7 @@ impl Decoder {
             return match form {
                 // An event without data: its attributes are all it has.
                 Form::Binary => vec![self.binary(sheet, now)],
-                _ if message.broker_id.is_some() => vec![Decoded::Tombstone],
+                _ if is_tombstone(message) && depth == 0 => vec![Decoded::Tombstone],
                 Form::Lines => Vec::new(),
                 _ => vec![self.refuse(sheet, None, &Problem::new(RefusedReason::NotJson, "the body is empty"))],
             };

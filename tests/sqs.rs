@@ -3,6 +3,10 @@
 
 #[path = "support/elasticmq.rs"]
 mod elasticmq;
+#[path = "sqs/faults.rs"]
+mod faults;
+#[path = "sqs/outlet.rs"]
+mod outlet;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/proxy.rs"]
@@ -18,12 +22,9 @@ use owlpost::aws::Identity;
 use owlpost::aws::queue::Named;
 use owlpost::metrics;
 use owlpost::model::Receipt;
-use owlpost::outlet::sqs::SqsOutlet;
-use owlpost::outlet::{Outgoing, Outlet, OutletError};
 use owlpost::source::sqs::{Options, SqsSource};
 use owlpost::source::{Ack, Batch, Health, Room, Source, SourceError, TRUNCATED};
 use process::{PATIENCE, until};
-use proxy::{Fault, Proxy};
 use tokio::time::Instant;
 
 const ROOMY: Room = Room { messages: 1_000, bytes: 10_000_000 };
@@ -127,15 +128,8 @@ fn metric(name: &str, source: &str) -> f64 {
 
 /// Waits for the source to be down, asking it as the loop does.
 async fn down(source: &mut SqsSource) -> String {
-    let trouble = async {
-        loop {
-            match source.next(ROOMY).await {
-                Err(SourceError::Unavailable(why)) => return why,
-                other => panic!("{other:?}"),
-            }
-        }
-    };
-    let why = tokio::time::timeout(PATIENCE, trouble).await.expect("trouble in time");
+    let trouble = tokio::time::timeout(PATIENCE, source.next(ROOMY)).await.expect("trouble in time");
+    let Err(SourceError::Unavailable(why)) = trouble else { panic!("{trouble:?}") };
     assert_eq!(source.health(), Health::Down(why.clone()));
     why
 }
@@ -386,12 +380,13 @@ async fn groups_of_a_fifo_queue_keep_their_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_group_holds_up_no_other() {
     let url = server().fifo(&[]);
-    server().send_to_groups(&url, &[(Some("a"), "{\"a\":1}"), (Some("a"), "{\"a\":2}")]);
+    server().send_to_groups(&url, &[(Some("a"), "{\"a\":1}"), (Some("a"), "{\"a\":2}"), (Some("b"), "{\"b\":1}")]);
     let mut source = open(&url).await;
+    // While the store is away no more is received.
+    until_depth(&url, Depth { in_flight: 3, ..EMPTY });
     let first = next(&mut source, Room { messages: 1, bytes: 1_000 }).await.unwrap();
     assert_eq!(texts(&first), ["{\"a\":1}"]);
     source.refuse(first.ack, Duration::from_secs(3_600)).await;
-    server().send_to_groups(&url, &[(Some("b"), "{\"b\":1}")]);
     assert_eq!(take(&mut source, ROOMY, 1).await, ["{\"b\":1}"]);
     stop(source).await;
     assert_eq!(server().depth(&url), Depth { visible: 2, ..EMPTY });
@@ -485,211 +480,22 @@ async fn the_largest_message_comes_whole_and_one_over_the_limit_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn throttling_errors_and_lost_replies_lose_nothing() {
-    let url = server().queue(VISIBILITY);
-    let proxy = Proxy::start(server().endpoint());
-    for (status, code) in [
-        (403, "OverLimit"),
-        (400, "RequestThrottled"),
-        (400, "KMS.ThrottlingException"),
-        (500, "InternalFailure"),
-        (503, "ServiceUnavailable"),
-    ] {
-        proxy.plan("ReceiveMessage", Fault::Answer { status, code }, 1);
-    }
-    // Messages that were handed out into the void come again after their visibility timeout.
-    proxy.plan("ReceiveMessage", Fault::LoseReply, 1);
-    proxy.plan("DeleteMessageBatch", Fault::Answer { status: 500, code: "InternalFailure" }, 4);
-    proxy.plan("DeleteMessageBatch", Fault::LoseReply, 1);
-    server().send(&url, &bodies(40));
-    let name = unique("source");
-    let mut source = named(&name, options(proxy.url(), Named::Url(url.clone()))).await;
-    let mut all = BTreeSet::new();
-    while all.len() < 40 {
-        let batch = next(&mut source, ROOMY).await.unwrap();
-        all.extend(texts(&batch));
+async fn a_run_to_the_end_takes_all_of_a_group_while_its_first_messages_are_held() {
+    let url = server().fifo(&[]);
+    let all = bodies(25);
+    let sent: Vec<(Option<&str>, &str)> = all.iter().map(|body| (Some("g"), body.as_str())).collect();
+    server().send_to_groups(&url, &sent);
+    let proxy = proxy::Proxy::start(server().endpoint());
+    let idle = Options { until_idle: true, ..options(proxy.url(), Named::Url(url.clone())) };
+    let mut source = named(&unique("source"), idle).await;
+    let mut taken = Vec::new();
+    while let Some(batch) = next(&mut source, ROOMY).await {
+        taken.extend(texts(&batch));
+        // The commit takes as long as more polls than end an idle run: the group is locked, and they find nothing.
+        let polls = proxy.calls("ReceiveMessage");
+        until("polls of a locked group", || (proxy.calls("ReceiveMessage") >= polls + 4).then_some(()));
         source.ack(batch.ack, &receipts(&batch)).await;
     }
-    stop(source).await;
-    assert!(metric("receive_errors_total", &name) >= 6.0);
-    until_depth(&url, EMPTY);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_right_is_named() {
-    let proxy = Proxy::start(server().endpoint());
-    for (action, code, words) in [
-        ("ReceiveMessage", "AccessDenied", "sqs:ReceiveMessage"),
-        ("ReceiveMessage", "KMS.AccessDeniedException", "kms:Decrypt"),
-        ("ReceiveMessage", "ExpiredToken", "renew or correct"),
-        ("GetQueueAttributes", "AccessDenied", "sqs:GetQueueAttributes"),
-    ] {
-        proxy.plan(action, Fault::Answer { status: 403, code }, 1_000);
-        let url = server().queue(&[]);
-        let mut source = open_at(proxy.url(), &url).await;
-        let why = down(&mut source).await;
-        assert!(why.contains(words), "{why}");
-        proxy.heal();
-        server().send(&url, &bodies(1));
-        assert_eq!(take(&mut source, ROOMY, 1).await, bodies(1), "it heals");
-        stop(source).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_away_is_told_and_found_again() {
-    // Nobody listens there.
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    drop(socket);
-    server();
-    let mut source = open_at(&format!("http://{address}"), &format!("http://{address}/000000000000/q")).await;
-    let why = down(&mut source).await;
-    assert!(why.contains("can't be reached"), "{why}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn entries_of_a_delete_that_fail_are_deleted_with_another_call() {
-    let url = server().queue(&[]);
-    let proxy = Proxy::start(server().endpoint());
-    proxy.plan("DeleteMessageBatch", Fault::FailEntries { entries: 3, code: "InternalError", ours: false }, 2);
-    server().send(&url, &bodies(10));
-    let name = unique("source");
-    let mut source = named(&name, options(proxy.url(), Named::Url(url.clone()))).await;
-    take(&mut source, ROOMY, 10).await;
-    stop(source).await;
+    assert_eq!(taken, all);
     assert_eq!(server().depth(&url), EMPTY);
-    assert_eq!(metric("deletes_failed_total", &name), 0.0);
-    assert!(proxy.calls("DeleteMessageBatch") >= 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_receipt_that_is_over_harms_nobody() {
-    let url = server().queue(&[]);
-    let proxy = Proxy::start(server().endpoint());
-    proxy.plan("DeleteMessageBatch", Fault::FailEntries { entries: 1, code: "ReceiptHandleIsInvalid", ours: true }, 1);
-    server().send(&url, &bodies(1));
-    let name = unique("source");
-    let mut source = named(&name, options(proxy.url(), Named::Url(url.clone()))).await;
-    take(&mut source, ROOMY, 1).await;
-    until("the failure", || (metric("deletes_failed_total", &name) >= 1.0).then_some(()));
-    server().send(&url, &["{\"next\":1}".to_owned()]);
-    assert_eq!(take(&mut source, ROOMY, 1).await, ["{\"next\":1}"]);
-    assert_eq!(source.health(), Health::Ready);
-    stop(source).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_ran_out_comes_again_and_both_are_settled() {
-    let url = server().queue(VISIBILITY);
-    let proxy = Proxy::start(server().endpoint());
-    // Nothing can be hidden for longer, so the message runs out while it is out.
-    proxy.plan("ChangeMessageVisibilityBatch", Fault::Answer { status: 500, code: "InternalFailure" }, 100_000);
-    server().send(&url, &bodies(1));
-    let mut source = open_at(proxy.url(), &url).await;
-    let first = next(&mut source, ROOMY).await.unwrap();
-    let second = next(&mut source, ROOMY).await.unwrap();
-    assert_eq!(first.messages, second.messages, "the same id, so it is known");
-    proxy.heal();
-    // The first one's receipt is over.
-    source.ack(first.ack, &receipts(&first)).await;
-    source.ack(second.ack, &receipts(&second)).await;
-    server().send(&url, &["{\"next\":1}".to_owned()]);
-    assert_eq!(take(&mut source, ROOMY, 1).await, ["{\"next\":1}"]);
-    until_depth(&url, EMPTY);
-    stop(source).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_hangs_is_given_up_and_made_again() {
-    let url = server().queue(&[]);
-    let proxy = Proxy::start(server().endpoint());
-    proxy.plan("GetQueueAttributes", Fault::Delay(PATIENCE * 2), 1);
-    proxy.plan("DeleteMessageBatch", Fault::Delay(PATIENCE * 2), 1);
-    server().send(&url, &bodies(10));
-    let mut source = open_at(proxy.url(), &url).await;
-    assert_eq!(sorted(take(&mut source, ROOMY, 10).await), bodies(10));
-    until_depth(&url, EMPTY);
-    stop(source).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_comes_too_often_is_the_queues_own_business() {
-    let (url, dead) = server().with_redrive(2, VISIBILITY);
-    let proxy = Proxy::start(server().endpoint());
-    // Nothing can be hidden for longer: the message runs out each time.
-    proxy.plan("ChangeMessageVisibilityBatch", Fault::Answer { status: 500, code: "InternalFailure" }, 100_000);
-    server().send(&url, &bodies(1));
-    let mut source = open_at(proxy.url(), &url).await;
-    let first = next(&mut source, ROOMY).await.unwrap();
-    let second = next(&mut source, ROOMY).await.unwrap();
-    assert_eq!(first.messages, second.messages);
-    until("the dead-letter queue", || (server().depth(&dead).visible == 1).then_some(()));
-    // An answer that comes too late takes nothing out of it.
-    source.ack(first.ack, &receipts(&first)).await;
-    source.ack(second.ack, &receipts(&second)).await;
-    stop(source).await;
-    assert_eq!((server().depth(&url), server().depth(&dead)), (EMPTY, Depth { visible: 1, ..EMPTY }));
-}
-
-async fn outlet(endpoint: &str, url: &str) -> SqsOutlet {
-    let options = owlpost::outlet::sqs::Options {
-        identity: Identity { region: Some("elasticmq".into()), ..Identity::default() },
-        endpoint_url: Some(endpoint.to_owned()),
-        queue: Named::Url(url.to_owned()),
-    };
-    SqsOutlet::open(options).await.unwrap_or_else(|e| panic!("{e}"))
-}
-
-fn outgoing(n: usize) -> Outgoing {
-    let headers = vec![("content-type".to_owned(), "application/json".to_owned()), ("ce_id".to_owned(), n.to_string())];
-    Outgoing { key: Some(format!("g{}", n % 2)), headers, body: format!("{{\"n\":{n}}}").into_bytes() }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_outlet_hands_on_comes_out_of_the_source_as_it_was() {
-    for url in [server().queue(&[]), server().fifo(&[])] {
-        let outlet = outlet(server().endpoint(), &url).await;
-        assert_eq!(outlet.place(), format!("sqs://{}", url.rsplit('/').next().unwrap()));
-        let mut sent: Vec<Outgoing> = (0..25).map(outgoing).collect();
-        sent.push(Outgoing { body: b"\xff\0 not text".to_vec(), ..outgoing(25) });
-        assert!(outlet.send(&sent).await.iter().all(Result::is_ok));
-        let mut source = open(&url).await;
-        let mut bodies = BTreeSet::new();
-        while bodies.len() < sent.len() {
-            let batch = next(&mut source, ROOMY).await.unwrap();
-            for message in &batch.messages {
-                let of_it = sent.iter().find(|s| s.body == message.body).unwrap();
-                for (name, value) in &of_it.headers {
-                    assert_eq!(message.header(name), Some(value.as_str()));
-                }
-                bodies.insert(message.body.clone());
-            }
-            source.ack(batch.ack, &receipts(&batch)).await;
-        }
-        stop(source).await;
-        assert_eq!(server().depth(&url), EMPTY);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_message_of_the_outlet_has_its_own_answer() {
-    let url = server().queue(&[]);
-    let proxy = Proxy::start(server().endpoint());
-    let outlet = outlet(proxy.url(), &url).await;
-    // Tried again for what the server could not do, not for what it will never do.
-    proxy.plan("SendMessageBatch", Fault::FailEntries { entries: 2, code: "InternalError", ours: false }, 1);
-    let mut sent: Vec<Outgoing> = (0..5).map(outgoing).collect();
-    sent.push(Outgoing { body: vec![b'x'; 1_100_000], ..outgoing(5) });
-    let answers = outlet.send(&sent).await;
-    assert!(answers[..5].iter().all(Result::is_ok), "{answers:?}");
-    assert!(matches!(&answers[5], Err(OutletError::Refused(why)) if why.contains("1048576")), "{answers:?}");
-    assert_eq!(server().drain(&url).len(), 5);
-    proxy.plan("SendMessageBatch", Fault::FailEntries { entries: 1, code: "InvalidMessageContents", ours: true }, 1);
-    let answers = outlet.send(&sent[..2]).await;
-    assert!(matches!(&answers[..], [Err(OutletError::Refused(_)), Ok(())]), "{answers:?}");
-    proxy.plan("SendMessageBatch", Fault::Answer { status: 403, code: "AccessDenied" }, 1);
-    let answers = outlet.send(&sent[..1]).await;
-    assert!(matches!(&answers[0], Err(OutletError::Fatal(why)) if why.contains("sqs:SendMessage")), "{answers:?}");
-    server().drain(&url);
 }

@@ -13,10 +13,11 @@ use super::trouble::{Class, Trouble};
 
 /// To a server that does not answer at all, as the SDK's own default.
 const CONNECT_WITHIN: Duration = Duration::from_millis(3_100);
-/// One try of a call that does not wait for messages; the SDK itself has no such limit (aws-sdk-rust#1094).
-const TRY_WITHIN: Duration = Duration::from_secs(5);
+/// One try of a call that does not wait for messages: 1 MiB is sent in it over 1 Mbit/s. The SDK itself has no such limit
+/// (aws-sdk-rust#1094).
+const TRY_WITHIN: Duration = Duration::from_secs(10);
 /// Three tries and the waits between them.
-const CALL_WITHIN: Duration = Duration::from_secs(20);
+const CALL_WITHIN: Duration = Duration::from_secs(35);
 /// Tries of the SDK itself (its standard mode), for calls that change nothing when they are made twice.
 const TRIES: u32 = 3;
 /// The longest wait of the SDK between two tries: `CALL_WITHIN` has room for them.
@@ -69,6 +70,16 @@ impl Named {
             Named::Name(_) => None,
         }
     }
+
+    /// Where a URL's own host is to be called: a VPC endpoint, or one of FIPS. Of AWS's other hosts the SDK knows the
+    /// endpoint itself.
+    fn endpoint(&self) -> Option<String> {
+        let Named::Url(url) = self else { return None };
+        let (scheme, rest) = url.split_once("://")?;
+        let host = rest.split(['/', '?']).next()?;
+        region_of(url)?;
+        (host.starts_with("vpce-") || host.starts_with("sqs-fips.")).then(|| format!("{scheme}://{host}"))
+    }
 }
 
 /// At most 80 letters, digits, `-` and `_`, of which `.fifo` counts (SQS, `CreateQueue`).
@@ -108,7 +119,7 @@ pub struct Caller {
     pub poll: Client,
     pub sts: aws_sdk_sts::Client,
     pub region: String,
-    /// What the configuration says, or "AWS's own".
+    /// What the configuration or the queue's URL says, or "AWS's own".
     pub endpoint: String,
 }
 
@@ -123,6 +134,8 @@ pub async fn caller(
     if identity.region.is_none() {
         identity.region = queue.region().map(str::to_owned);
     }
+    let own = queue.endpoint();
+    let endpoint_url = endpoint_url.or(own.as_deref());
     let shared = identity.load().await;
     let Some(region) = shared.region().map(ToString::to_string) else {
         return Err("no AWS region is known: set source.region or AWS_REGION".into());
@@ -251,6 +264,22 @@ mod tests {
             assert_eq!(Named::Url(url.into()).region(), region, "{url}");
         }
         assert_eq!(Named::Url("http://127.0.0.1:1/0/events.fifo/".into()).name(), "events.fifo");
+    }
+
+    #[test]
+    fn a_url_of_a_vpc_endpoint_or_of_fips_is_called_where_it_says() {
+        for (url, endpoint) in [
+            (
+                "https://vpce-0a-1b.sqs.eu-west-1.vpce.amazonaws.com/1/e",
+                Some("https://vpce-0a-1b.sqs.eu-west-1.vpce.amazonaws.com"),
+            ),
+            ("https://sqs-fips.us-east-1.amazonaws.com/1/e", Some("https://sqs-fips.us-east-1.amazonaws.com")),
+            ("https://sqs.eu-central-1.amazonaws.com/1/e", None),
+            ("https://vpce-0a-1b.example.com/1/e", None),
+            ("http://127.0.0.1:9324/000000000000/e", None),
+        ] {
+            assert_eq!(Named::Url(url.into()).endpoint().as_deref(), endpoint, "{url}");
+        }
     }
 
     #[test]

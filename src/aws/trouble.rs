@@ -181,10 +181,16 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
     short(&chain(error).last().map(ToString::to_string).unwrap_or_default())
 }
 
-/// A server's words for a log: what looks like an address is left out, and the rest is short.
+/// A server's words for a log: what looks like an address or a receipt handle is left out, and the rest is short.
 pub fn short(text: &str) -> String {
     const CHARS: usize = 300;
-    let words = text.split_whitespace().map(|word| if word.contains('@') { "(address)" } else { word });
+    /// Longer than any word of a sentence. What else is long, an ARN, has a colon.
+    const WORD_CHARS: usize = 64;
+    let words = text.split_whitespace().map(|word| match word {
+        _ if word.contains('@') => "(address)",
+        _ if word.len() > WORD_CHARS && !word.contains(':') => "(…)",
+        _ => word,
+    });
     words.collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(CHARS).collect()
 }
 
@@ -216,6 +222,18 @@ mod tests {
         ] {
             assert_eq!(class(code, status), expected, "{code} {status}");
         }
+    }
+
+    #[test]
+    fn a_receipt_handle_stays_out_of_the_words_and_an_arn_in_them() {
+        let handle = format!("AQEB{}==", "wJnKyrHigUMZj6rYigCgxlaS3SLy0a".repeat(10));
+        let said =
+            format!("Value {handle} for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired.");
+        let told = Trouble::answered("sqs:DeleteMessage", "InvalidParameterValue", &said, 400).text;
+        assert!(!told.contains("AQEB") && told.contains("Value (…) for parameter ReceiptHandle"), "{told}");
+        assert!(told.ends_with("The receipt handle has expired."), "{told}");
+        let arn = "arn:aws:sqs:eu-central-1:123456789012:a-queue-of-a-team-with-a-very-long-name-indeed";
+        assert_eq!(short(&format!("on resource: {arn}")), format!("on resource: {arn}"));
     }
 
     #[test]

@@ -62,6 +62,9 @@ const READ_AHEAD: usize = 64;
 const LINGER: Duration = Duration::from_millis(20);
 /// Rejections that are listed one by one; the others are only counted.
 const LISTED_MAX: usize = 1_000;
+/// What to do after a failure.
+const AGAIN: &str = "publishing all of it again is safe for events with an id; notifications without one that were accepted \
+                     would count again";
 
 /// What became of all that was read.
 #[derive(Default)]

@@ -144,15 +144,13 @@ impl KafkaOutlet {
                 self.trouble.is_over();
                 Settled::Answered(Ok(()))
             }
-            Ok(Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge), _))) => {
-                Settled::TooLarge
-            }
+            Ok(Err((error @ KafkaError::MessageProduction(code), _))) if is_of_all(code) => Settled::Together(error),
             Ok(Err((error, _))) => Settled::Answered(Err(self.answer(&error, message))),
             Err(_) => Settled::Answered(Err(OutletError::Unavailable(format!("{}: broken off", self.place)))),
         }
     }
 
-    /// A request with several messages was refused for its size, and nobody says which of them is too large.
+    /// A request with several messages was refused for one of them: each for itself.
     async fn alone(&self, producer: &FutureProducer<Watch>, message: &Outgoing) -> Result<(), OutletError> {
         let delivery = match self.enqueue(producer, message) {
             Some(enqueued) => enqueued?,
@@ -160,7 +158,7 @@ impl KafkaOutlet {
         };
         match self.settle(delivery, message).await {
             Settled::Answered(answer) => answer,
-            Settled::TooLarge => Err(self.answer(&KafkaError::MessageProduction(Code::MessageSizeTooLarge), message)),
+            Settled::Together(error) => Err(self.answer(&error, message)),
         }
     }
 
@@ -200,8 +198,14 @@ impl KafkaOutlet {
 /// What is known of a message.
 enum Settled {
     Answered(Result<(), OutletError>),
-    /// It, or those it went with.
-    TooLarge,
+    /// Refused, it or those it went with.
+    Together(KafkaError),
+}
+
+/// Whether a broker refuses all messages of a request with this, where one of them is wrong: for their size it names none,
+/// and for another one's record it tells the others so.
+fn is_of_all(code: Code) -> bool {
+    matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidDifferentRecord)
 }
 
 #[async_trait]
@@ -235,7 +239,7 @@ impl Outlet for KafkaOutlet {
         for (message, answer) in messages.iter().zip(answers) {
             told.push(match answer {
                 Some(Settled::Answered(answer)) => answer,
-                Some(Settled::TooLarge) => self.alone(producer, message).await,
+                Some(Settled::Together(_)) => self.alone(producer, message).await,
                 None => Err(self.full()),
             });
         }
@@ -270,6 +274,8 @@ fn settings(cluster: &Cluster) -> ClientConfig {
     cluster.apply(&mut client);
     client
         .set("enable.idempotence", "true")
+        // A misspelt name is a mistake to tell, not a topic to make; librdkafka's producers ask brokers to make it.
+        .set("allow.auto.create.topics", "false")
         .set("message.timeout.ms", DELIVERY.as_millis().to_string())
         .set("request.timeout.ms", REQUEST.as_millis().to_string())
         .set("queue.buffering.max.messages", QUEUE_MESSAGES.to_string())
@@ -295,6 +301,7 @@ mod tests {
         assert_eq!(client.get("compression.type"), Some("lz4"));
         assert_eq!(client.get("message.timeout.ms"), Some("30000"));
         assert_eq!(client.get("security.protocol"), Some("ssl"));
+        assert_eq!(client.get("allow.auto.create.topics"), Some("false"), "a misspelt topic is not made");
     }
 
     #[test]

@@ -45,7 +45,9 @@ pub struct SqsOutlet {
     queue: Arc<Queue>,
 }
 
-/// An answer for a message, if there is one by now.
+/// What a call answered for each message.
+type Answered = Vec<(usize, Result<(), Trouble>)>;
+/// An answer for each message, if there is one by now.
 type Answers = Vec<Option<Result<(), OutletError>>>;
 
 impl SqsOutlet {
@@ -69,12 +71,32 @@ impl SqsOutlet {
         Ok(SqsOutlet { caller, queue: Arc::new(queue) })
     }
 
-    /// One call; gives what it answered for each index, and leaves out what may be tried again.
-    async fn call(
-        caller: Caller,
-        queue: Arc<Queue>,
-        entries: Vec<(usize, Entry)>,
-    ) -> Vec<(usize, Result<(), Trouble>)> {
+    /// One call; gives what it answered for each index. If it is refused as a whole, nobody says for which of its entries:
+    /// then each goes alone, in order.
+    async fn call(caller: Caller, queue: Arc<Queue>, entries: Vec<(usize, Entry)>) -> Answered {
+        let alone = if entries.len() > 1 { entries.clone() } else { Vec::new() };
+        let answered = SqsOutlet::call_once(&caller, &queue, entries).await;
+        let is_refusal = |why: &Trouble| refusal(why) == OutletError::Refused(why.text.clone());
+        let whole = answered.iter().all(|(_, result)| result.as_ref().is_err_and(is_refusal));
+        if !whole || alone.is_empty() {
+            return answered;
+        }
+        let mut each: Answered = Vec::with_capacity(alone.len());
+        for (index, entry) in alone {
+            // To a FIFO queue nothing overtakes what is to be sent again.
+            let result = match each.last() {
+                Some((_, Err(why))) if queue.is_fifo && is_for_later(why) => Err(why.clone()),
+                _ => match SqsOutlet::call_once(&caller, &queue, vec![(index, entry)]).await.pop() {
+                    Some((_, result)) => result,
+                    None => continue,
+                },
+            };
+            each.push((index, result));
+        }
+        each
+    }
+
+    async fn call_once(caller: &Caller, queue: &Queue, entries: Vec<(usize, Entry)>) -> Answered {
         let indexes: Vec<usize> = entries.iter().map(|(index, _)| *index).collect();
         let entries = entries.into_iter().map(|(_, entry)| entry).collect();
         let call = caller.quick.send_message_batch().queue_url(&queue.url).set_entries(Some(entries));
@@ -139,7 +161,7 @@ impl SqsOutlet {
             for (index, result) in done {
                 match result {
                     Ok(()) => answers[index] = Some(Ok(())),
-                    Err(trouble) if matches!(trouble.class, Class::Throttled | Class::Unavailable) => {
+                    Err(trouble) if is_for_later(&trouble) => {
                         stops |= self.queue.is_fifo;
                         last = Some(trouble);
                     }
@@ -152,6 +174,11 @@ impl SqsOutlet {
             }
         }
     }
+}
+
+/// Whether it may be tried again.
+fn is_for_later(trouble: &Trouble) -> bool {
+    matches!(trouble.class, Class::Throttled | Class::Unavailable)
 }
 
 fn refusal(trouble: &Trouble) -> OutletError {
@@ -171,6 +198,8 @@ fn entry(index: usize, message: &Outgoing, is_fifo: bool) -> Result<(Entry, usiz
         Ok("") => return Err("SQS takes no empty body".into()),
         // Bytes that SQS would not take: as base64, which the source of kind sqs undoes.
         _ => {
+            // Another encoding, of what is inside, would hide that it is ours.
+            headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-encoding"));
             headers.insert(0, ("content-encoding".to_owned(), "base64".to_owned()));
             STANDARD.encode(&message.body)
         }
@@ -270,6 +299,9 @@ mod tests {
         let (entry, _) = entry(0, &outgoing(b"\xff\0"), false).unwrap();
         assert_eq!(entry.message_body(), "/wA=");
         assert_eq!(entry.message_attributes().unwrap()["content-encoding"].string_value(), Some("base64"));
+        let zipped = Outgoing { headers: vec![("Content-Encoding".into(), "gzip".into())], ..outgoing(b"\xff\0") };
+        let attributes = super::entry(0, &zipped, false).unwrap().0.message_attributes.unwrap();
+        assert_eq!((attributes.len(), attributes["content-encoding"].string_value()), (1, Some("base64")));
         assert!(super::entry(0, &outgoing(b""), false).is_err());
         assert!(super::entry(0, &outgoing(&vec![b'x'; CALL_BYTES + 1]), false).is_err());
         assert!(super::entry(0, &outgoing(&vec![b'x'; CALL_BYTES]), false).is_ok());

@@ -4,13 +4,17 @@
 //!   queue's timeout, whether it waits here, is being committed, or is being deleted. So a store that is away for a while
 //!   costs no second delivery.
 //! - **But not for ever.** A message that was received for the first time is held for an hour at most
-//!   ([`held::HOLD_MAX`]); each further receive halves that, down to the queue's own timeout. Then it runs out as the
+//!   ([`taken::HOLD_MAX`]); each further receive halves that, down to the queue's own timeout. Then it runs out as the
 //!   queue is configured, the queue's redrive policy counts, and its dead-letter queue gets what came too often. Nothing is
 //!   ever purged or moved from here. Bad input does not come to that: it is a dead letter of the store, and deleted.
 //! - **At a stop** what was not committed is given back at once (visibility 0).
 //! - **A FIFO queue's groups keep their order**: a group is given out and deleted in order, and a refused message holds up
 //!   its own group only.
-//! - **A delete that fails** is tried again; in the end the message is let go, comes again and counts as a duplicate.
+//! - **While the store is away** nothing more is received than the ten messages that find out whether it still is: each
+//!   receive counts against the queue's `maxReceiveCount`.
+//! - **A delete that fails** is tried again; in the end the message is let go, comes again and counts as a duplicate. Where
+//!   the right to delete is missing, nothing is let go and nothing more is received until it is granted.
+//! - **A queue that goes away** takes nothing with it that is held: it is committed from here.
 //!
 //! Tasks: the receivers ([`receive`]), one that deletes ([`settle`]), one that extends and one that looks after the queue
 //! ([`keep`]). They share a bounded buffer ([`held`]).
@@ -29,13 +33,16 @@ use crate::metrics::sqs as metrics;
 use crate::model::Receipt;
 use crate::source::{Ack, Batch, Health, Room, Source, SourceError};
 
-pub mod held;
+mod groups;
+mod held;
 mod keep;
 mod message;
 pub mod probe;
 mod receive;
 mod settle;
 mod shared;
+mod streak;
+mod taken;
 
 use shared::Shared;
 
@@ -179,14 +186,7 @@ impl Source for SqsSource {
     async fn refuse(&mut self, ack: Ack, retry_in: Duration) {
         let Some(keys) = self.settled(ack) else { return };
         let now = Instant::now();
-        let over = self.shared.state().held.refuse(now, &keys, now + retry_in);
-        if over > 0 {
-            tracing::debug!(
-                source = self.shared.name,
-                messages = over,
-                "held for too long; the queue gives them again"
-            );
-        }
+        self.shared.state().held.refuse(&keys, now + retry_in);
         self.shared.arrived.notify_waiters();
         self.shared.changed.notify_waiters();
         if self.shared.stop.is_cancelled() {

@@ -217,6 +217,7 @@ fn a_queue_is_named_once_and_well() {
         &sqs("queue='arn:aws:sqs:eu-west-1:1:events'\nregion='eu-central-1'"),
         &["5:8 the ARN in queue says \"eu-west-1\""],
     );
+    assert_problems(&sqs(&format!("{url}\nregion='eu-central-1'")), &["5:8 queue_url says \"eu-west-1\""]);
     assert_problems(&sqs("queue_url='events'"), &["4:11 not the URL of a queue"]);
     assert_problems(
         &sqs("queue='e'\nendpoint_url='http://sqs.example.com'"),

@@ -181,6 +181,11 @@ fn a_message_of_a_broker_without_a_body_is_a_tombstone() {
     let mut message = post("", "");
     message.broker_id = Some("events/0/1".into());
     assert_eq!(decode(&message), [Decoded::Tombstone]);
+    // Blanks are not: somebody sent them, and learns what is wrong with them.
+    let blank = Message { body: b" \r\n".to_vec(), ..message.clone() };
+    assert_eq!(refused(&blank), (RefusedReason::NotJson, "the body is empty".into()));
+    let with_headers = with(message.clone(), &[("content-type", "application/json")]);
+    assert_eq!(refused(&with_headers), (RefusedReason::NotJson, "the body is empty".into()));
     // An event may have no data (CloudEvents 1.0, 3.1); a source gives a null value without headers.
     let attributes = [("ce_specversion", "1.0"), ("ce_type", "t"), ("ce_source", "s"), ("ce_id", "1")];
     assert!(matches!(&decode(&with(message, &attributes))[..], [Decoded::Event(event)] if event.id == "1"));

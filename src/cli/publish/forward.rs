@@ -21,7 +21,7 @@ pub(super) struct Forwarder {
     run: String,
     /// Of messages so far.
     count: u64,
-    /// The broker has confirmed something: if it does not now, it may be restarting. If it never did, the URL is wrong.
+    /// The broker has confirmed or refused something: if it does not now, it may be restarting. If it never did, the URL is wrong.
     answered: bool,
 }
 
@@ -59,7 +59,10 @@ impl Forwarder {
                         self.answered = true;
                         sum.accepted += item.events.unwrap_or(1) as u64;
                     }
-                    Err(OutletError::Refused(why)) => sum.reject(&item, why),
+                    Err(OutletError::Refused(why)) => {
+                        self.answered = true;
+                        sum.reject(&item, why);
+                    }
                     Err(OutletError::Fatal(why)) => fatal = Some(why),
                     Err(OutletError::Unavailable(why)) => {
                         last = why;
@@ -76,16 +79,14 @@ impl Forwarder {
                 if !self.answered {
                     return Err(Failure::failed(last));
                 }
-                // Sending again is safe: what arrived is known by its id.
+                // Sending again is safe: what arrived is known by its id, which this run gives to what has none.
                 tokio::time::sleep(WAIT).await;
             }
         }
         if items.is_empty() {
             return Ok(());
         }
-        Err(Failure::failed(format!(
-            "gave up after {TRIES} tries: {last}. What was accepted stays; publishing all of it again is safe"
-        )))
+        Err(Failure::failed(format!("gave up after {TRIES} tries: {last}. What was accepted stays; {}", super::AGAIN)))
     }
 }
 
@@ -160,6 +161,13 @@ mod tests {
         let why = outcome.unwrap_err();
         assert!(why.code == 1 && why.message.starts_with("gave up after 5 tries: away"), "{}", why.message);
         assert_eq!((sum.accepted, sent.len()), (1, 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_refuses_a_message_is_there_for_the_others() {
+        let (outcome, sum, sent) = post(&[&["refused", "away", "away"]]).await;
+        assert!(outcome.is_ok());
+        assert_eq!((sum.accepted, sum.rejected, sent.len()), (2, 1, 2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -155,7 +155,7 @@ impl Poster {
                         _ => return self.read(response).await.map(Told::Counts),
                     }
                 }
-                // Sending again is safe: what was stored is known by its id.
+                // What was stored is known by its id, if it has one.
                 Err(e) if self.answered => {
                     last = why(&e);
                     WAIT_DEFAULT
@@ -171,8 +171,9 @@ impl Poster {
             tokio::time::sleep(wait).await;
         }
         Err(Failure::failed(format!(
-            "{}: gave up after {TRIES} tries: {last}. What was accepted stays; publishing all of it again is safe",
-            self.place()
+            "{}: gave up after {TRIES} tries: {last}. What was accepted stays; {}",
+            self.place(),
+            super::AGAIN
         )))
     }
 

@@ -80,6 +80,12 @@ fn sqs(check: &mut Check<'_>, n: &str, config: &Config, source: &SourceConfig) {
                     "not the URL of a queue: expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
                 );
             }
+            let named = Named::Url(url.clone());
+            if let (Some(own), Some(set)) = (named.region(), &source.region)
+                && own != set
+            {
+                check.error(&path("region"), format!("queue_url says {own:?}"));
+            }
         }
     }
     if let Some(url) = &source.endpoint_url {

@@ -8,30 +8,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::groups::Groups;
+use super::taken::{HIDDEN_MAX, Taken, hold_for};
 use crate::source::{Message, Room};
 
 /// Messages held at most. Eight receivers bring some thousand a second, and a commit on a slow disk takes a second; SQS
 /// itself lets 120,000 be in flight for all workers of a queue together.
 pub const MESSAGES_MAX: usize = 5_000;
-/// Bytes of their bodies, about: one call is let through while less is held, and brings no more than is expected of it.
+/// Bytes of them, about: one call is let through while less is held, and brings no more than is expected of it.
 pub const BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Messages that one call brings at most (SQS, `ReceiveMessage`).
 pub const CALL_MESSAGES: usize = 10;
-/// How long a message that was received for the first time is kept hidden while the store is away. Each further receive
-/// halves it, down to the queue's own visibility timeout: what comes again and again is left to the queue's redrive policy.
-pub const HOLD_MAX: Duration = Duration::from_secs(3_600);
-
-/// A message as it was received.
-#[derive(Debug)]
-pub struct Taken {
-    pub message: Message,
-    pub receipt: String,
-    /// Of a FIFO queue.
-    pub group: Option<String>,
-    /// `ApproximateReceiveCount`, from 1.
-    pub count: u32,
-}
-
+/// All that is held must be hidden for longer within a third of the visibility timeout, and as long again is left for what
+/// fails: eight calls of ten messages at a time, with 100 ms each (SQS of another region; nearby it is 10).
+const HIDDEN_IN_100_MS: usize = 80;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Ready,
@@ -49,8 +39,12 @@ struct Entry {
     /// Others get it from then on.
     hidden_until: Instant,
     extend_at: Instant,
-    /// Not extended any more from then on.
+    /// Not extended any more from then on, unless it is committed.
     hold_until: Instant,
+    /// SQS itself hides it no longer than that.
+    end: Instant,
+    /// Its queue was gone meanwhile: nobody else may have it.
+    is_orphan: bool,
 }
 
 /// What a receiver may bring; to be handed back with what it brought.
@@ -58,6 +52,9 @@ struct Entry {
 #[must_use]
 pub struct Reserved {
     bytes: usize,
+    /// Nothing was held when the call began: an answer without messages says that nothing waits. Else those that are held
+    /// may hide others (of their FIFO groups), or may themselves come again.
+    pub was_empty: bool,
 }
 
 #[derive(Debug, Default)]
@@ -66,10 +63,9 @@ pub struct Held {
     /// In the order they came, with the moment before which a refused one is not given out again.
     ready: BTreeMap<u64, Option<Instant>>,
     doomed: BTreeSet<u64>,
-    /// Of FIFO queues: what is held of each group, in order.
-    groups: HashMap<String, BTreeSet<u64>>,
-    /// Groups of which messages are in a call that deletes.
-    busy: HashSet<String>,
+    groups: Groups,
+    /// The last word on a batch was that the store is away.
+    store_is_away: bool,
     next: u64,
     bytes: usize,
     reserved: usize,
@@ -78,10 +74,10 @@ pub struct Held {
     largest: usize,
 }
 
-/// How long a message that was received so often may be held.
-pub fn hold_for(count: u32, visibility: Duration) -> Duration {
-    let halved = HOLD_MAX.checked_div(1u32.checked_shl(count.saturating_sub(1)).unwrap_or(u32::MAX));
-    halved.unwrap_or_default().max(visibility)
+/// Messages held at most, of a queue that hides them for so long.
+fn messages_max(visibility: Duration) -> usize {
+    let rounds = usize::try_from(visibility.as_millis() / 300).unwrap_or(usize::MAX);
+    rounds.saturating_mul(HIDDEN_IN_100_MS).min(MESSAGES_MAX)
 }
 
 impl Held {
@@ -98,34 +94,38 @@ impl Held {
         !self.ready.is_empty()
     }
 
-    /// `None`: there is no room for what a call may bring. An empty buffer has always room for one.
-    pub fn reserve(&mut self) -> Option<Reserved> {
+    /// `None`: there is no room for what a call may bring. An empty buffer has always room for one; so it has while the
+    /// store is away, and then for no more: each message that is received only to wait comes nearer to the queue's
+    /// dead-letter queue.
+    pub fn reserve(&mut self, visibility: Duration) -> Option<Reserved> {
         let bytes = self.largest.saturating_mul(CALL_MESSAGES);
         let is_empty = self.entries.is_empty() && self.reserved == 0;
-        let fits = self.entries.len() + self.reserved + CALL_MESSAGES <= MESSAGES_MAX
+        let fits = !self.store_is_away
+            && self.entries.len() + self.reserved + CALL_MESSAGES <= messages_max(visibility)
             && self.bytes + self.reserved_bytes + bytes <= BYTES_MAX;
         if !fits && !is_empty {
             return None;
         }
         self.reserved += CALL_MESSAGES;
         self.reserved_bytes += bytes;
-        Some(Reserved { bytes })
+        Some(Reserved { bytes, was_empty: self.entries.is_empty() })
     }
 
     /// The end of a call, whatever came of it.
     pub fn add(&mut self, now: Instant, reserved: &Reserved, taken: Vec<Taken>, visibility: Duration) {
         self.reserved = self.reserved.saturating_sub(CALL_MESSAGES);
         self.reserved_bytes = self.reserved_bytes.saturating_sub(reserved.bytes);
-        if let Some(largest) = taken.iter().map(|t| t.message.body.len()).max() {
+        if let Some(largest) = taken.iter().map(Taken::bytes).max() {
             self.largest = largest.max(self.largest - self.largest / 8);
         }
-        for Taken { message, receipt, group, count } in taken {
+        for one in taken {
             let key = self.next;
             self.next += 1;
+            let bytes = one.bytes();
+            let Taken { message, receipt, group, count } = one;
             if let Some(group) = &group {
-                self.groups.entry(group.clone()).or_default().insert(key);
+                self.groups.add(group, key);
             }
-            let bytes = message.body.len();
             self.bytes += bytes;
             self.ready.insert(key, None);
             let entry = Entry {
@@ -137,6 +137,8 @@ impl Held {
                 hidden_until: now + visibility,
                 extend_at: now + visibility / 3,
                 hold_until: now + hold_for(count, visibility),
+                end: now + HIDDEN_MAX,
+                is_orphan: false,
             };
             self.entries.insert(key, entry);
         }
@@ -179,6 +181,7 @@ impl Held {
 
     /// They are committed.
     pub fn doom(&mut self, keys: &[u64]) {
+        self.store_is_away = false;
         for key in keys {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             entry.place = Place::Doomed;
@@ -190,28 +193,26 @@ impl Held {
         }
     }
 
-    /// They are given out again, but not before `at`; those that others get by now are forgotten. How many that were.
-    pub fn refuse(&mut self, now: Instant, keys: &[u64], at: Instant) -> usize {
-        let mut over = 0;
+    /// The store is away: they are given out again, but not before `at`. Those that others may get by now stay in their
+    /// places until [`Held::expire`], so that nothing of their groups overtakes them.
+    pub fn refuse(&mut self, keys: &[u64], at: Instant) {
+        self.store_is_away = true;
         for key in keys {
-            match self.entries.get_mut(key) {
-                Some(entry) if entry.hidden_until > now => {
-                    entry.place = Place::Ready;
-                    self.ready.insert(*key, Some(at));
-                }
-                Some(_) => {
-                    self.forget(*key);
-                    over += 1;
-                }
-                None => {}
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.place = Place::Ready;
+                self.ready.insert(*key, Some(at));
             }
         }
-        over
+    }
+
+    /// The queue is gone: whether it comes back with what is held, nobody knows. So nothing of it is left to the queue.
+    pub fn orphan(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.is_orphan = true);
     }
 
     /// What to delete in one call, in order: (key, receipt). Of a group only what nothing earlier is held of, and in one
     /// call at a time. They stay held until [`Held::forget`] or [`Held::delete_again`].
-    pub fn to_delete(&mut self, most: usize) -> Vec<(u64, String)> {
+    pub fn begin_deletes(&mut self, most: usize) -> Vec<(u64, String)> {
         let mut chosen = Vec::new();
         let mut of_group: HashMap<String, usize> = HashMap::new();
         for key in &self.doomed {
@@ -221,8 +222,7 @@ impl Held {
             let Some(entry) = self.entries.get(key) else { continue };
             if let Some(group) = &entry.group {
                 let before = of_group.get(group).copied().unwrap_or(0);
-                let is_next = self.groups.get(group).and_then(|keys| keys.iter().nth(before)) == Some(key);
-                if self.busy.contains(group) || !is_next {
+                if !self.groups.is_next(group, *key, before) {
                     continue;
                 }
                 of_group.insert(group.clone(), before + 1);
@@ -232,14 +232,14 @@ impl Held {
         chosen.iter().for_each(|(key, _)| {
             self.doomed.remove(key);
         });
-        self.busy.extend(of_group.into_keys());
+        self.groups.begin(of_group.into_keys());
         chosen
     }
 
-    /// Whether [`Held::to_delete`] would give anything.
+    /// Whether [`Held::begin_deletes`] would give anything.
     pub fn has_to_delete(&self) -> bool {
         self.doomed.iter().any(|key| match self.entries.get(key).and_then(|e| e.group.as_ref()) {
-            Some(group) => !self.busy.contains(group) && self.groups.get(group).and_then(BTreeSet::first) == Some(key),
+            Some(group) => self.groups.is_next(group, *key, 0),
             None => true,
         })
     }
@@ -248,7 +248,7 @@ impl Held {
     pub fn delete_again(&mut self, keys: &[u64]) {
         for key in keys {
             if let Some(group) = self.entries.get(key).and_then(|e| e.group.as_ref()) {
-                self.busy.remove(group);
+                self.groups.end(group);
             }
             if self.entries.contains_key(key) {
                 self.doomed.insert(*key);
@@ -262,22 +262,20 @@ impl Held {
         self.doomed.remove(&key);
         let Some(entry) = self.entries.remove(&key) else { return };
         self.bytes = self.bytes.saturating_sub(entry.bytes);
-        if let Some(group) = entry.group
-            && let Some(keys) = self.groups.get_mut(&group)
-        {
-            keys.remove(&key);
+        if let Some(group) = entry.group {
+            self.groups.remove(&group, key);
             if entry.place == Place::Doomed {
-                self.busy.remove(&group);
-            }
-            if keys.is_empty() {
-                self.groups.remove(&group);
+                self.groups.end(&group);
             }
         }
     }
 
-    /// What is to be hidden for longer now: (key, receipt).
-    pub fn to_extend(&self, now: Instant) -> Vec<(u64, String)> {
-        let due = |e: &Entry| e.extend_at <= now && now < e.hold_until && now < e.hidden_until;
+    /// What is to be hidden for longer now, for so long: (key, receipt). What is committed, as long as SQS lets us.
+    pub fn to_extend(&self, now: Instant, visibility: Duration) -> Vec<(u64, String)> {
+        let due = |e: &Entry| {
+            let may_be_held = now < e.hold_until || e.place == Place::Doomed;
+            e.extend_at <= now && may_be_held && now < e.hidden_until && now + visibility <= e.end
+        };
         let mut due: Vec<_> =
             self.entries.iter().filter(|(_, e)| due(e)).map(|(key, e)| (*key, e.receipt.clone())).collect();
         due.sort_unstable_by_key(|(key, _)| *key);
@@ -304,13 +302,14 @@ impl Held {
         let over: Vec<u64> = self
             .ready
             .keys()
-            .filter(|key| self.entries.get(key).is_some_and(|e| e.hidden_until <= now))
+            .filter(|key| self.entries.get(key).is_some_and(|e| e.hidden_until <= now && !e.is_orphan))
             .copied()
             .collect();
         let mut behind = BTreeSet::new();
         for key in &over {
-            let group = self.entries.get(key).and_then(|e| e.group.as_ref()).and_then(|g| self.groups.get(g));
-            behind.extend(group.into_iter().flat_map(|keys| keys.range(key + 1..)).copied());
+            if let Some(group) = self.entries.get(key).and_then(|e| e.group.as_ref()) {
+                behind.extend(self.groups.behind(group, *key));
+            }
         }
         for key in &over {
             self.forget(*key);
@@ -331,145 +330,4 @@ impl Held {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const VISIBLE: Duration = Duration::from_secs(30);
-    const ROOMY: Room = Room { messages: 100, bytes: 1_000_000 };
-
-    fn taken(n: usize, group: Option<&str>, bytes: usize) -> Taken {
-        let message = Message {
-            position: format!("queue q message {n}"),
-            broker_id: Some(n.to_string()),
-            headers: Vec::new(),
-            body: vec![b'x'; bytes],
-            time: None,
-        };
-        Taken { message, receipt: format!("r{n}"), group: group.map(str::to_owned), count: 1 }
-    }
-
-    fn held(now: Instant, groups: &[Option<&str>]) -> Held {
-        let mut held = Held::default();
-        let reserved = held.reserve().unwrap();
-        let taken = groups.iter().enumerate().map(|(n, group)| taken(n, *group, 10)).collect();
-        held.add(now, &reserved, taken, VISIBLE);
-        held
-    }
-
-    fn keys(of: &[(u64, String)]) -> Vec<u64> {
-        of.iter().map(|(key, _)| *key).collect()
-    }
-
-    #[test]
-    fn what_is_held_is_bounded_in_messages_and_in_bytes() {
-        let now = Instant::now();
-        let mut held = Held::default();
-        let mut calls = 0;
-        while let Some(reserved) = held.reserve() {
-            held.add(now, &reserved, (0..10).map(|n| taken(n, None, 10)).collect(), VISIBLE);
-            calls += 1;
-        }
-        assert_eq!(calls, MESSAGES_MAX / CALL_MESSAGES);
-        let mut held = Held::default();
-        let mut calls = 0;
-        while let Some(reserved) = held.reserve() {
-            held.add(now, &reserved, (0..10).map(|n| taken(n, None, 1024 * 1024)).collect(), VISIBLE);
-            calls += 1;
-        }
-        assert_eq!(calls, 2, "20 MiB are held, and another 10 are expected of the next call");
-        let all = held.give(now, Room { messages: 100, bytes: usize::MAX }).unwrap().0;
-        held.doom(&all);
-        assert!(held.reserve().is_some(), "what is committed takes no memory");
-    }
-
-    #[test]
-    fn calls_under_way_count_as_what_they_may_bring() {
-        let mut held = Held::default();
-        let under_way: Vec<Reserved> = std::iter::from_fn(|| held.reserve()).collect();
-        assert_eq!(under_way.len(), MESSAGES_MAX / CALL_MESSAGES);
-        held.add(Instant::now(), &under_way[0], Vec::new(), VISIBLE);
-        assert!(held.reserve().is_some());
-    }
-
-    #[test]
-    fn a_refused_message_blocks_its_group_and_no_other() {
-        let now = Instant::now();
-        let mut held = held(now, &[Some("a"), Some("b"), Some("a"), Some("c")]);
-        let (first, _) = held.give(now, Room { messages: 2, bytes: 1_000 }).unwrap();
-        assert_eq!(first, [0, 1]);
-        let later = now + Duration::from_secs(5);
-        held.refuse(now, &first, later);
-        assert_eq!(held.give(now, ROOMY).unwrap().0, [3]);
-        assert!(held.give(now, ROOMY).is_none());
-        assert_eq!(held.next_due(), Some(later));
-        assert_eq!(held.give(later, ROOMY).unwrap().0, [0, 1, 2], "in their order");
-    }
-
-    #[test]
-    fn a_group_is_deleted_in_its_order_in_one_call_at_a_time() {
-        let now = Instant::now();
-        let mut held = held(now, &[Some("a"), Some("a"), Some("b"), Some("a")]);
-        let (all, _) = held.give(now, ROOMY).unwrap();
-        // The first of a is refused: nothing behind it is deleted.
-        held.doom(&all[1..]);
-        held.refuse(now, &all[..1], now);
-        assert_eq!(keys(&held.to_delete(10)), [2]);
-        held.forget(2);
-        let (first, _) = held.give(now, ROOMY).unwrap();
-        held.doom(&first);
-        assert_eq!(keys(&held.to_delete(2)), [0, 1]);
-        assert!(held.to_delete(10).is_empty(), "3 waits for the call under way");
-        held.forget(0);
-        held.delete_again(&[1]);
-        assert_eq!(keys(&held.to_delete(10)), [1, 3]);
-        held.forget(1);
-        held.forget(3);
-        assert!(held.is_empty() && held.groups.is_empty() && held.busy.is_empty());
-    }
-
-    #[test]
-    fn what_is_held_is_hidden_for_longer_until_its_time_is_over() {
-        let now = Instant::now();
-        let mut held = held(now, &[None]);
-        assert!(held.to_extend(now + Duration::from_secs(9)).is_empty());
-        let mut at = now + VISIBLE / 3;
-        while let [(key, _)] = held.to_extend(at)[..] {
-            held.extended(key, at, VISIBLE);
-            at += VISIBLE / 3;
-        }
-        assert!(at - now >= HOLD_MAX && at - now < HOLD_MAX + VISIBLE);
-        assert_eq!(held.expire(at).0, 0);
-        assert_eq!(held.expire(at + VISIBLE).0, 1);
-        assert!(held.is_empty());
-    }
-
-    #[test]
-    fn what_came_often_is_not_held_for_longer_than_the_queue_says() {
-        assert_eq!(hold_for(1, VISIBLE), HOLD_MAX);
-        assert_eq!(hold_for(2, VISIBLE), HOLD_MAX / 2);
-        assert_eq!(hold_for(8, VISIBLE), VISIBLE);
-        assert_eq!(hold_for(4_000_000_000, VISIBLE), VISIBLE);
-        assert_eq!(hold_for(0, VISIBLE), HOLD_MAX);
-    }
-
-    #[test]
-    fn what_is_behind_a_lost_message_of_a_group_goes_back() {
-        let now = Instant::now();
-        let mut held = held(now, &[Some("a"), Some("b"), Some("a"), None]);
-        held.lost(0, now);
-        let (over, back) = held.expire(now);
-        assert_eq!((over, keys(&back)), (1, vec![2]));
-        assert_eq!(held.give(now, ROOMY).unwrap().0, [1, 3]);
-    }
-
-    #[test]
-    fn a_batch_that_is_refused_when_others_have_it_is_forgotten() {
-        let now = Instant::now();
-        let mut held = held(now, &[None, None]);
-        let (all, _) = held.give(now, ROOMY).unwrap();
-        held.lost(0, now);
-        assert_eq!(held.refuse(now, &all, now), 1);
-        assert_eq!(held.take_ready(), [(1, "r1".to_owned())]);
-        assert!(held.is_empty());
-    }
-}
+mod tests;

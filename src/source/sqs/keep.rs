@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::receive;
 use super::settle::{self, Hidden};
-use super::shared::Shared;
+use super::shared::{Shared, State};
 use crate::aws::trouble::Class;
 use crate::metrics::sqs as metrics;
 
@@ -23,11 +23,29 @@ pub async fn visibility(shared: Arc<Shared>) {
         let queue = shared.state().queue.clone();
         let visibility = queue.as_ref().map_or(TICK.1 * 10, |queue| Shared::visibility(queue));
         let tick = (visibility / 10).clamp(TICK.0, TICK.1);
-        if tokio::time::timeout(tick, shared.abandon.cancelled()).await.is_ok() {
+        // What is still being deleted at a stop stays hidden.
+        let over = |state: &mut State| match shared.abandon.is_cancelled() && state.held.is_empty() {
+            true => Ok(()),
+            false => Err(None),
+        };
+        if tokio::time::timeout(tick, shared.when(&shared.changed, over)).await.is_ok() {
             return;
         }
+        // Without the queue nothing is given out again by it.
+        let Some(queue) = queue else { continue };
         let now = Instant::now();
-        let (over, back) = shared.state().held.expire(now);
+        let (over, back) = {
+            let mut state = shared.state();
+            if state.queue.is_none() {
+                continue;
+            }
+            let (over, back) = state.held.expire(now);
+            if over > 0 || !back.is_empty() {
+                // They are in the queue again.
+                state.empties = 0;
+            }
+            (over, back)
+        };
         if over > 0 {
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(
@@ -40,11 +58,10 @@ pub async fn visibility(shared: Arc<Shared>) {
         } else if shared.state().held.is_empty() {
             told = false;
         }
-        let Some(queue) = queue else { continue };
         if !back.is_empty() {
             drop(settle::hide(&shared, &queue, back, Duration::ZERO, visibility / 3).await);
         }
-        let due = shared.state().held.to_extend(now);
+        let due = shared.state().held.to_extend(now, visibility);
         if due.is_empty() {
             continue;
         }
@@ -72,6 +89,7 @@ pub async fn queue(shared: Arc<Shared>) {
         if shared.stop.is_cancelled() {
             return;
         }
+        let began = Instant::now();
         let is_new = shared.state().queue.is_none();
         let asked = tokio::select! {
             asked = shared.caller.queue(&shared.options.queue) => asked,
@@ -97,7 +115,7 @@ pub async fn queue(shared: Arc<Shared>) {
                 tracing::debug!(source = shared.name, error = trouble.text, "the queue's attributes are not known");
             }
             Err(trouble) => {
-                shared.failed(&trouble);
+                shared.failed(&trouble, began);
                 let wait = shared.next_try();
                 if tokio::time::timeout(wait, shared.stop.cancelled()).await.is_ok() {
                     return;

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::held::Taken;
+use super::taken::Taken;
 use crate::model::{DEAD_LETTER_BYTES, Time};
 use crate::source::{Message, TRUNCATED};
 

@@ -67,8 +67,11 @@ async fn run(place: Place) {
             attempt = Some(attempt_id());
         }
         let visibility = Shared::visibility(&queue);
+        let began = Instant::now();
         let call = receive(shared, &queue, visibility, attempt.clone());
         let answer = tokio::select! {
+            // An answer that is there is taken.
+            biased;
             answer = call => answer,
             () = shared.abandon.cancelled() => {
                 shared.state().held.add(Instant::now(), &reserved, Vec::new(), visibility);
@@ -86,7 +89,7 @@ async fn run(place: Place) {
                 let mut state = shared.state();
                 state.held.add(Instant::now(), &reserved, taken, visibility);
                 metrics::in_flight(&shared.name, state.held.len());
-                let after = shared.received(&mut state, messages);
+                let after = shared.received(&mut state, messages, reserved.was_empty);
                 drop(state);
                 if messages >= CALL_MESSAGES {
                     spawn(shared);
@@ -98,7 +101,7 @@ async fn run(place: Place) {
                     attempt = None;
                 }
                 shared.state().held.add(Instant::now(), &reserved, Vec::new(), visibility);
-                shared.failed(&trouble)
+                shared.failed(&trouble, began)
             }
         };
         if after == After::Retire {

@@ -1,6 +1,5 @@
 //! What the source and its tasks share.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,13 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Options;
 use super::held::{Held, Reserved};
+use super::streak::Streak;
 use crate::aws::queue::{Caller, Queue};
 use crate::aws::trouble::{Class, Trouble};
 use crate::metrics::sqs as metrics;
 use crate::source::SourceError;
 
-/// The first and the longest wait after a call that failed; in between it doubles.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// So many failures in a row make the source "down": a 500 or a lost connection now and then is nothing to tell.
 const DOWN_AFTER: u32 = 3;
 /// So many failures in a row end a run with `--until-idle`: about a minute, and somebody waits for it.
@@ -46,16 +44,21 @@ pub struct State {
     pub queue: Option<Arc<Queue>>,
     pub receivers: u32,
     /// Failures of receiving in a row.
-    failures: u32,
+    failures: Streak,
     not_before: Option<Instant>,
     /// Why nothing comes in.
     down: Option<String>,
-    /// Why nothing is deleted.
+    /// Why nothing is deleted: a right is missing. Nothing is received until it is there, or all of the queue would end up
+    /// in its dead-letter queue, committed as it is.
     pub stuck: Option<String>,
+    /// Deletes in a row that were not allowed.
+    pub denials: Streak,
+    /// Why nothing is hidden for longer.
+    pub fading: Option<String>,
     /// A reason that `next` has not told yet.
     news: Option<String>,
     pub fatal: Option<String>,
-    /// Empty answers in a row, for `--until-idle`.
+    /// Empty answers since something was held, for `--until-idle`.
     pub empties: u32,
     /// Whether a throttling, or a failed delete, has been told since it last went well.
     throttling_told: bool,
@@ -64,7 +67,7 @@ pub struct State {
 
 impl State {
     pub fn why_down(&self) -> Option<&String> {
-        self.fatal.as_ref().or(self.down.as_ref()).or(self.stuck.as_ref())
+        self.fatal.as_ref().or(self.down.as_ref()).or(self.stuck.as_ref()).or(self.fading.as_ref())
     }
 
     pub fn set_down(&mut self, why: &str) {
@@ -128,7 +131,10 @@ impl Shared {
             if let Some(at) = state.not_before.filter(|at| *at > Instant::now()) {
                 return Err(Some(at));
             }
-            state.held.reserve().map(|reserved| Some((queue, reserved))).ok_or(None)
+            if state.stuck.is_some() {
+                return Err(None);
+            }
+            state.held.reserve(Shared::visibility(&queue)).map(|reserved| Some((queue, reserved))).ok_or(None)
         };
         self.when(&self.changed, look).await
     }
@@ -137,9 +143,9 @@ impl Shared {
         queue.visibility.max(VISIBILITY_MIN)
     }
 
-    /// An answer came, with so many messages that are in the buffer by now.
-    pub fn received(&self, state: &mut State, messages: usize) -> After {
-        state.failures = 0;
+    /// An answer came, with so many messages that are in the buffer by now. `was_empty`: see [`Reserved`].
+    pub fn received(&self, state: &mut State, messages: usize, was_empty: bool) -> After {
+        state.failures = Streak::default();
         state.not_before = None;
         state.throttling_told = false;
         if state.down.take().is_some() {
@@ -151,21 +157,29 @@ impl Shared {
             state.empties = 0;
             return After::Again;
         }
-        state.empties = state.empties.saturating_add(1);
+        if was_empty {
+            state.empties = state.empties.saturating_add(1);
+        }
         if state.receivers > 1 { After::Retire } else { After::Again }
     }
 
-    /// Receiving, or asking for the queue, failed.
-    pub fn failed(&self, trouble: &Trouble) -> After {
+    /// Receiving, or asking for the queue, failed, with a call that began then.
+    pub fn failed(&self, trouble: &Trouble, began: Instant) -> After {
         metrics::receive_error(&self.name);
         let mut guard = self.state();
         let state = &mut *guard;
-        state.failures = state.failures.saturating_add(1);
-        state.not_before = Some(Instant::now() + backoff(state.failures));
+        let now = Instant::now();
+        if !state.failures.fail(began, now) {
+            // One outage, which ends the calls of all receivers.
+            return if state.receivers > 1 || state.queue.is_none() { After::Retire } else { After::Again };
+        }
+        let failures = state.failures.count();
+        state.not_before = Some(now + state.failures.backoff());
         let until_idle = self.options.until_idle;
         match trouble.class {
             Class::NoQueue => {
                 state.queue = None;
+                state.held.orphan();
                 state.set_down(&trouble.text);
             }
             Class::Denied | Class::NoCredentials | Class::Refused | Class::Expired => state.set_down(&trouble.text),
@@ -174,11 +188,11 @@ impl Shared {
                     tracing::warn!(source = self.name, error = trouble.text, "SQS is asked less often for a while");
                 }
             }
-            Class::Unavailable if state.failures >= DOWN_AFTER => state.set_down(&trouble.text),
+            Class::Unavailable if failures >= DOWN_AFTER => state.set_down(&trouble.text),
             Class::Unavailable => {}
         }
         let heals = matches!(trouble.class, Class::Throttled | Class::Unavailable);
-        if until_idle && (!heals || state.failures >= GIVE_UP_AFTER) {
+        if until_idle && (!heals || failures >= GIVE_UP_AFTER) {
             // Somebody waits for the end of this run: it ends, and says why.
             state.fatal = Some(format!("source {}: {}", self.name, trouble.text));
         }
@@ -200,7 +214,7 @@ impl Shared {
     pub fn found(&self, queue: Queue) {
         let mut state = self.state();
         state.queue = Some(Arc::new(queue));
-        state.failures = 0;
+        state.failures = Streak::default();
         state.not_before = None;
         if state.down.take().is_some() {
             state.news = None;
@@ -223,33 +237,5 @@ impl State {
     /// Of a run to the end: two empty answers, one receiver left, and nothing that is not deleted.
     pub fn is_idle(&self) -> bool {
         self.empties >= 2 && self.receivers == 1 && self.held.is_empty()
-    }
-}
-
-/// Half of the wait is chance: workers that failed together do not come back together.
-fn backoff(failures: u32) -> Duration {
-    let doubled = BACKOFF.0.saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
-    jittered(doubled.min(BACKOFF.1))
-}
-
-/// From half of `longest` to all of it.
-pub fn jittered(longest: Duration) -> Duration {
-    // A hasher of the standard library has random keys.
-    let chance = (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64;
-    longest.mul_f64(0.5 + chance / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_to_a_bound_and_differ() {
-        for failures in [1, 2, 5, 9, 40, u32::MAX] {
-            let wait = backoff(failures);
-            assert!(wait >= BACKOFF.0 / 2 && wait <= BACKOFF.1, "{failures}: {wait:?}");
-        }
-        let waits: std::collections::BTreeSet<Duration> = (0..20).map(|_| backoff(20)).collect();
-        assert!(waits.len() > 1);
     }
 }
