@@ -55,13 +55,20 @@ struct File {
     text: String,
 }
 
+/// `noun/tests.rs`, which `noun.rs` has for its tests only.
+fn is_unit_tests(path: &Path) -> bool {
+    let noun = path.parent().unwrap().with_extension("rs");
+    path.file_name().is_some_and(|name| name == "tests.rs")
+        && std::fs::read_to_string(noun).is_ok_and(|text| text.contains("#[cfg(test)]\nmod tests;"))
+}
+
 fn files() -> Vec<File> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 walk(&path, found);
-            } else if path.extension().is_some_and(|e| e == "rs") {
+            } else if path.extension().is_some_and(|e| e == "rs") && !is_unit_tests(&path) {
                 found.push(path);
             }
         }
