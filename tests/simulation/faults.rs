@@ -169,7 +169,14 @@ impl Desk for FaultyStore {
     }
 
     async fn act(&self, now: Time, command: &Command) -> Result<Report> {
-        self.call("act", OPERATOR, self.inner.act(now, command), |oracle, report| oracle.acted(command, report)).await
+        let replaying = match command {
+            Command::ReplayItems { ids } => self.oracle.lock().await.replaying(ids),
+            _ => Vec::new(),
+        };
+        let work = self.inner.act(now, command);
+        let result = self.call("act", OPERATOR, work, |oracle, report| oracle.acted(command, report)).await;
+        lock(&self.world).replaying.retain(|key| !replaying.contains(key));
+        result
     }
 }
 

@@ -159,7 +159,7 @@ impl Oracle {
             if !items.contains(item) || (*d, *k) == (digest, n) {
                 continue;
             }
-            let replayed = world.replays.get(item).copied().unwrap_or(0);
+            let replayed = replays(world, item);
             assert!(*d == digest || replayed > 0, "a digest keeps its id: {item:?}");
             let outcome = self.outcome(*d, *k);
             assert!(outcome != Some(ACCEPTED), "no mail lists what is known to be delivered: {item:?}");
@@ -173,7 +173,7 @@ impl Oracle {
                 assert!(item.3 != "expiries" || replayed > 0, "bury never sends again: {item:?}");
             }
         }
-        let bound = ATTEMPTS_MAX + world.replays.get(item).copied().unwrap_or(0) as i64 * ATTEMPTS_MAX;
+        let bound = ATTEMPTS_MAX + replays(world, item) as i64 * ATTEMPTS_MAX;
         assert!(extra <= bound, "doubts are bounded by the attempts: {item:?}");
     }
 
@@ -213,6 +213,15 @@ impl Oracle {
                 _ => {}
             }
         }
+    }
+
+    /// An operator sends these again; a crash before the answer leaves open whether it took effect.
+    /// Gives those of which that was not known before.
+    pub fn replaying(&mut self, ids: &[String]) -> Vec<ItemKey> {
+        let mut keys: Vec<ItemKey> = ids.iter().map(|id| self.key_of(id)).collect();
+        let mut world = lock(&self.world);
+        keys.retain(|key| world.replaying.insert(key.clone()));
+        keys
     }
 
     pub fn acted(&mut self, command: &Command, report: &Report) {
@@ -453,4 +462,9 @@ pub fn truly_over(world: &World, durable: &BTreeSet<(String, String)>, rows: &[R
                     .iter()
                     .any(|r| r.key.0 == f.source && r.key.1 == f.id && r.key.2 == item.2 && r.key.3 != "handled")
         })
+}
+
+/// How often an operator sent it again, as far as anybody can know.
+fn replays(world: &World, item: &ItemKey) -> u64 {
+    world.replays.get(item).copied().unwrap_or(0) + u64::from(world.replaying.contains(item))
 }

@@ -47,6 +47,8 @@ pub struct World {
     pub owed: BTreeSet<ItemKey>,
     /// How often an operator sent an item again.
     pub replays: BTreeMap<ItemKey, u64>,
+    /// Items of a replay that nobody has heard the end of: a crash may have cut off the answer, not the effect.
+    pub replaying: BTreeSet<ItemKey>,
     /// States at the last look, to see every move.
     pub states: BTreeMap<ItemKey, i64>,
     /// Attempts whose answer the store has taken as accepted.
@@ -84,6 +86,7 @@ pub fn new(seed: u64, verbose: bool) -> Shared {
         paused: BTreeSet::new(),
         owed: BTreeSet::new(),
         replays: BTreeMap::new(),
+        replaying: BTreeSet::new(),
         states: BTreeMap::new(),
         known_sent: BTreeSet::new(),
         just_learned: BTreeSet::new(),
