@@ -48,34 +48,6 @@ properties = {{ "session.timeout.ms" = {session_ms}, "heartbeat.interval.ms" = 1
 listen = "127.0.0.1:{port}"
 [mailer]
 kind = "discard"
-[[directory]]
-kind = "rules"
-rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
-[[route]]
-name = "approvals"
-types = ["io.athenz.membership.requested.v1"]
-template = "approvals"
-priority = "urgent"
-hold = true
-[[route]]
-name = "decisions"
-types = ["io.athenz.membership.decided.v1"]
-template = "decisions"
-hold = true
-[[route]]
-name = "expiries"
-types = ["io.athenz.membership.expiring.v1"]
-template = "expiries"
-hold = true
-[[route]]
-name = "changes"
-types = ["io.athenz.domain.changed.v1"]
-template = "changes"
-priority = "bulk"
-hold = true
-[log]
-format = "json"
-level = "warn"
 """
 
 
@@ -150,7 +122,7 @@ def measure(bench, args, folder, report):
         values = dict(dir=folder, broker=one.port, topic="bench", session_ms=SESSION_MS, port=0, db="kafka")
         for group, what, target in [("first", "from Kafka, 10 % copies", 40_000), ("again", "the same again", 100_000)]:
             made = folder / f"kafka-{group}.toml"
-            made.write_text(WORKER.format(group=group, **values))
+            made.write_text((WORKER + bench.HELD).format(group=group, **values))
             took, cpu, peak = through(bench, args, made)
             rate, us = args.events / took, cpu / args.events * 1e6
             report(f"{args.events:,} events {what}", f"{rate:,.0f} events/s", f">= {target:,}", rate >= target)
@@ -172,7 +144,7 @@ def takeover(bench, args, folder, report, one):
         for n in (0, 1):
             port = bench.free_port()
             made = folder / f"takeover{n}.toml"
-            made.write_text(WORKER.format(db=f"takeover{n}", port=port, **values))
+            made.write_text((WORKER + bench.HELD).format(db=f"takeover{n}", port=port, **values))
             workers.append((bench.start(args.binary, made, "intake"), port))
         for child, port in workers:
             bench.wait_ready(port, child, 60)

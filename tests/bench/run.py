@@ -52,17 +52,8 @@ PER_SECOND = 1_000
 # Limits in which a step must end; a slower machine misses its figure long before.
 STEP_MAX_S = 600
 
-MIXED = """
-[store]
-url = "sqlite:{dir}/mixed.db"
-[[source]]
-name = "bench"
-kind = "file"
-path = "{dir}/mixed.ndjson"
-[http]
-listen = "127.0.0.1:0"
-[mailer]
-kind = "discard"
+# Every type of the generated lines has a route, and nothing leaves.
+HELD = """
 [[directory]]
 kind = "rules"
 rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
@@ -92,6 +83,19 @@ hold = true
 format = "json"
 level = "warn"
 """
+
+MIXED = """
+[store]
+url = "sqlite:{dir}/mixed.db"
+[[source]]
+name = "bench"
+kind = "file"
+path = "{dir}/mixed.ndjson"
+[http]
+listen = "127.0.0.1:0"
+[mailer]
+kind = "discard"
+""" + HELD
 
 DUE = """
 [store]
