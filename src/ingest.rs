@@ -27,8 +27,8 @@ pub use pipeline::{Pipeline, replay_input};
 /// How much the loop takes at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Messages a batch: large batches make each page of the store's indexes be written once for many events
-    /// (10,000 made 64,000 events/s where 1,000 made 38,000).
+    /// Messages a batch: large batches make each page of the store's indexes be written once for many events; larger ones
+    /// than this took more memory than a worker is to have.
     pub messages: usize,
     /// Bytes a batch: what two batches under way may hold in memory.
     pub bytes: usize,
