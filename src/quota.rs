@@ -16,7 +16,7 @@ pub const SLOT: Duration = Duration::from_millis(200);
 const AHEAD: Duration = Duration::from_millis(50);
 
 /// The part of the rate that is used: the server counts with a clock and a network of its own.
-const USED: f64 = 0.995;
+const USED: f64 = 0.994;
 
 /// A server that says "too fast" is believed: the rate falls by what so many mails are of a second's worth, so that one
 /// mail too early costs about as much as it was worth; at least by a hundredth and at most by a tenth ...
