@@ -63,10 +63,16 @@ pub struct Settings {
 }
 
 pub struct Sqlite {
-    writer: Arc<Mutex<Connection>>,
+    writer: Arc<Mutex<Writer>>,
     shared: Arc<Shared>,
     /// Held for as long as the worker lives.
     lock: Option<File>,
+}
+
+struct Writer {
+    conn: Connection,
+    /// What the last batch of intake has left of use to the next.
+    kept: books::Kept,
 }
 
 /// What every transaction may ask.
@@ -123,7 +129,7 @@ impl Sqlite {
         }
         let store_id = file::store_id(&conn).map_err(|e| named(&path, &e))?;
         let store = Sqlite {
-            writer: Arc::new(Mutex::new(conn)),
+            writer: Arc::new(Mutex::new(Writer { conn, kept: books::Kept::default() })),
             shared: Arc::new(Shared {
                 identity: identity::Identity::of(&[&path, &file::lock_path(&path)]),
                 path,
@@ -173,8 +179,8 @@ impl Sqlite {
 
     /// One IMMEDIATE transaction: everything that `work` did becomes durable, or nothing.
     fn write_now<T>(&self, now: Time, work: impl FnOnce(&mut books::Books<'_>) -> Result<T>) -> Result<T> {
-        let mut conn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        transact(&mut conn, &self.shared, now, work)
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        transact(&mut writer.conn, &self.shared, now, None, work)
     }
 
     async fn write<T: Send + 'static>(
@@ -184,8 +190,8 @@ impl Sqlite {
     ) -> Result<T> {
         let (writer, shared) = (self.writer.clone(), self.shared.clone());
         blocking(move || {
-            let mut conn = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            transact(&mut conn, &shared, now, work)
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            transact(&mut writer.conn, &shared, now, None, work)
         })
         .await
     }
@@ -257,7 +263,7 @@ impl Sqlite {
         work: impl FnOnce(&Connection, &Shared) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (writer, shared) = (self.writer.clone(), self.shared.clone());
-        blocking(move || work(&writer.lock().unwrap_or_else(PoisonError::into_inner), &shared)).await
+        blocking(move || work(&writer.lock().unwrap_or_else(PoisonError::into_inner).conn, &shared)).await
     }
 }
 
@@ -268,8 +274,8 @@ impl Drop for Sqlite {
         if self.lock.is_none() {
             return;
         }
-        let conn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writer.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 }
 
@@ -285,17 +291,20 @@ fn transact<T>(
     conn: &mut Connection,
     shared: &Shared,
     now: Time,
+    mut kept: Option<&mut books::Kept>,
     work: impl FnOnce(&mut books::Books<'_>) -> Result<T>,
 ) -> Result<T> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| named(&shared.path, &e))?;
-    let result = {
-        let mut books = books::Books::open(&tx, shared, now)?;
-        let result = work(&mut books)?;
-        books.close()?;
-        result
-    };
+    let known = kept.as_deref_mut().map(|kept| kept.take(&tx)).transpose()?.unwrap_or_default();
+    let mut books = books::Books::open(&tx, shared, now, known)?;
+    let result = work(&mut books)?;
+    let known = books.close()?;
+    let known = if kept.is_some() { known.as_of(&tx)? } else { known };
     shared.identity.still()?;
     tx.commit().map_err(|e| named(&shared.path, &e))?;
+    if let Some(kept) = kept {
+        *kept = known;
+    }
     Ok(result)
 }
 
@@ -308,7 +317,13 @@ impl From<rusqlite::Error> for StoreError {
 #[async_trait]
 impl Intake for Sqlite {
     async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>> {
-        self.write(now, move |books| accept::accept(books, &entries)).await
+        let (writer, shared) = (self.writer.clone(), self.shared.clone());
+        blocking(move || {
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let Writer { conn, kept } = &mut *writer;
+            transact(conn, &shared, now, Some(kept), |books| accept::accept(books, &entries))
+        })
+        .await
     }
 }
 

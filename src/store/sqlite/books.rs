@@ -1,7 +1,5 @@
 //! One transaction's working set: the digests, mailboxes and counts that it touches, each read once and written once.
 
-use std::collections::HashMap;
-
 use rusqlite::{Transaction, params};
 
 use super::{Shared, sql};
@@ -11,12 +9,13 @@ use crate::store::Result;
 mod digests;
 mod hot;
 mod items;
+mod kept;
 mod mailboxes;
 mod quota;
 
 pub(super) use digests::Digest;
 pub(super) use items::{Item, urgency};
-use mailboxes::Mailbox;
+pub(super) use kept::Kept;
 use quota::Quota;
 pub(super) use quota::read as read_quota;
 
@@ -34,14 +33,7 @@ pub(super) struct Books<'c> {
     pub now: Time,
     meta: Meta,
     meta_dirty: bool,
-    digests: HashMap<i64, Digest>,
-    /// The unfrozen digest of a mailbox; `None`: known to have none.
-    windows: HashMap<i64, Option<i64>>,
-    mailboxes: HashMap<i64, Mailbox>,
-    /// Route, then recipient: looked up by borrowed text.
-    numbers: HashMap<String, HashMap<String, i64>>,
-    /// Open items of a recipient, counted on first sight.
-    open: HashMap<String, i64>,
+    kept: Kept,
     deltas: [i64; ItemState::ALL.len()],
     quota: Option<Quota>,
     hot: hot::Hot<'c>,
@@ -51,7 +43,7 @@ pub(super) struct Books<'c> {
 }
 
 impl<'c> Books<'c> {
-    pub fn open(tx: &'c Transaction<'c>, shared: &'c Shared, now: Time) -> Result<Books<'c>> {
+    pub fn open(tx: &'c Transaction<'c>, shared: &'c Shared, now: Time, kept: Kept) -> Result<Books<'c>> {
         let meta = tx.prepare_cached(sql::META)?.query_row([], |row| {
             Ok(Meta {
                 next_event: row.get(1)?,
@@ -66,11 +58,7 @@ impl<'c> Books<'c> {
             now,
             meta,
             meta_dirty: false,
-            digests: HashMap::new(),
-            windows: HashMap::new(),
-            mailboxes: HashMap::new(),
-            numbers: HashMap::new(),
-            open: HashMap::new(),
+            kept,
             deltas: [0; ItemState::ALL.len()],
             quota: None,
             hot: hot::Hot::default(),
@@ -79,8 +67,9 @@ impl<'c> Books<'c> {
         })
     }
 
-    /// Writes what changed. Digests that left the window come first: a mailbox has one unfrozen digest at any moment.
-    pub fn close(mut self) -> Result<()> {
+    /// Writes what changed, and gives what is known of the rows now. Digests that left the window come first: a mailbox has
+    /// one unfrozen digest at any moment.
+    pub fn close(mut self) -> Result<Kept> {
         self.write_digests()?;
         self.write_quota()?;
         let mut add = self.tx.prepare_cached(sql::ADD_DELTA)?;
@@ -99,7 +88,8 @@ impl<'c> Books<'c> {
                 m.mails_sent
             ])?;
         }
-        Ok(())
+        drop(add);
+        Ok(self.kept)
     }
 
     pub fn digest_id(&self, no: i64) -> DigestId {

@@ -18,15 +18,15 @@ pub const EVENT_DATA: &str = "SELECT data FROM event WHERE no = ?1";
 pub const EVENT_TIMES: &str = "SELECT deadline, ver FROM event WHERE no = ?1";
 
 pub const SUBJECT: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
-     closer_ver, closer_no FROM subject WHERE topic = ?1";
+     closer_ver, closer_no, lone FROM subject WHERE topic = ?1";
 pub const ADD_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
-     closer_no) VALUES (?1, ?2, 0, ?3, ?2, ?4, ?5, ?6) ON CONFLICT (topic) DO NOTHING";
+     closer_no, lone) VALUES (?1, ?2, 0, ?3, ?2, ?4, ?5, ?6, ?7) ON CONFLICT (topic) DO NOTHING";
 pub const SAVE_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, \
-     before_no, before_date, closer_ver, closer_no) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+     before_no, before_date, closer_ver, closer_no, lone) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
      ON CONFLICT (topic) DO UPDATE SET head = excluded.head, swept = excluded.swept, latest_ver = excluded.latest_ver, \
      latest_no = excluded.latest_no, latest_date = excluded.latest_date, before_ver = excluded.before_ver, \
      before_no = excluded.before_no, before_date = excluded.before_date, closer_ver = excluded.closer_ver, \
-     closer_no = excluded.closer_no";
+     closer_no = excluded.closer_no, lone = excluded.lone";
 pub const DROP_SUBJECT: &str = "DELETE FROM subject WHERE topic = ?1";
 
 pub const STANDING: &str = "SELECT own_ver, own_no, told_ver FROM standing WHERE topic = ?1 AND recipient = ?2";

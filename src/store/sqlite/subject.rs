@@ -39,6 +39,9 @@ pub(super) struct Subject {
     pub before: Option<Mark>,
     /// The highest closing rank: (ver, no).
     pub closer: Option<(i64, i64)>,
+    /// The topic's one dated opener, as long as there is no second: its items say who has one, and `standing` has no row
+    /// of anybody.
+    pub lone: Option<i64>,
 }
 
 impl Books<'_> {
@@ -57,6 +60,7 @@ impl Books<'_> {
                     latest: Mark { ver: row.get(2)?, no: row.get(3)?, date: row.get(4)? },
                     before,
                     closer: row.get::<_, Option<i64>>(8)?.zip(row.get::<_, Option<i64>>(9)?),
+                    lone: row.get(10)?,
                 })
             })
             .optional()?;
@@ -76,6 +80,7 @@ impl Books<'_> {
             s.before.and_then(|m| m.date),
             s.closer.map(|c| c.0),
             s.closer.map(|c| c.1),
+            s.lone,
         ])?;
         Ok(())
     }
@@ -100,7 +105,7 @@ impl Books<'_> {
     pub fn mark(&self, subject: Option<Subject>, event: Mark) -> Result<Subject> {
         let closer = event.closes().then_some((event.ver, event.no));
         let Some(mut s) = subject else {
-            return Ok(Subject { head: event.no, swept: 0, latest: event, before: None, closer });
+            return Ok(Subject { head: event.no, swept: 0, latest: event, before: None, closer, lone: None });
         };
         if self.compare((event.ver, event.no), (s.latest.ver, s.latest.no))? == Ordering::Greater {
             if !event.same_wave(&s.latest) {
@@ -139,7 +144,9 @@ impl Books<'_> {
             let decided = s.closer.is_some_and(|c| c.0 > opener.ver);
             return Ok(Some(if decided { Reason::Decided } else { Reason::Replaced }));
         }
+        // Of a lone opener nobody has a later twin.
         if opener.date.is_some()
+            && s.lone.is_none()
             && let Some(own) = self.own(topic, recipient)?
             && self.compare(own, (opener.ver, opener.no))? == Ordering::Greater
         {
@@ -178,17 +185,25 @@ impl Books<'_> {
         Ok(own.map(|(_, no)| no).filter(|no| *no != opener.no))
     }
 
-    /// The same in a topic that nobody has spoken of before: there is nothing to compare with.
-    pub fn stand_alone(&mut self, topic: &Topic, recipient: &str, opener: Mark) -> Result<()> {
-        if opener.date.is_some() {
-            self.save_own(params![&topic.0[..], recipient, opener.ver, opener.no])?;
+    /// The topic gets a second dated opener: from now on the standing of each person is a row.
+    pub fn stand_all(&mut self, topic: &Topic, lone: i64) -> Result<()> {
+        let asked = self.items(sql::ITEMS_OF_EVENT, lone)?;
+        if asked.is_empty() {
+            // Purged, or of this very batch: its people come later.
+            return Ok(());
+        }
+        let (mark, ..) = self.event_mark(lone)?;
+        for item in asked {
+            let recipient = self.mailbox(item.mailbox)?.recipient.clone();
+            self.stand(topic, &recipient, mark)?;
         }
         Ok(())
     }
 
     /// Enters the first mark of a topic. `None`: the topic is known already, and nothing was written.
     pub fn new_subject(&mut self, topic: &Topic, event: Mark) -> Result<Option<Subject>> {
-        let subject = self.mark(None, event)?;
+        let lone = event.date.map(|_| event.no);
+        let subject = Subject { lone, ..self.mark(None, event)? };
         let closer = subject.closer;
         let added = self.add_subject(params![
             &topic.0[..],
@@ -197,6 +212,7 @@ impl Books<'_> {
             event.date,
             closer.map(|c| c.0),
             closer.map(|c| c.1),
+            lone,
         ])?;
         Ok((added == 1).then_some(subject))
     }

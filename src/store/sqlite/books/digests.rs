@@ -65,7 +65,7 @@ impl Books<'_> {
     }
 
     fn load(&mut self, no: i64) -> Result<&mut Digest> {
-        if !self.digests.contains_key(&no) {
+        if !self.kept.digests.contains_key(&no) {
             let mut digest = self.tx.prepare_cached(sql::DIGEST)?.query_row([no], |row| {
                 Ok(Digest {
                     no: row.get(0)?,
@@ -94,20 +94,20 @@ impl Books<'_> {
             })?;
             digest.saved = digest.indexed();
             if digest.is_unfrozen() {
-                self.windows.insert(digest.mailbox, Some(no));
+                self.kept.windows.insert(digest.mailbox, Some(no));
             }
-            self.digests.insert(no, digest);
+            self.kept.digests.insert(no, digest);
         }
-        self.digests.get_mut(&no).ok_or_else(|| StoreError::Unavailable(format!("digest {no} vanished")))
+        self.kept.digests.get_mut(&no).ok_or_else(|| StoreError::Unavailable(format!("digest {no} vanished")))
     }
 
     /// The one digest of the mailbox that takes items.
     pub fn window(&mut self, mailbox: i64) -> Result<Option<i64>> {
-        if let Some(known) = self.windows.get(&mailbox) {
+        if let Some(known) = self.kept.windows.get(&mailbox) {
             return Ok(*known);
         }
         let no = self.tx.prepare_cached(sql::WINDOW)?.query_row([mailbox], |row| row.get(0)).optional()?;
-        self.windows.insert(mailbox, no);
+        self.kept.windows.insert(mailbox, no);
         Ok(no)
     }
 
@@ -120,7 +120,7 @@ impl Books<'_> {
         let rules = self.shared.policy.rules(&route);
         let state = if rules.hold { DigestState::Held } else { DigestState::Gathering };
         let no = self.new_digest(mailbox, state, rules.priority)?;
-        self.windows.insert(mailbox, Some(no));
+        self.kept.windows.insert(mailbox, Some(no));
         Ok(no)
     }
 
@@ -129,7 +129,7 @@ impl Books<'_> {
         self.meta.next_digest += 1;
         self.meta_dirty = true;
         let now = self.now;
-        self.digests.insert(
+        self.kept.digests.insert(
             no,
             Digest {
                 no,
@@ -172,7 +172,7 @@ impl Books<'_> {
             digest.until = None;
         }
         if was_unfrozen && !digest.is_unfrozen() {
-            self.windows.insert(mailbox, None);
+            self.kept.windows.insert(mailbox, None);
         }
         Ok(())
     }
@@ -210,12 +210,12 @@ impl Books<'_> {
     }
 
     pub fn write_digests(&mut self) -> Result<()> {
-        let mut changed: Vec<i64> = self.digests.values().filter(|d| d.dirty).map(|d| d.no).collect();
+        let mut changed: Vec<i64> = self.kept.digests.values().filter(|d| d.dirty).map(|d| d.no).collect();
         // Unfrozen ones last: what left the window makes room first. Within that by number, for the pages' sake.
-        changed.sort_unstable_by_key(|no| (self.digests.get(no).is_some_and(Digest::is_unfrozen), *no));
+        changed.sort_unstable_by_key(|no| (self.kept.digests.get(no).is_some_and(Digest::is_unfrozen), *no));
         for no in changed {
             self.plan(no)?;
-            let Some(d) = self.digests.get_mut(&no) else { continue };
+            let Some(d) = self.kept.digests.get_mut(&no) else { continue };
             if d.fresh {
                 self.tx.prepare_cached(sql::SAVE_DIGEST)?.execute(params![
                     d.no,
@@ -274,7 +274,7 @@ impl Books<'_> {
 
     /// The due time of a window that changed, from what is still in it.
     fn plan(&mut self, no: i64) -> Result<()> {
-        let Some(d) = self.digests.get(&no).filter(|d| d.replan && d.is_unfrozen()) else { return Ok(()) };
+        let Some(d) = self.kept.digests.get(&no).filter(|d| d.replan && d.is_unfrozen()) else { return Ok(()) };
         // Nothing came in the future: a clock that was ahead for a moment must not hold a mailbox until it is caught up.
         let now = self.now;
         let (mailbox, items, first_at, last_at) = (d.mailbox, d.open, d.first_at.min(now), d.last_at.min(now));
@@ -285,7 +285,7 @@ impl Books<'_> {
             d.deadline
         };
         self.mailbox(mailbox)?;
-        let Some(box_) = self.mailboxes.get(&mailbox) else { return Ok(()) };
+        let Some(box_) = self.kept.mailboxes.get(&mailbox) else { return Ok(()) };
         let window = Window {
             first_at,
             last_at,
@@ -295,7 +295,7 @@ impl Books<'_> {
         };
         let rules = self.shared.policy.rules(&box_.route);
         let due_at = self.shared.policy.due(&box_.route, box_.zone.as_deref(), &window);
-        if let Some(d) = self.digests.get_mut(&no) {
+        if let Some(d) = self.kept.digests.get_mut(&no) {
             (d.first_at, d.last_at, d.deadline) = (first_at, last_at, deadline);
             // What is due already stays due: an item that joins or leaves does not move it to the next slot, nor does it
             // undo what an operator released or hurried.
