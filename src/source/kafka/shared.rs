@@ -270,6 +270,11 @@ impl State {
         self.is_at_end_but(|_| false)
     }
 
+    /// Whether the group knows of all of that.
+    pub fn is_heard(&self) -> bool {
+        self.partitions.values().all(Progress::is_heard)
+    }
+
     /// Whether it is done with all that can be read, but some can't.
     pub fn is_stuck(&self) -> bool {
         self.condition.is_unreadable() && self.is_at_end_but(|key| self.condition.cant_read(key))

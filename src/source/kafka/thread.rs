@@ -139,7 +139,9 @@ impl Poller {
     /// What comes by the clock.
     fn due(&mut self, consumer: &Client, events: &Queue<'_>) {
         let now = Instant::now();
-        if now >= self.next_commit {
+        // A run at its end waits for nothing else.
+        let waits = self.settings.until_idle && self.shared.state().is_at_end();
+        if now >= self.next_commit || (waits && self.commit_trouble.is_none()) {
             self.next_commit = now + COMMIT_EVERY;
             self.commit(events);
             if self.settings.until_idle {
