@@ -200,11 +200,16 @@ impl State {
         self.is_full()
     }
 
-    /// The log of a partition begins again: what was read before is handed on, but it can't be committed any more.
+    /// The log of a partition begins again.
     fn rewound(&mut self, key: Key) {
-        self.epoch += 1;
         let (topic, partition) = (self.name(key), key.1);
         tracing::warn!(topic, partition, "the partition begins again before what was read; it is read from there");
+        self.begin_again(key);
+    }
+
+    /// What was read of the partition is handed on, but it can't be committed any more.
+    pub fn begin_again(&mut self, key: Key) {
+        self.epoch += 1;
         if let Some(progress) = self.partitions.get_mut(&key) {
             *progress = progress.anew(self.epoch);
         }
