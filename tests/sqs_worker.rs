@@ -124,6 +124,24 @@ fn every_envelope_becomes_events_and_the_queue_is_empty() {
 }
 
 #[test]
+fn a_run_of_a_thousand_poison_messages_holds_up_nobody() {
+    let server = ElasticMq::shared();
+    let (url, dead) = server.with_redrive(1, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    config(folder, server.endpoint(), &format!("queue_url = \"{url}\""));
+    let mut bodies = vec![request("before", "user.a").to_string()];
+    bodies.extend((0..1_000).map(|n| format!("poison {n}")));
+    bodies.push(request("behind", "user.b").to_string());
+    server.send(&url, &bodies);
+    until_idle(folder);
+    assert_eq!(ids(folder), ["before", "behind"]);
+    let conn = Connection::open(folder.join("owlpost.db")).unwrap();
+    let kept: i64 = conn.query_row("SELECT count(*) FROM dead_letter", [], |row| row.get(0)).unwrap();
+    assert_eq!((kept, server.depth(&url), server.depth(&dead)), (1_000, EMPTY, EMPTY), "ours, and not the queue's");
+}
+
+#[test]
 fn a_redriven_queue_mails_nobody_twice() {
     let server = ElasticMq::shared();
     let url = server.queue(&[]);

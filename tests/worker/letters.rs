@@ -1,7 +1,5 @@
 //! Dead letters on their way out, to a real topic and a real queue.
 
-use std::path::PathBuf;
-
 use aws_sdk_sqs::types::Message;
 use rusqlite::Connection;
 
@@ -158,11 +156,10 @@ fn a_worker_that_is_killed_between_sending_a_letter_and_marking_it_sends_it_agai
     let broker = broker();
     let dead = broker.topic("dead", 1);
     let folder = tempfile::tempdir().unwrap();
-    let folder: PathBuf = folder.path().to_owned();
+    let folder = folder.path();
     let to = format!("forward_to = \"kafka://{}/{dead}\"\n", broker.plaintext());
-    std::fs::create_dir_all(&folder).unwrap();
-    http_to(&folder, &(to + "[dead_letters.properties]\n\"security.protocol\" = \"plaintext\""));
-    let mut worker = run(&folder);
+    http_to(folder, &(to + "[dead_letters.properties]\n\"security.protocol\" = \"plaintext\""));
+    let mut worker = run(folder);
     let address = worker.address();
     // It looks for letters every few seconds, so the lock comes first; if not, another letter.
     let mut sent = 0;
@@ -170,8 +167,8 @@ fn a_worker_that_is_killed_between_sending_a_letter_and_marking_it_sends_it_agai
         sent += 1;
         assert!(sent < 10, "the lock comes too late each time");
         refuse(&address, &format!("poison {sent}"));
-        let locked = lock(&folder);
-        let letter = dead_letters(&folder).into_iter().find(|letter| !is_marked(letter));
+        let locked = lock(folder);
+        let letter = dead_letters(folder).into_iter().find(|letter| !is_marked(letter));
         let Some(letter) = letter else { continue };
         until("the letter on the topic", || (broker.consume(&dead).len() >= sent).then_some(()));
         worker.kill();
@@ -180,10 +177,10 @@ fn a_worker_that_is_killed_between_sending_a_letter_and_marking_it_sends_it_agai
     };
     let of_id = || broker.consume(&dead).iter().filter(|r| header(r, "owlpost-id") == id).count();
     assert_eq!(of_id(), 1);
-    assert!(dead_letters(&folder).iter().any(|letter| letter["id"] == *id && !is_marked(letter)));
-    let mut worker = run(&folder);
+    assert!(dead_letters(folder).iter().any(|letter| letter["id"] == *id && !is_marked(letter)));
+    let mut worker = run(folder);
     worker.address();
-    until("the mark", || dead_letters(&folder).iter().all(is_marked).then_some(()));
+    until("the mark", || dead_letters(folder).iter().all(is_marked).then_some(()));
     assert_eq!(of_id(), 2, "at least once: nobody had heard of the first");
     worker.signal("TERM");
     worker.ends_with(0);
