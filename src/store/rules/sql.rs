@@ -1,4 +1,8 @@
-//! Every statement that the worker runs, by name. States and reasons are the numbers of `model.rs`.
+//! Every statement that the worker runs, by name, in the words that both databases know. States and reasons are the
+//! numbers of `model.rs`.
+//!
+//! What stands in `/*pg: … */` is said to PostgreSQL alone: there transactions run side by side, so what is read to be
+//! changed is locked as it is read. A mailbox's row is the lock of all its digests and their items, and is taken first.
 
 pub const META: &str = "SELECT store_id, next_event, next_digest, next_letter, mails_sent FROM meta";
 pub const SAVE_META: &str = "UPDATE meta SET next_event = ?1, next_digest = ?2, next_letter = ?3, mails_sent = ?4";
@@ -18,7 +22,7 @@ pub const EVENT_DATA: &str = "SELECT data FROM event WHERE no = ?1";
 pub const EVENT_TIMES: &str = "SELECT deadline, ver FROM event WHERE no = ?1";
 
 pub const SUBJECT: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
-     closer_ver, closer_no FROM subject WHERE topic = ?1";
+     closer_ver, closer_no FROM subject WHERE topic = ?1 /*pg: FOR UPDATE*/";
 pub const ADD_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
      closer_no) VALUES (?1, ?2, 0, ?3, ?2, ?4, ?5, ?6) ON CONFLICT (topic) DO NOTHING";
 pub const SAVE_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, \
@@ -33,7 +37,8 @@ pub const STANDING: &str = "SELECT own_ver, own_no, told_ver FROM standing WHERE
 pub const SAVE_OWN: &str = "INSERT INTO standing (topic, recipient, own_ver, own_no) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT (topic, recipient) DO UPDATE SET own_ver = excluded.own_ver, own_no = excluded.own_no";
 pub const SAVE_TOLD: &str = "INSERT INTO standing (topic, recipient, told_ver) VALUES (?1, ?2, ?3) \
-     ON CONFLICT (topic, recipient) DO UPDATE SET told_ver = min(coalesce(told_ver, excluded.told_ver), excluded.told_ver)";
+     ON CONFLICT (topic, recipient) DO UPDATE SET told_ver = CASE WHEN \
+     standing.told_ver < excluded.told_ver THEN standing.told_ver ELSE excluded.told_ver END";
 pub const SET_TOLD: &str = "UPDATE standing SET told_ver = ?3 WHERE topic = ?1 AND recipient = ?2";
 pub const TOLD: &str = "SELECT recipient FROM standing WHERE topic = ?1 AND told_ver < ?2 ORDER BY recipient";
 pub const DROP_STANDING: &str = "DELETE FROM standing WHERE topic = ?1";
@@ -42,22 +47,29 @@ pub const ASKED: &str = "SELECT names FROM asked WHERE event_no = ?1 AND route =
 pub const ADD_ASKED: &str = "INSERT INTO asked (event_no, route, names, except_for) VALUES (?1, ?2, ?3, ?4)";
 
 // ---- mailboxes and digests
-pub const MAILBOX_BY_NAME: &str = "SELECT no, zone, previous_at FROM mailbox WHERE recipient = ?1 AND route = ?2";
-pub const MAILBOX: &str = "SELECT recipient, route, zone, previous_at FROM mailbox WHERE no = ?1";
-pub const ADD_MAILBOX: &str = "INSERT INTO mailbox (recipient, route, zone) VALUES (?1, ?2, ?3)";
+pub const MAILBOX_BY_NAME: &str = "SELECT no, zone, previous_at FROM mailbox WHERE recipient = ?1 AND route = ?2 \
+     /*pg: FOR UPDATE*/";
+pub const MAILBOX: &str = "SELECT recipient, route, zone, previous_at FROM mailbox WHERE no = ?1 /*pg: FOR UPDATE*/";
+/// If another replica has made it meanwhile: that one.
+pub const ADD_MAILBOX: &str = "INSERT INTO mailbox (recipient, route, zone) VALUES (?1, ?2, ?3) \
+     ON CONFLICT (recipient, route) DO UPDATE SET zone = coalesce(excluded.zone, mailbox.zone) \
+     RETURNING no, zone, previous_at";
 /// Of a route that knows it: the one that was mailed last.
 pub const ZONE_OF: &str = "SELECT zone FROM mailbox WHERE recipient = ?1 AND route <> ?2 AND zone IS NOT NULL \
      ORDER BY previous_at DESC";
 pub const SAVE_ZONE: &str = "UPDATE mailbox SET zone = ?2 WHERE no = ?1";
 pub const SAVE_PREVIOUS: &str = "UPDATE mailbox SET previous_at = ?2 WHERE no = ?1";
-pub const OPEN_OF_RECIPIENT: &str = "SELECT (SELECT coalesce(sum(d.open), 0) FROM mailbox m JOIN digest d ON \
+pub const OPEN_OF_RECIPIENT: &str = "SELECT CAST((SELECT coalesce(sum(d.open), 0) FROM mailbox m JOIN digest d ON \
      d.mailbox_no = m.no AND d.state IN (0, 1) WHERE m.recipient = ?1) + (SELECT coalesce(sum(d.open), 0) FROM mailbox m \
-     JOIN digest d ON d.mailbox_no = m.no AND d.state IN (2, 3, 4, 5) WHERE m.recipient = ?1)";
-pub const OPEN_OF_MAILBOX: &str = "SELECT (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND \
-     state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND state IN (2, 3, 4, 5))";
+     JOIN digest d ON d.mailbox_no = m.no AND d.state IN (2, 3, 4, 5) WHERE m.recipient = ?1) AS bigint)";
+pub const OPEN_OF_MAILBOX: &str = "SELECT CAST((SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND \
+     state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND state IN (2, 3, 4, 5)) AS bigint)";
 
 pub const DIGEST: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
      until, attempts, waited_us, address, opened_at, closed_at FROM digest WHERE no = ?1";
+pub const DIGEST_TO_CHANGE: &str = "SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, \
+     d.deadline, d.token, d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at \
+     FROM /*pg: mailbox m JOIN*/ digest d /*pg: ON m.no = d.mailbox_no*/ WHERE d.no = ?1 /*pg: FOR UPDATE OF m, d*/";
 pub const WINDOW: &str = "SELECT no FROM digest WHERE mailbox_no = ?1 AND state IN (0, 1)";
 pub const SAVE_DIGEST: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
      deadline, token, until, attempts, waited_us, address, opened_at, closed_at) \
@@ -68,34 +80,60 @@ pub const UPDATE_DIGEST: &str = "UPDATE digest SET state = ?2, priority = ?3, du
 /// The same where only what no index holds has changed: indexes of `state` and `due_at` stay untouched.
 pub const UPDATE_WINDOW: &str = "UPDATE digest SET open = ?2, first_at = ?3, last_at = ?4, deadline = ?5, \
      attempts = ?6, waited_us = ?7, address = ?8, token = ?9, closed_at = ?10 WHERE no = ?1";
-pub const DUE: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
-     ORDER BY due_at LIMIT ?3";
-/// `run --until-idle`: windows whatever their time, retries when their wait is over.
-pub const ANY_DUE: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 AND (state = 0 OR due_at <= ?2) \
-     ORDER BY due_at LIMIT ?3";
-/// While some routes are paused: what is due, and whether its route is paused. With one due time a walk goes on by number
-/// (a comparison of pairs would read all of that time again), then by due time; or it goes back from what became due last.
-macro_rules! due_or_paused {
-    ($which:literal) => {
+/// A claim passes over what another transaction has in its hands; it is there the next time.
+macro_rules! claimable {
+    ($which:literal, $order:literal) => {
+        claimable!("d.no", $which, $order)
+    };
+    ($columns:literal, $which:literal, $order:literal) => {
         concat!(
-            "SELECT no, due_at, EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route WHERE m.no = mailbox_no) \
-             FROM digest WHERE state IN (0, 4) AND priority = ?1 AND ",
-            $which
+            "SELECT ",
+            $columns,
+            " FROM /*pg: mailbox m JOIN*/ digest d /*pg: ON m.no = d.mailbox_no*/ WHERE ",
+            $which,
+            $order,
+            " /*pg: FOR UPDATE OF m, d SKIP LOCKED*/"
         )
     };
 }
-pub const DUE_AT: &str = due_or_paused!("due_at = ?2 AND no > ?3 ORDER BY no LIMIT ?4");
-pub const DUE_AFTER: &str = due_or_paused!("due_at > ?2 AND due_at <= ?3 ORDER BY due_at, no LIMIT ?4");
-pub const LAST_DUE: &str = due_or_paused!("due_at <= ?2 ORDER BY due_at DESC, no DESC LIMIT ?3");
-pub const ANY_DUE_UNPAUSED: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 \
-     AND (state = 0 OR due_at <= ?2) \
-     AND NOT EXISTS (SELECT 1 FROM mailbox m JOIN pause p ON p.route = m.route WHERE m.no = mailbox_no) \
-     ORDER BY due_at LIMIT ?3";
+pub const DUE: &str =
+    claimable!("d.state IN (0, 4) AND d.priority = ?1 AND d.due_at <= ?2", " ORDER BY d.due_at LIMIT ?3");
+/// `run --until-idle`: windows whatever their time, retries when their wait is over.
+pub const ANY_DUE: &str = claimable!(
+    "d.state IN (0, 4) AND d.priority = ?1 AND (d.state = 0 OR d.due_at <= ?2)",
+    " ORDER BY d.due_at LIMIT ?3"
+);
+/// While some routes are paused: what is due, and whether its route is paused. With one due time a walk goes on by number
+/// (a comparison of pairs would read all of that time again), then by due time; or it goes back from what became due last.
+macro_rules! due_or_paused {
+    ($which:literal, $order:literal) => {
+        claimable!(
+            "d.no, d.due_at, EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no)",
+            $which,
+            $order
+        )
+    };
+}
+pub const DUE_AT: &str =
+    due_or_paused!("d.state IN (0, 4) AND d.priority = ?1 AND d.due_at = ?2 AND d.no > ?3", " ORDER BY d.no LIMIT ?4");
+pub const DUE_AFTER: &str = due_or_paused!(
+    "d.state IN (0, 4) AND d.priority = ?1 AND d.due_at > ?2 AND d.due_at <= ?3",
+    " ORDER BY d.due_at, d.no LIMIT ?4"
+);
+pub const LAST_DUE: &str = due_or_paused!(
+    "d.state IN (0, 4) AND d.priority = ?1 AND d.due_at <= ?2",
+    " ORDER BY d.due_at DESC, d.no DESC LIMIT ?3"
+);
+pub const ANY_DUE_UNPAUSED: &str = claimable!(
+    "d.state IN (0, 4) AND d.priority = ?1 AND (d.state = 0 OR d.due_at <= ?2) \
+     AND NOT EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no)",
+    " ORDER BY d.due_at LIMIT ?3"
+);
 pub const NEXT_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1";
 pub const NEXT_RETRY: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 4";
 pub const ANY_WINDOW: &str = "SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 0 LIMIT 1";
-pub const ENDED: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND until <= ?1 ORDER BY until LIMIT ?2";
-pub const DOUBTS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state = 5 ORDER BY until LIMIT ?1";
+pub const ENDED: &str = claimable!("d.state IN (2, 3, 5) AND d.until <= ?1", " ORDER BY d.until LIMIT ?2");
+pub const DOUBTS: &str = claimable!("d.state IN (2, 3, 5) AND d.state = 5", " ORDER BY d.until LIMIT ?1");
 pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3, 5)";
 pub const HELD_BY_OTHERS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state IN (2, 3)";
 pub const SHORTEN_WAITS: &str =
@@ -151,6 +189,8 @@ pub const BURNED: &str = "SELECT count(*) FROM attempt WHERE digest_no = ?1 AND 
 // ---- the account's quota
 pub const QUOTA: &str = "SELECT per_second, per_day, burst, urgent_reserve, external, tat, factor, slowed_at, full_until \
      FROM quota WHERE account = ?1";
+pub const QUOTA_TO_CHANGE: &str = "SELECT per_second, per_day, burst, urgent_reserve, external, tat, factor, slowed_at, \
+     full_until FROM quota WHERE account = ?1 /*pg: FOR UPDATE*/";
 pub const SAVE_TERMS: &str = "INSERT INTO quota (account, per_second, per_day, burst, urgent_reserve, external, asked_at, tat, \
      factor, slowed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1.0, ?8) ON CONFLICT (account) DO UPDATE SET \
      per_second = excluded.per_second, per_day = excluded.per_day, burst = excluded.burst, \
@@ -159,20 +199,21 @@ pub const SAVE_QUOTA: &str =
     "UPDATE quota SET tat = ?2, factor = ?3, slowed_at = ?4, full_until = ?5 WHERE account = ?1";
 pub const DAY_HAS_ROOM: &str = "UPDATE quota SET full_until = NULL WHERE account = ?1";
 pub const USE_SHARES: &str = "INSERT INTO quota_use (account, minute, n) VALUES (?1, ?2, ?3) \
-     ON CONFLICT (account, minute) DO UPDATE SET n = n + excluded.n";
-pub const USED_SHARES: &str = "SELECT coalesce(sum(n), 0) FROM quota_use WHERE account = ?1 AND minute >= ?2";
+     ON CONFLICT (account, minute) DO UPDATE SET n = quota_use.n + excluded.n";
+pub const USED_SHARES: &str =
+    "SELECT CAST(coalesce(sum(n), 0) AS bigint) FROM quota_use WHERE account = ?1 AND minute >= ?2";
 pub const FORGET_SHARES: &str = "DELETE FROM quota_use WHERE minute < ?1";
 /// Every lease and every call holds a share of the day.
 pub const RESERVED: &str = "SELECT count(*) FROM digest WHERE state IN (2, 3, 5) AND state < 5";
 
 // ---- ledger, gates, dead letters
 pub const ADD_DELTA: &str = "INSERT INTO ledger_delta (state, n) VALUES (?1, ?2)";
-pub const COUNTS: &str = "SELECT state, sum(n) FROM (SELECT state, n FROM ledger_total UNION ALL \
-     SELECT state, n FROM ledger_delta) GROUP BY state";
+pub const COUNTS: &str = "SELECT state, CAST(sum(n) AS bigint) FROM (SELECT state, n FROM ledger_total UNION ALL \
+     SELECT state, n FROM ledger_delta) AS counted GROUP BY state";
 pub const ROLL_UP: &str = "INSERT INTO ledger_total (state, n) SELECT state, sum(n) FROM ledger_delta WHERE true GROUP BY state \
-     ON CONFLICT (state) DO UPDATE SET n = n + excluded.n";
+     ON CONFLICT (state) DO UPDATE SET n = ledger_total.n + excluded.n";
 pub const ADD_PURGED: &str = "INSERT INTO ledger_total (state, n, purged) VALUES (?1, 0, ?2) \
-     ON CONFLICT (state) DO UPDATE SET purged = purged + excluded.purged";
+     ON CONFLICT (state) DO UPDATE SET purged = ledger_total.purged + excluded.purged";
 pub const PURGED: &str = "SELECT state, purged FROM ledger_total";
 pub const CLEAR_DELTAS: &str = "DELETE FROM ledger_delta";
 pub const IS_PAUSED: &str = "SELECT 1 FROM pause WHERE route IN ('*', ?1) LIMIT 1";
@@ -180,7 +221,7 @@ pub const PAUSED: &str = "SELECT route FROM pause";
 pub const IS_SUPPRESSED: &str = "SELECT 1 FROM suppression WHERE address = ?1";
 pub const ADD_LETTER: &str = "INSERT INTO dead_letter (no, key, source, position, reason, detail, first_at, last_at, count, \
      bytes, sha256, headers, body, broker_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8, ?9, ?10, ?11, ?12) \
-     ON CONFLICT (key) DO UPDATE SET count = count + 1, last_at = excluded.last_at, position = excluded.position, \
+     ON CONFLICT (key) DO UPDATE SET count = dead_letter.count + 1, last_at = excluded.last_at, position = excluded.position, \
      reason = excluded.reason, detail = excluded.detail, broker_id = excluded.broker_id, discarded_at = NULL";
 pub const DISCARD_LETTER: &str = "UPDATE dead_letter SET discarded_at = ?2 WHERE no = ?1 AND discarded_at IS NULL";
 pub const SUPPRESS: &str =
@@ -190,7 +231,7 @@ pub const PAUSE: &str = "INSERT INTO pause (route, since) VALUES (?1, ?2) ON CON
 pub const RESUME: &str = "DELETE FROM pause WHERE route = ?1";
 pub const IS_HELD: &str = "SELECT 1 FROM digest WHERE no = ?1 AND state = 1";
 pub const HELD: &str = "SELECT d.no FROM digest d JOIN mailbox m ON m.no = d.mailbox_no WHERE d.state = 1 \
-     AND (?1 IS NULL OR m.route = ?1) ORDER BY d.no LIMIT ?2";
+     AND (CAST(?1 AS text) IS NULL OR m.route = ?1) ORDER BY d.no LIMIT ?2";
 
 // ---- forwarding
 /// Refused inputs that nobody has confirmed, oldest first: at most ?1.
@@ -208,18 +249,8 @@ pub const FORWARDED_INPUT: &str = "UPDATE dead_letter SET forwarded_at = ?2, for
 pub const FORWARDED_ITEM: &str = "UPDATE item SET forwarded_at = ?3, forward_error = ?4 WHERE event_no = ?1 \
      AND mailbox_no = ?2 AND state = 5";
 pub const COUNT_UNFORWARDED: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM dead_letter WHERE discarded_at IS NULL \
-     AND forwarded_at IS NULL AND forward_error IS NULL LIMIT ?1)) + (SELECT count(*) FROM (SELECT 1 FROM item \
-     WHERE state = 5 AND forwarded_at IS NULL AND forward_error IS NULL LIMIT ?1))";
-
-// ---- two ledgers side by side; in the columns of the first schema
-pub const OUTCOME_TABLES: &str = "SELECT count(*) = 3 FROM sqlite_schema WHERE name IN ('event', 'item', 'mailbox')";
-pub const EVENTS_BY_KEY: &str = "SELECT no, key, source, id FROM event WHERE key > ?1 ORDER BY key LIMIT ?2";
-pub const OUTCOMES_OF_EVENT: &str = "SELECT m.route, m.recipient, i.state, i.reason FROM item i \
-     JOIN mailbox m ON m.no = i.mailbox_no WHERE i.event_no = ?1";
-
-pub const HAS_QUOTA: &str = "SELECT count(*) = 1 FROM sqlite_schema WHERE name = 'quota'";
-pub const SUPPRESSED_AFTER: &str =
-    "SELECT address, reason FROM suppression WHERE address > ?1 ORDER BY address LIMIT ?2";
+     AND forwarded_at IS NULL AND forward_error IS NULL LIMIT ?1) AS inputs) + (SELECT count(*) FROM (SELECT 1 FROM item \
+     WHERE state = 5 AND forwarded_at IS NULL AND forward_error IS NULL LIMIT ?1) AS items)";
 
 // ---- how the worker's parts are
 pub const CLEAR_CONDITIONS: &str = "DELETE FROM condition";
@@ -247,7 +278,7 @@ pub const DROP_LETTERS: &str =
     "DELETE FROM dead_letter WHERE no IN (SELECT no FROM dead_letter WHERE last_at < ?1 LIMIT ?2)";
 /// The last of the next mailboxes after ?1, and how many they are.
 pub const MAILBOXES_AFTER: &str =
-    "SELECT max(no), count(*) FROM (SELECT no FROM mailbox WHERE no > ?1 ORDER BY no LIMIT ?2)";
+    "SELECT max(no), count(*) FROM (SELECT no FROM mailbox WHERE no > ?1 ORDER BY no LIMIT ?2) AS page";
 /// Mailboxes from ?1 to ?2 that nothing refers to, and whose last digest began before ?3. An item that is in a digest
 /// keeps that digest, so that only those in none are looked for.
 pub const DROP_MAILBOXES: &str = "DELETE FROM mailbox WHERE no > ?1 AND no <= ?2 AND coalesce(previous_at, 0) < ?3 \
@@ -265,10 +296,12 @@ pub fn count_state(state: crate::model::DigestState) -> String {
         _ => ("digest_until", "state IN (2, 3, 5)"),
     };
     let n = state as i64;
-    format!("SELECT count(*) FROM (SELECT 1 FROM digest INDEXED BY {index} WHERE {within} AND state = {n} LIMIT ?1)")
+    format!(
+        "SELECT count(*) FROM (SELECT 1 FROM digest INDEXED BY {index} WHERE {within} AND state = {n} LIMIT ?1) AS capped"
+    )
 }
 pub const COUNT_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 \
-     AND due_at <= ?2 LIMIT ?3)";
+     AND due_at <= ?2 LIMIT ?3) AS capped";
 pub const OLDEST_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2";
 pub const OPEN_LETTERS: &str = "SELECT count(*) FROM dead_letter WHERE discarded_at IS NULL";
 
@@ -324,8 +357,6 @@ pub const HOT: &[&str] = &[
     UNFORWARDED_ITEMS,
     FORWARDED_INPUT,
     FORWARDED_ITEM,
-    EVENTS_BY_KEY,
-    OUTCOMES_OF_EVENT,
     ZONE_OF,
     WINDOWS_AFTER,
     SHORTEN_WAITS,

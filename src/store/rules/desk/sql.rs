@@ -9,7 +9,7 @@ macro_rules! item_rows {
     ($from:literal, $which:literal) => {
         concat!(
             "SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, i.reason, i.left_before, i.settled_at, e.source, \
-             e.id, e.kind, e.subject_key, e.received_at, m.recipient, m.route, d.address, length(e.data) FROM ",
+             e.id, e.kind, e.subject_key, e.received_at, m.recipient, m.route, d.address, CAST(length(e.data) AS bigint) FROM ",
             $from,
             " CROSS JOIN event e ON e.no = i.event_no CROSS JOIN mailbox m ON m.no = i.mailbox_no \
              LEFT JOIN digest d ON d.no = i.digest_no ",
@@ -21,8 +21,8 @@ macro_rules! item_rows {
 // ---- the ledger
 /// After event ?1, accepted or settled since ?2, of recipient ?3.
 pub const LEDGER: &str = item_rows!(
-    "WHERE i.event_no > ?1 AND (?3 IS NULL OR i.mailbox_no IN (SELECT no FROM mailbox WHERE recipient = ?3)) \
-     AND (?2 IS NULL OR e.received_at >= ?2 OR i.settled_at >= ?2) ORDER BY i.event_no, i.mailbox_no"
+    "WHERE i.event_no > ?1 AND (CAST(?3 AS text) IS NULL OR i.mailbox_no IN (SELECT no FROM mailbox WHERE recipient = ?3)) \
+     AND (CAST(?2 AS bigint) IS NULL OR e.received_at >= ?2 OR i.settled_at >= ?2) ORDER BY i.event_no, i.mailbox_no"
 );
 pub const ITEM_OF: &str = item_rows!("WHERE i.event_no = ?1 AND i.mailbox_no = ?2");
 pub const ITEMS_OF_EVENT: &str = item_rows!("WHERE i.event_no = ?1 ORDER BY i.mailbox_no LIMIT ?2");
@@ -45,8 +45,8 @@ pub const ITEMS_OF_ATTEMPT: &str = item_rows!(
     "ORDER BY k.event_no LIMIT ?3"
 );
 pub const DEAD_ITEMS: &str = item_rows!(
-    "WHERE i.state = 5 AND i.event_no > ?1 AND (?2 IS NULL OR i.reason = ?2) AND (?3 IS NULL OR e.source = ?3) \
-     AND (?4 IS NULL OR i.settled_at >= ?4) ORDER BY i.event_no, i.mailbox_no"
+    "WHERE i.state = 5 AND i.event_no > ?1 AND (CAST(?2 AS bigint) IS NULL OR i.reason = ?2) \
+     AND (CAST(?3 AS text) IS NULL OR e.source = ?3) AND (CAST(?4 AS bigint) IS NULL OR i.settled_at >= ?4) ORDER BY i.event_no, i.mailbox_no"
 );
 
 // ---- attempts
@@ -86,16 +86,17 @@ macro_rules! digest_rows {
 }
 /// After digest ?1, in state ?2 (or -1: not closed, -2: due at ?3), of route ?4.
 pub const DIGESTS: &str = digest_rows!(
-    "WHERE d.no > ?1 AND CASE ?2 WHEN -1 THEN d.state <> 6 WHEN -2 THEN d.state IN (0, 4) AND d.due_at <= ?3 \
-     ELSE d.state = ?2 END AND (?4 IS NULL OR m.route = ?4) ORDER BY d.no LIMIT ?5"
+    "WHERE d.no > ?1 AND CASE CAST(?2 AS bigint) WHEN -1 THEN d.state <> 6 WHEN -2 THEN d.state IN (0, 4) AND d.due_at <= ?3 \
+     ELSE d.state = ?2 END AND (CAST(?4 AS text) IS NULL OR m.route = ?4) ORDER BY d.no LIMIT ?5"
 );
 pub const DIGEST: &str = digest_rows!("WHERE d.no = ?1");
 
 // ---- dead letters
 /// After letter ?1, of reason ?2, source ?3, that came since ?4; with ?5 also discarded ones.
 pub const LETTERS: &str = "SELECT no, source, position, reason, detail, first_at, count, bytes, forwarded_at, last_at, \
-     discarded_at, forward_error FROM dead_letter WHERE no > ?1 AND (?2 IS NULL OR reason = ?2) AND (?3 IS NULL OR source = ?3) \
-     AND (?4 IS NULL OR last_at >= ?4) AND (?5 OR discarded_at IS NULL) ORDER BY no LIMIT ?6";
+     discarded_at, forward_error FROM dead_letter WHERE no > ?1 AND (CAST(?2 AS text) IS NULL OR reason = ?2) \
+     AND (CAST(?3 AS text) IS NULL OR source = ?3) AND (CAST(?4 AS bigint) IS NULL OR last_at >= ?4) \
+     AND (CAST(?5 AS bigint) = 1 OR discarded_at IS NULL) ORDER BY no LIMIT ?6";
 pub const LETTER: &str = "SELECT no, source, position, reason, detail, first_at, count, bytes, forwarded_at, last_at, \
      discarded_at, forward_error, sha256, headers, body FROM dead_letter WHERE no = ?1";
 pub const ITEM_FORWARDED: &str = "SELECT forwarded_at, forward_error FROM item WHERE event_no = ?1 AND mailbox_no = ?2";
@@ -117,7 +118,7 @@ pub const RECOUNT: &str = "SELECT count(*) FILTER (WHERE state = 0), count(*) FI
 pub const HOMELESS_ITEMS: &str = "SELECT i.event_no, i.mailbox_no, i.state, i.digest_no, d.state FROM item i \
      LEFT JOIN digest d ON d.no = i.digest_no WHERE i.state IN (0, 1) AND (d.no IS NULL OR d.state = 6) LIMIT ?1";
 pub const WRONG_OPEN: &str = "SELECT no, open, found FROM (SELECT d.no, d.open, (SELECT count(*) FROM item i \
-     WHERE i.digest_no = d.no AND i.state IN (0, 1)) AS found FROM digest d) WHERE open <> found LIMIT ?1";
+     WHERE i.digest_no = d.no AND i.state IN (0, 1)) AS found FROM digest d) AS counted WHERE open <> found LIMIT ?1";
 pub const TWO_WINDOWS: &str = "SELECT mailbox_no, count(*) FROM digest WHERE state IN (0, 1) \
      GROUP BY mailbox_no HAVING count(*) > 1 LIMIT ?1";
 pub const DOUBTS_ELSEWHERE: &str = "SELECT i.event_no, i.mailbox_no, d.no, d.state FROM item i JOIN digest d \
