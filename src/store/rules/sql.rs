@@ -305,6 +305,23 @@ pub const COUNT_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE st
 pub const OLDEST_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2";
 pub const OPEN_LETTERS: &str = "SELECT count(*) FROM dead_letter WHERE discarded_at IS NULL";
 
+// ---- PostgreSQL alone: counters are sequences, mails are counted by rows, and between two statements others may write
+pub const PG_META: &str =
+    "SELECT store_id, CAST(mails_sent + (SELECT coalesce(sum(n), 0) FROM mail_delta) AS bigint) FROM meta";
+pub const PG_ADD_MAILS: &str = "INSERT INTO mail_delta (n) VALUES (?1)";
+pub const PG_NEXT_EVENTS: &str = "SELECT nextval('event_no')";
+pub const PG_NEXT_DIGEST: &str = "SELECT nextval('digest_no')";
+pub const PG_NEXT_LETTER: &str = "SELECT nextval('letter_no')";
+/// One statement: what is added while it runs stays for the next one.
+pub const PG_ROLL_UP: &str = "WITH gone AS (DELETE FROM ledger_delta RETURNING state, n) INSERT INTO ledger_total (state, n) \
+     SELECT state, sum(n) FROM gone GROUP BY state ORDER BY state \
+     ON CONFLICT (state) DO UPDATE SET n = ledger_total.n + excluded.n";
+pub const PG_ROLL_UP_MAILS: &str = "WITH gone AS (DELETE FROM mail_delta RETURNING n) UPDATE meta SET mails_sent = mails_sent \
+     + (SELECT coalesce(sum(n), 0) FROM gone)";
+/// What a purge is about to delete, nobody changes meanwhile.
+pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no IN (SELECT mailbox_no FROM item \
+     WHERE event_no = ?1) ORDER BY no FOR UPDATE";
+
 /// What runs for every event, mail or turn: each must find its rows by an index (`tests/store`).
 pub const HOT: &[&str] = &[
     EVENT_BY_KEY,
