@@ -307,11 +307,11 @@ pub const OPEN_LETTERS: &str = "SELECT count(*) FROM dead_letter WHERE discarded
 
 // ---- PostgreSQL alone: counters are sequences, mails are counted by rows, and between two statements others may write
 pub const PG_META: &str =
-    "SELECT store_id, CAST(mails_sent + (SELECT coalesce(sum(n), 0) FROM mail_delta) AS bigint) FROM meta";
-pub const PG_ADD_MAILS: &str = "INSERT INTO mail_delta (n) VALUES (?1)";
-pub const PG_NEXT_EVENTS: &str = "SELECT nextval('event_no')";
-pub const PG_NEXT_DIGEST: &str = "SELECT nextval('digest_no')";
-pub const PG_NEXT_LETTER: &str = "SELECT nextval('letter_no')";
+    "SELECT store_id, 0, 0, 0, CAST(mails_sent + (SELECT coalesce(sum(n), 0) FROM mail_delta) AS bigint) FROM meta";
+pub const ADD_MAILS: &str = "INSERT INTO mail_delta (n) VALUES (?1)";
+pub const EVENT_BLOCK: &str = "SELECT nextval('event_no')";
+pub const DIGEST_NUMBERS: &str = "SELECT nextval('digest_no') FROM generate_series(1, CAST(?1 AS bigint))";
+pub const LETTER_NUMBER: &str = "SELECT nextval('letter_no')";
 /// One statement: what is added while it runs stays for the next one.
 pub const PG_ROLL_UP: &str = "WITH gone AS (DELETE FROM ledger_delta RETURNING state, n) INSERT INTO ledger_total (state, n) \
      SELECT state, sum(n) FROM gone GROUP BY state ORDER BY state \
