@@ -8,11 +8,14 @@ WITH clock AS (
     SELECT CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint) + 30000000 AS soon
 )
 SELECT
-    -- Windows and retries, urgent ones first as the index has them.
+    -- Windows and retries: each priority by itself, as the index has them.
     (SELECT count(*) FROM (
-        SELECT 1 FROM generate_series(0, 2) AS p (priority) CROSS JOIN LATERAL (
-            SELECT d.mailbox_no FROM digest d WHERE d.state IN (0, 4) AND d.priority = p.priority
-            AND d.due_at <= (SELECT soon FROM clock)
+        SELECT 1 FROM (
+            SELECT mailbox_no FROM digest WHERE state IN (0, 4) AND priority = 0 AND due_at <= (SELECT soon FROM clock)
+            UNION ALL
+            SELECT mailbox_no FROM digest WHERE state IN (0, 4) AND priority = 1 AND due_at <= (SELECT soon FROM clock)
+            UNION ALL
+            SELECT mailbox_no FROM digest WHERE state IN (0, 4) AND priority = 2 AND due_at <= (SELECT soon FROM clock)
         ) AS waiting
         WHERE NOT EXISTS (SELECT 1 FROM pause) OR NOT EXISTS (
             SELECT 1 FROM mailbox m JOIN pause s ON s.route IN ('*', m.route) WHERE m.no = waiting.mailbox_no
