@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use rusqlite::{OptionalExtension, params};
+use crate::store::rules::tx::{Optional, params};
 
 use super::books::{Books, urgency};
 use super::sql;
@@ -48,7 +48,6 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Rec
     }
     // In the order of the key, so that the unique index is filled page by page; of copies the first one counts.
     keyed.sort_unstable_by_key(|(key, i, _)| (*key, *i));
-    let first_no = books.peek_event();
     let mut fresh = Vec::with_capacity(keyed.len());
     let mut last = None;
     for (key, i, arrival) in keyed {
@@ -83,7 +82,7 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Rec
     for topic in &stirred {
         if let Some(Known { subject, .. }) = subjects.get(topic) {
             books.sweep(topic, *subject)?;
-            if subject.closer.is_some_and(|(_, no)| no >= first_no) {
+            if subject.closer.is_some_and(|(_, no)| books.is_new_event(no)) {
                 books.notify_told(topic, subject)?;
             }
         }
@@ -92,7 +91,7 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Rec
 }
 
 pub(super) fn refuse(books: &mut Books<'_>, refused: &Refused) -> Result<Receipt> {
-    let no = books.next_letter();
+    let no = books.next_letter()?;
     let headers = serde_json::to_string(&refused.headers).unwrap_or_default();
     books.tx.prepare_cached(sql::ADD_LETTER)?.execute(params![
         no,
@@ -166,7 +165,7 @@ fn enter<'e>(books: &mut Books<'_>, key: &Key, arrival: &'e Arrival, fresh: &mut
             (CLOSES, topics, None)
         }
     };
-    let no = books.next_event();
+    let no = books.next_event()?;
     let mark =
         Mark { ver: arrival.time.0.saturating_mul(2) + i64::from(effect == CLOSES), no, date: date.map(|d| d.0) };
     let now = books.now.0;

@@ -1,6 +1,6 @@
 //! What operators do to digests, items and dead letters.
 
-use rusqlite::{OptionalExtension, params};
+use crate::store::rules::tx::{Optional, params};
 
 use super::books::{Books, Item, urgency};
 use super::sql;
@@ -95,7 +95,7 @@ fn release(books: &mut Books<'_>, digest: Option<&str>, route: Option<&str>, rep
         }
         None => {
             let mut held = books.tx.prepare_cached(sql::HELD)?;
-            held.query_map(params![route, TURN], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
+            held.query_map(params![route, TURN], |row| row.get(0))?
         }
     };
     for no in held {

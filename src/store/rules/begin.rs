@@ -1,6 +1,6 @@
 //! Begin: the last gate before a call. Everything that may forbid the mail is checked here; the intent is written.
 
-use rusqlite::{OptionalExtension, params};
+use crate::store::rules::tx::{Optional, params};
 
 use super::accept::nobody;
 use super::books::{Books, Item, urgency};
@@ -70,7 +70,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
 fn expire(books: &mut Books<'_>, no: i64) -> Result<()> {
     let over: Vec<Item> = {
         let mut expired = books.tx.prepare_cached(sql::EXPIRED_ITEMS)?;
-        expired.query_map(params![no, books.now.0], Item::read)?.collect::<rusqlite::Result<_>>()?
+        expired.query_map(params![no, books.now.0], Item::read)?
     };
     over.iter().try_for_each(|item| books.settle(item, ItemState::Withdrawn, Some(Reason::Expired)))
 }
@@ -171,20 +171,18 @@ impl Books<'_> {
 /// The mail lists exactly what is pending in the digest now, most urgent first.
 fn contents(books: &Books<'_>, no: i64) -> Result<Vec<Listed>> {
     let mut listed = books.tx.prepare_cached(sql::CONTENTS)?;
-    let rows = listed
-        .query_map([no], |row| {
-            let data: String = row.get(7)?;
-            Ok(Listed {
-                event_number: row.get(0)?,
-                source: row.get(1)?,
-                id: row.get(2)?,
-                kind: row.get(3)?,
-                time: Time(row.get::<_, i64>(4)? >> 1),
-                deadline: row.get::<_, Option<i64>>(5)?.map(Time),
-                subject_key: row.get(6)?,
-                data: serde_json::from_str(&data).unwrap_or_default(),
-            })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
+    let rows = listed.query_map([no], |row| {
+        let data: String = row.get(7)?;
+        Ok(Listed {
+            event_number: row.get(0)?,
+            source: row.get(1)?,
+            id: row.get(2)?,
+            kind: row.get(3)?,
+            time: Time(row.get::<i64>(4)? >> 1),
+            deadline: row.get::<Option<i64>>(5)?.map(Time),
+            subject_key: row.get(6)?,
+            data: serde_json::from_str(&data).unwrap_or_default(),
+        })
+    })?;
     Ok(rows)
 }

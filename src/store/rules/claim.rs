@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use rusqlite::{Connection, params};
+use crate::store::rules::tx::{Params, Tx, params};
 
 use super::books::{Books, Digest};
 use super::sql;
@@ -43,7 +43,7 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
 
 fn paused(books: &Books<'_>) -> Result<Vec<String>> {
     let mut all = books.tx.prepare_cached(sql::PAUSED)?;
-    let routes = all.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let routes = all.query_map((), |row| row.get(0))?;
     Ok(routes)
 }
 
@@ -56,9 +56,7 @@ fn due(books: &Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused
         (true, true) => sql::ANY_DUE_UNPAUSED,
     };
     let mut due = books.tx.prepare_cached(statement)?;
-    let numbers = due
-        .query_map(params![priority as i64, books.now.0, limit], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
+    let numbers = due.query_map(params![priority as i64, books.now.0, limit], |row| row.get(0))?;
     Ok(numbers)
 }
 
@@ -104,20 +102,21 @@ struct Look {
 
 impl Look {
     /// Takes what may leave of the statement's digests. `false`: there is no room for more.
-    fn step(&mut self, books: &Books<'_>, statement: &str, of: impl rusqlite::Params) -> Result<bool> {
-        let mut due = books.tx.prepare_cached(statement)?;
-        let mut rows = due.query(of)?;
-        while let Some(row) = rows.next()? {
+    fn step(&mut self, books: &Books<'_>, statement: &str, of: impl Params) -> Result<bool> {
+        let mut room = true;
+        books.tx.prepare_cached(statement)?.each(of, |row| {
             let (no, due_at, paused): (i64, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
             if !paused && !self.found.contains(&no) {
                 if self.found.len() >= self.limit {
+                    room = false;
                     return Ok(false);
                 }
                 self.found.push(no);
             }
             (self.seen, self.last) = (self.seen + 1, Some((due_at, no)));
-        }
-        Ok(true)
+            Ok(true)
+        })?;
+        Ok(room)
     }
 }
 
@@ -164,9 +163,8 @@ fn split(books: &mut Books<'_>, from: i64, mailbox: i64, priority: Priority, mos
 /// (event, urgency) of the most urgent items: deadline, then age, then rank, so that arrival decides nothing.
 fn most_urgent(books: &Books<'_>, digest: i64, most: i64) -> Result<Vec<(i64, i64)>> {
     let mut first = books.tx.prepare_cached(sql::URGENT_ITEMS)?;
-    let mut urgent: Vec<(i64, i64)> = first
-        .query_map(params![digest, most + 1], |row| Ok((row.get(0)?, row.get(2)?)))?
-        .collect::<rusqlite::Result<_>>()?;
+    let mut urgent: Vec<(i64, i64)> =
+        first.query_map(params![digest, most + 1], |row| Ok((row.get(0)?, row.get(2)?)))?;
     let Some(edge) = urgent.get(most as usize).map(|(_, urgency)| *urgency) else { return Ok(urgent) };
     if urgent.get(most as usize - 1).is_none_or(|(_, urgency)| *urgency != edge) {
         urgent.truncate(most as usize);
@@ -175,7 +173,7 @@ fn most_urgent(books: &Books<'_>, digest: i64, most: i64) -> Result<Vec<(i64, i6
     // A tie over the edge: those of the same urgency go by rank.
     urgent.retain(|(_, urgency)| *urgency != edge);
     let mut at = books.tx.prepare_cached(sql::ITEMS_AT)?;
-    let tied: Vec<i64> = at.query_map(params![digest, edge], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let tied: Vec<i64> = at.query_map(params![digest, edge], |row| row.get(0))?;
     let mut ranked = Vec::with_capacity(tied.len());
     for no in tied {
         let (ver, _) = books.event_times(no)?;
@@ -192,16 +190,14 @@ fn most_urgent(books: &Books<'_>, digest: i64, most: i64) -> Result<Vec<(i64, i6
 /// Whom the items asked, where that may have changed since.
 fn audiences(books: &Books<'_>, digest: i64, route: &str) -> Result<Vec<Named>> {
     let mut asked = books.tx.prepare_cached(sql::AUDIENCES)?;
-    let rows = asked
-        .query_map(params![digest, route], |row| {
-            let names: String = row.get(1)?;
-            Ok(Named {
-                event_number: row.get(0)?,
-                references: serde_json::from_str(&names).unwrap_or_default(),
-                except: row.get(2)?,
-            })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
+    let rows = asked.query_map(params![digest, route], |row| {
+        let names: String = row.get(1)?;
+        Ok(Named {
+            event_number: row.get(0)?,
+            references: serde_json::from_str(&names).unwrap_or_default(),
+            except: row.get(2)?,
+        })
+    })?;
     Ok(rows)
 }
 
@@ -228,7 +224,7 @@ impl Books<'_> {
     }
 }
 
-pub(super) fn next_due(conn: &Connection, ask: &Ask) -> Result<Option<Time>> {
+pub(super) fn next_due(conn: Tx<'_>, ask: &Ask) -> Result<Option<Time>> {
     let mut next: Option<i64> = None;
     for priority in Priority::ALL {
         let of = [priority as i64];
@@ -251,7 +247,7 @@ pub(super) fn replan(books: &mut Books<'_>, cursor: i64, limit: u32) -> Result<O
     let windows: Vec<(i64, i64)> = {
         let mut after = books.tx.prepare_cached(sql::WINDOWS_AFTER)?;
         let rows = after.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        rows.collect::<rusqlite::Result<_>>()?
+        rows
     };
     for (mailbox, no) in &windows {
         if books.digest(*no)?.state == DigestState::Held {

@@ -1,6 +1,6 @@
 //! Closures: items that are over leave; those who were told hear that it is handled.
 
-use rusqlite::{OptionalExtension, params};
+use crate::store::rules::tx::{Optional, params};
 
 use super::accept::OPENS;
 use super::books::{Books, Item, urgency};
@@ -73,9 +73,9 @@ impl Books<'_> {
             .query_row([no], |row| {
                 let first = topic(row, 1)? == Some(*topic_wanted);
                 Ok(Link {
-                    opens: row.get::<_, i64>(0)? == OPENS,
+                    opens: row.get::<i64>(0)? == OPENS,
                     mark: Mark { ver: row.get(4)?, no, date: row.get(5)? },
-                    prev: row.get::<_, Option<i64>>(if first { 2 } else { 3 })?.unwrap_or(0),
+                    prev: row.get::<Option<i64>>(if first { 2 } else { 3 })?.unwrap_or(0),
                 })
             })
             .optional()?)
@@ -162,11 +162,9 @@ impl Books<'_> {
             return Ok(vec![]);
         };
         let mut tries = self.tx.prepare_cached(sql::TRIES_OF_ITEM)?;
-        let rows = tries
-            .query_map(params![item.event_no, item.mailbox, now.digest, now.left_before], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let rows = tries.query_map(params![item.event_no, item.mailbox, now.digest, now.left_before], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
         Ok(rows)
     }
 
@@ -175,7 +173,7 @@ impl Books<'_> {
         let Some((ver, closer)) = subject.closer else { return Ok(()) };
         let recipients: Vec<String> = {
             let mut told = self.tx.prepare_cached(sql::TOLD)?;
-            told.query_map(params![&topic.0[..], ver], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
+            told.query_map(params![&topic.0[..], ver], |row| row.get(0))?
         };
         recipients.iter().try_for_each(|recipient| self.notify(closer, recipient))
     }

@@ -1,6 +1,6 @@
 //! The operator's desk: what can be read of the store. Every answer is one consistent look, in bounded pages.
 
-use rusqlite::Connection;
+use crate::store::rules::tx::Tx;
 
 use super::books::read_quota;
 use super::{Shared, sql as worker};
@@ -17,7 +17,7 @@ mod suppressions;
 mod verify;
 mod why;
 
-pub(super) fn read(conn: &Connection, shared: &Shared, query: &Query, page: Page) -> Result<Rows> {
+pub(super) fn read(conn: Tx<'_>, shared: &Shared, query: &Query, page: Page) -> Result<Rows> {
     match query {
         Query::Status { now } => Ok(Rows::Status(Box::new(status::status(conn, shared, *now)?))),
         Query::Verify => Ok(Rows::Verified(Box::new(verify::verify(conn, shared)?))),
@@ -38,12 +38,12 @@ pub(super) fn read(conn: &Connection, shared: &Shared, query: &Query, page: Page
 }
 
 /// For the gauges: a state with more than [`Gauges::CAP`] digests is not counted to its end.
-pub(super) fn gauges(conn: &Connection, shared: &Shared, now: Time) -> Result<Gauges> {
+pub(super) fn gauges(conn: Tx<'_>, shared: &Shared, now: Time) -> Result<Gauges> {
     figures(conn, shared, now, Gauges::CAP as i64)
 }
 
-/// Counts digests up to `cap` a state; -1: all.
-fn figures(conn: &Connection, shared: &Shared, now: Time, cap: i64) -> Result<Gauges> {
+/// Counts digests up to `cap` a state.
+fn figures(conn: Tx<'_>, shared: &Shared, now: Time, cap: i64) -> Result<Gauges> {
     let mut gauges = Gauges { items: counts(conn)?.map(rows::count), ..Gauges::default() };
     for state in DigestState::ALL.into_iter().filter(|s| *s != DigestState::Closed) {
         // As the partial indexes are written, so that each count reads no more than its cap.
@@ -60,31 +60,31 @@ fn figures(conn: &Connection, shared: &Shared, now: Time, cap: i64) -> Result<Ga
             (a, b) => a.or(b),
         };
     }
-    gauges.dead_letters = rows::count(conn.prepare_cached(worker::OPEN_LETTERS)?.query_row([], |row| row.get(0))?);
+    gauges.dead_letters = rows::count(conn.prepare_cached(worker::OPEN_LETTERS)?.query_row((), |row| row.get(0))?);
     gauges.unforwarded =
         rows::count(conn.prepare_cached(worker::COUNT_UNFORWARDED)?.query_row([cap], |row| row.get(0))?);
-    let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
-    let size: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
-    gauges.size_bytes = rows::count(pages.saturating_mul(size));
-    if let Some(quota) = shared.account.as_deref().map(|a| read_quota(conn, a, now)).transpose()?.flatten() {
+    gauges.size_bytes = conn.size_bytes()?;
+    if let Some(quota) =
+        shared.account.as_deref().map(|a| read_quota(conn, worker::QUOTA, a, now)).transpose()?.flatten()
+    {
         gauges.quota = Some(QuotaGauges { terms: quota.terms, day: quota.day, factor: quota.rate.factor(now) });
     }
     Ok(gauges)
 }
 
 /// Items by state, as counted along the way.
-fn counts(conn: &Connection) -> Result<[i64; ItemState::ALL.len()]> {
+fn counts(conn: Tx<'_>) -> Result<[i64; ItemState::ALL.len()]> {
     by_state(conn, worker::COUNTS)
 }
 
-fn by_state(conn: &Connection, statement: &str) -> Result<[i64; ItemState::ALL.len()]> {
+fn by_state(conn: Tx<'_>, statement: &str) -> Result<[i64; ItemState::ALL.len()]> {
     let mut found = [0; ItemState::ALL.len()];
     let mut counts = conn.prepare_cached(statement)?;
-    let mut rows = counts.query([])?;
-    while let Some(row) = rows.next()? {
+    counts.each((), |row| {
         if let Some(state) = ItemState::from_number(row.get(0)?) {
             found[state as usize] = row.get(1)?;
         }
-    }
+        Ok(true)
+    })?;
     Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use crate::store::rules::tx::{Params, Tx, params};
 
 use super::books::Books;
 use super::sql;
@@ -12,8 +12,8 @@ use crate::store::{Result, Tidied};
 /// Digests a turn: a transaction of a few milliseconds.
 const TURN: u32 = 200;
 
-/// SQLite's "no limit".
-const ALL: i64 = -1;
+/// No limit.
+const ALL: i64 = i64::MAX;
 
 /// No retry that was planned by a right clock waits longer: not the longest backoff, nor a mailer's word for a day's
 /// quota.
@@ -21,7 +21,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 /// The worker that gets the lock knows that nobody holds a lease any more. If the clock was ahead for a moment, retries
 /// and doubts end as late as if they began now. (Windows are healed by `replan`.)
-pub(super) fn take_over(books: &mut Books<'_>) -> Result<()> {
+pub(in crate::store) fn take_over(books: &mut Books<'_>) -> Result<()> {
     let latest = books.now.plus(LONGEST_WAIT);
     for priority in Priority::ALL {
         let of = params![priority as i64, latest.0];
@@ -80,9 +80,9 @@ pub(super) fn put_off(books: &mut Books<'_>, no: i64) -> Result<()> {
     Ok(())
 }
 
-fn numbers(books: &Books<'_>, statement: &str, of: impl rusqlite::Params) -> Result<Vec<i64>> {
+fn numbers(books: &Books<'_>, statement: &str, of: impl Params) -> Result<Vec<i64>> {
     let mut found = books.tx.prepare_cached(statement)?;
-    let rows = found.query_map(of, |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let rows = found.query_map(of, |row| row.get(0))?;
     Ok(rows)
 }
 
@@ -118,6 +118,6 @@ fn end_doubt(books: &mut Books<'_>, no: i64) -> Result<()> {
 }
 
 /// When the next lease or doubt ends.
-pub(super) fn next_upkeep(conn: &Connection) -> Result<Option<Time>> {
-    Ok(conn.prepare_cached(sql::NEXT_UNTIL)?.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(Time))
+pub(super) fn next_upkeep(conn: Tx<'_>) -> Result<Option<Time>> {
+    Ok(conn.prepare_cached(sql::NEXT_UNTIL)?.query_row((), |row| row.get::<Option<i64>>(0))?.map(Time))
 }

@@ -1,6 +1,6 @@
 //! Dead letters on their way out, by the partial indexes that hold only what waits.
 
-use rusqlite::{Connection, Row, params};
+use crate::store::rules::tx::{Row, Tx, params};
 use sha2::{Digest as _, Sha256};
 
 use super::act;
@@ -11,7 +11,7 @@ use crate::store::desk::LetterKind;
 use crate::store::letters::{Fate, Letter, Portion};
 use crate::store::{Result, StoreError};
 
-pub(super) fn unforwarded(conn: &Connection, portion: Portion) -> Result<Vec<Letter>> {
+pub(super) fn unforwarded(conn: Tx<'_>, portion: Portion) -> Result<Vec<Letter>> {
     let mut letters = read(conn, sql::UNFORWARDED_INPUTS, portion, input)?;
     letters.extend(read(conn, sql::UNFORWARDED_ITEMS, portion, item)?);
     Ok(letters)
@@ -19,28 +19,25 @@ pub(super) fn unforwarded(conn: &Connection, portion: Portion) -> Result<Vec<Let
 
 /// Row after row, until there is enough: what is not read costs no memory.
 fn read(
-    conn: &Connection,
+    conn: Tx<'_>,
     statement: &str,
     portion: Portion,
-    letter: fn(&Row<'_>) -> rusqlite::Result<Letter>,
+    letter: fn(&Row<'_>) -> Result<Letter>,
 ) -> Result<Vec<Letter>> {
     let (mut letters, mut bytes) = (Vec::new(), 0usize);
-    let mut waiting = conn.prepare_cached(statement)?;
-    let mut rows = waiting.query([portion.letters])?;
-    while bytes < portion.bytes
-        && let Some(row) = rows.next()?
-    {
+    conn.prepare_cached(statement)?.each([portion.letters], |row| {
         let letter = letter(row)?;
         bytes = bytes.saturating_add(letter.body.len());
         letters.push(letter);
-    }
+        Ok(bytes < portion.bytes)
+    })?;
     Ok(letters)
 }
 
-fn input(row: &Row<'_>) -> rusqlite::Result<Letter> {
+fn input(row: &Row<'_>) -> Result<Letter> {
     let headers: String = row.get(10)?;
     Ok(Letter {
-        id: format!("in-{}", row.get::<_, i64>(0)?),
+        id: format!("in-{}", row.get::<i64>(0)?),
         kind: LetterKind::Input,
         source: row.get(1)?,
         position: row.get(2)?,
@@ -58,8 +55,8 @@ fn input(row: &Row<'_>) -> rusqlite::Result<Letter> {
 }
 
 /// The event as a CloudEvent in its JSON form. Its time is that of its rank: the event's own, else that of its receipt.
-fn item(row: &Row<'_>) -> rusqlite::Result<Letter> {
-    let reason = row.get::<_, Option<i64>>(2)?.and_then(Reason::from_number).map_or("", Reason::as_str);
+fn item(row: &Row<'_>) -> Result<Letter> {
+    let reason = row.get::<Option<i64>>(2)?.and_then(Reason::from_number).map_or("", Reason::as_str);
     let (source, id, kind): (String, String, String) = (row.get(4)?, row.get(5)?, row.get(6)?);
     let (data, recipient, route): (String, String, String) = (row.get(10)?, row.get(11)?, row.get(12)?);
     let mut event = serde_json::json!({
@@ -67,22 +64,22 @@ fn item(row: &Row<'_>) -> rusqlite::Result<Letter> {
         "id": id,
         "source": source,
         "type": kind,
-        "time": Time(row.get::<_, i64>(7)? >> 1).to_string(),
+        "time": Time(row.get::<i64>(7)? >> 1).to_string(),
         // Written by `Arrival::new`, so it is JSON.
         "data": serde_json::from_str::<serde_json::Value>(&data).unwrap_or_default(),
     });
-    if let Some(subject) = row.get::<_, Option<String>>(9)? {
+    if let Some(subject) = row.get::<Option<String>>(9)? {
         event["subject"] = subject.into();
     }
     let body = event.to_string().into_bytes();
     Ok(Letter {
-        id: format!("it-{}-{}", row.get::<_, i64>(0)?, row.get::<_, i64>(1)?),
+        id: format!("it-{}-{}", row.get::<i64>(0)?, row.get::<i64>(1)?),
         kind: LetterKind::Item,
         reason: reason.into(),
-        detail: row.get::<_, Option<String>>(13)?.unwrap_or_default(),
+        detail: row.get::<Option<String>>(13)?.unwrap_or_default(),
         position: format!("event {id} for {recipient} by route {route}"),
         broker_id: None,
-        at: Time(row.get::<_, Option<i64>>(3)?.map_or_else(|| row.get(8), Ok)?),
+        at: Time(row.get::<Option<i64>>(3)?.map_or_else(|| row.get(8), Ok)?),
         count: 1,
         bytes: body.len() as u64,
         sha256: Sha256::digest(&body).into(),

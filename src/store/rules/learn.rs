@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use crate::store::rules::tx::{Optional, params};
 
 use super::books::{Books, Item};
 use super::closure::{ACCEPTED, FAILED, REFUSED, UNKNOWN};
@@ -84,7 +84,7 @@ fn cut(text: &str) -> String {
 fn listed(books: &Books<'_>, no: i64, k: i64) -> Result<Vec<Item>> {
     let keys: Vec<(i64, i64)> = {
         let mut listed = books.tx.prepare_cached(sql::LISTED)?;
-        listed.query_map(params![no, k], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?
+        listed.query_map(params![no, k], |row| Ok((row.get(0)?, row.get(1)?)))?
     };
     let mut items = Vec::with_capacity(keys.len());
     for (event_no, mailbox) in keys {

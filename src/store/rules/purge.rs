@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use crate::store::rules::tx::{Optional, Row, params};
 
 use super::books::Books;
 use super::sql;
@@ -63,7 +63,7 @@ pub(super) fn purge(books: &mut Books<'_>) -> Result<Tidied> {
     let more_digests = drop_digests(books, horizon, &mut cursor)?;
     if first || cursor.letters {
         let letters = books.tx.prepare_cached(sql::DROP_LETTERS)?.execute(params![horizon.0, LOOK])?;
-        cursor.letters = letters >= LOOK as usize;
+        cursor.letters = letters >= u64::from(LOOK);
     }
     drop_mailboxes(books, horizon, &mut cursor)?;
     Ok(Tidied { purged_items: purged, more: more_events || more_digests || cursor.letters, ..Tidied::default() })
@@ -83,7 +83,7 @@ struct Old {
     prevs: [Option<i64>; 2],
 }
 
-fn read_old(row: &rusqlite::Row<'_>) -> rusqlite::Result<Old> {
+fn read_old(row: &Row<'_>) -> Result<Old> {
     Ok(Old {
         no: row.get(0)?,
         ver: row.get(1)?,
@@ -95,7 +95,7 @@ fn read_old(row: &rusqlite::Row<'_>) -> rusqlite::Result<Old> {
 
 fn page(books: &Books<'_>, after: i64) -> Result<Vec<Old>> {
     let mut old = books.tx.prepare_cached(sql::EVENTS_AFTER)?;
-    let rows = old.query_map(params![after, LOOK], read_old)?.collect::<rusqlite::Result<_>>()?;
+    let rows = old.query_map(params![after, LOOK], read_old)?;
     Ok(rows)
 }
 
@@ -195,7 +195,7 @@ fn family(books: &mut Books<'_>, first: &Old, horizon: Time) -> Result<Vec<i64>>
 fn drop_event(books: &mut Books<'_>, no: i64) -> Result<u64> {
     let states: Vec<(i64, i64)> = {
         let mut states = books.tx.prepare_cached(sql::STATES_OF_EVENT)?;
-        states.query_map([no], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?
+        states.query_map([no], |row| Ok((row.get(0)?, row.get(1)?)))?
     };
     let mut items = 0;
     for (state, n) in states {
@@ -214,9 +214,7 @@ fn drop_event(books: &mut Books<'_>, no: i64) -> Result<u64> {
 fn drop_digests(books: &Books<'_>, horizon: Time, cursor: &mut Cursor) -> Result<bool> {
     let page: Vec<(i64, i64, Option<i64>)> = {
         let mut after = books.tx.prepare_cached(sql::DIGESTS_AFTER)?;
-        after
-            .query_map(params![cursor.digest, LOOK], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-            .collect::<rusqlite::Result<_>>()?
+        after.query_map(params![cursor.digest, LOOK], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
     };
     let young = page.last().is_none_or(|(_, opened_at, _)| is_young(*opened_at, horizon, books.now));
     for (no, _, closed_at) in &page {
@@ -246,21 +244,16 @@ fn drop_mailboxes(books: &Books<'_>, horizon: Time, cursor: &mut Cursor) -> Resu
 
 /// The insert-only counts become one row a state.
 pub(super) fn roll_up(books: &mut Books<'_>) -> Result<()> {
-    books.tx.prepare_cached(sql::ROLL_UP)?.execute([])?;
-    books.tx.prepare_cached(sql::CLEAR_DELTAS)?.execute([])?;
+    let statements = if books.tx.is_postgres() {
+        [sql::PG_ROLL_UP, sql::PG_ROLL_UP_MAILS]
+    } else {
+        [sql::ROLL_UP, sql::CLEAR_DELTAS]
+    };
+    for statement in statements {
+        books.tx.prepare_cached(statement)?.execute(())?;
+    }
     // Twice the window: a clock that is set back must not find them gone.
     let old = quota::first_minute(books.now.minus(quota::WINDOW));
     books.tx.prepare_cached(sql::FORGET_SHARES)?.execute([old])?;
-    Ok(())
-}
-
-/// Free pages a turn: 16 MiB.
-const PAGES: u32 = 4_096;
-
-/// Gives free pages back to the file system, a bounded number a call.
-pub(super) fn give_back(conn: &Connection) -> Result<()> {
-    let mut vacuum = conn.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
-    let mut rows = vacuum.query([])?;
-    while rows.next()?.is_some() {}
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use rusqlite::{OptionalExtension, params};
+use crate::store::rules::tx::{Optional, Row, params};
 
 use super::books::Books;
 use super::sql;
@@ -11,7 +11,7 @@ use crate::store::Result;
 
 /// An event's place in the order of its topic, and its wave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(in crate::store) struct Mark {
     /// Time and "closes": the first two parts of the rank.
     pub ver: i64,
     pub no: i64,
@@ -31,7 +31,7 @@ impl Mark {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Subject {
+pub(in crate::store) struct Subject {
     pub head: i64,
     pub swept: i64,
     pub latest: Mark,
@@ -56,7 +56,7 @@ impl Books<'_> {
                     swept: row.get(1)?,
                     latest: Mark { ver: row.get(2)?, no: row.get(3)?, date: row.get(4)? },
                     before,
-                    closer: row.get::<_, Option<i64>>(8)?.zip(row.get::<_, Option<i64>>(9)?),
+                    closer: row.get::<Option<i64>>(8)?.zip(row.get::<Option<i64>>(9)?),
                 })
             })
             .optional()?;
@@ -154,7 +154,7 @@ impl Books<'_> {
             .tx
             .prepare_cached(sql::STANDING)?
             .query_row(params![&topic.0[..], recipient], |row| {
-                Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?))
+                Ok(row.get::<Option<i64>>(0)?.zip(row.get::<Option<i64>>(1)?))
             })
             .optional()?;
         Ok(found.flatten())
@@ -205,11 +205,11 @@ impl Books<'_> {
     pub fn event_mark(&self, no: i64) -> Result<(Mark, bool, [Option<Topic>; 2])> {
         Ok(self.tx.prepare_cached(sql::EVENT_MARK)?.query_row([no], |row| {
             let mark = Mark { ver: row.get(0)?, no, date: row.get(4)? };
-            Ok((mark, row.get::<_, i64>(1)? == super::accept::OPENS, [topic(row, 2)?, topic(row, 3)?]))
+            Ok((mark, row.get::<i64>(1)? == super::accept::OPENS, [topic(row, 2)?, topic(row, 3)?]))
         })?)
     }
 }
 
-pub(super) fn topic(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Topic>> {
-    Ok(row.get::<_, Option<[u8; 16]>>(column)?.map(Topic))
+pub(super) fn topic(row: &Row<'_>, column: usize) -> Result<Option<Topic>> {
+    Ok(row.get::<Option<[u8; 16]>>(column)?.map(Topic))
 }

@@ -1,6 +1,6 @@
 //! Digests: their states, their windows, and when they are due.
 
-use rusqlite::{OptionalExtension, params};
+use crate::store::rules::tx::{Optional, params};
 
 use super::super::sql;
 use super::Books;
@@ -10,7 +10,7 @@ use crate::store::{Result, StoreError, Window};
 
 /// A digest's row, as far as a transaction has changed it.
 #[derive(Clone, Debug)]
-pub(in crate::store::sqlite) struct Digest {
+pub(in crate::store) struct Digest {
     pub no: i64,
     pub mailbox: i64,
     pub state: DigestState,
@@ -66,24 +66,24 @@ impl Books<'_> {
 
     fn load(&mut self, no: i64) -> Result<&mut Digest> {
         if !self.digests.contains_key(&no) {
-            let mut digest = self.tx.prepare_cached(sql::DIGEST)?.query_row([no], |row| {
+            let mut digest = self.tx.prepare_cached(sql::DIGEST_TO_CHANGE)?.query_row([no], |row| {
                 Ok(Digest {
                     no: row.get(0)?,
                     mailbox: row.get(1)?,
                     state: DigestState::from_number(row.get(2)?).unwrap_or(DigestState::Closed),
-                    priority: Priority::ALL.get(row.get::<_, u8>(3)? as usize).copied().unwrap_or_default(),
+                    priority: Priority::ALL.get(row.get::<u8>(3)? as usize).copied().unwrap_or_default(),
                     due_at: Time(row.get(4)?),
                     open: row.get(5)?,
                     first_at: Time(row.get(6)?),
                     last_at: Time(row.get(7)?),
                     deadline: row.get(8)?,
                     token: row.get(9)?,
-                    until: row.get::<_, Option<i64>>(10)?.map(Time),
+                    until: row.get::<Option<i64>>(10)?.map(Time),
                     attempts: row.get(11)?,
                     waited_us: row.get(12)?,
                     address: row.get(13)?,
                     opened_at: Time(row.get(14)?),
-                    closed_at: row.get::<_, Option<i64>>(15)?.map(Time),
+                    closed_at: row.get::<Option<i64>>(15)?.map(Time),
                     fresh: false,
                     dirty: false,
                     replan: false,
@@ -125,9 +125,7 @@ impl Books<'_> {
     }
 
     pub fn new_digest(&mut self, mailbox: i64, state: DigestState, priority: Priority) -> Result<i64> {
-        let no = self.meta.next_digest;
-        self.meta.next_digest += 1;
-        self.meta_dirty = true;
+        let no = self.next_digest()?;
         let now = self.now;
         self.digests.insert(
             no,

@@ -1,6 +1,6 @@
 //! Items: every change of a state passes here, with its count and its digest's.
 
-use rusqlite::params;
+use crate::store::rules::tx::{Row, params};
 
 use super::super::sql;
 use super::Books;
@@ -10,7 +10,7 @@ use crate::store::Result;
 
 /// One item's key and place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store::sqlite) struct Item {
+pub(in crate::store) struct Item {
     pub event_no: i64,
     pub mailbox: i64,
     pub digest: Option<i64>,
@@ -19,7 +19,7 @@ pub(in crate::store::sqlite) struct Item {
 }
 
 impl Item {
-    pub fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Item> {
+    pub fn read(row: &Row<'_>) -> Result<Item> {
         Ok(Item {
             event_no: row.get(0)?,
             mailbox: row.get(1)?,
@@ -31,9 +31,9 @@ impl Item {
 }
 
 /// Items without a deadline come after all those with one, by age.
-pub(in crate::store::sqlite) const NO_DEADLINE: i64 = 1 << 60;
+pub(in crate::store::rules) const NO_DEADLINE: i64 = 1 << 60;
 
-pub(in crate::store::sqlite) fn urgency(deadline: Option<i64>, time: i64) -> i64 {
+pub(in crate::store::rules) fn urgency(deadline: Option<i64>, time: i64) -> i64 {
     deadline.unwrap_or_else(|| time.saturating_add(NO_DEADLINE))
 }
 
@@ -152,7 +152,7 @@ impl Books<'_> {
 
     pub fn items(&self, statement: &str, of: i64) -> Result<Vec<Item>> {
         let mut found = self.tx.prepare_cached(statement)?;
-        let rows = found.query_map([of], Item::read)?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let rows = found.query_map([of], Item::read)?;
         Ok(rows)
     }
 

@@ -1,6 +1,6 @@
 //! Mailboxes: a recipient of a route.
 
-use rusqlite::{OptionalExtension, params};
+use crate::store::rules::tx::{Optional, params};
 
 use super::super::sql;
 use super::Books;
@@ -8,7 +8,7 @@ use crate::model::Time;
 use crate::store::{Result, StoreError};
 
 #[derive(Clone, Debug)]
-pub(in crate::store::sqlite) struct Mailbox {
+pub(in crate::store) struct Mailbox {
     pub recipient: String,
     pub route: String,
     pub zone: Option<String>,
@@ -25,7 +25,7 @@ impl Books<'_> {
             .tx
             .prepare_cached(sql::MAILBOX_BY_NAME)?
             .query_row(params![recipient, route], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, Option<i64>>(2)?))
+                Ok((row.get::<i64>(0)?, row.get::<Option<String>>(1)?, row.get::<Option<i64>>(2)?))
             })
             .optional()?;
         let (no, mailbox) = match found {
@@ -42,11 +42,15 @@ impl Books<'_> {
                 )
             }
             None => {
-                self.tx.prepare_cached(sql::ADD_MAILBOX)?.execute(params![recipient, route, zone])?;
-                let no = self.tx.last_insert_rowid();
-                self.windows.insert(no, None);
-                let zone = zone.map(str::to_owned);
-                (no, Mailbox { recipient: recipient.into(), route: route.into(), zone, previous_at: None })
+                let added = self.tx.query_row(sql::ADD_MAILBOX, params![recipient, route, zone], |row| {
+                    let (zone, previous_at) = (row.get(1)?, row.get::<Option<i64>>(2)?.map(Time));
+                    Ok((row.get(0)?, Mailbox { recipient: recipient.into(), route: route.into(), zone, previous_at }))
+                })?;
+                if !self.tx.is_postgres() {
+                    // Nobody else can have made a window for it.
+                    self.windows.insert(added.0, None);
+                }
+                added
             }
         };
         self.mailboxes.insert(no, mailbox);
@@ -61,7 +65,7 @@ impl Books<'_> {
                     recipient: row.get(0)?,
                     route: row.get(1)?,
                     zone: row.get(2)?,
-                    previous_at: row.get::<_, Option<i64>>(3)?.map(Time),
+                    previous_at: row.get::<Option<i64>>(3)?.map(Time),
                 })
             })?;
             self.mailboxes.insert(no, mailbox);

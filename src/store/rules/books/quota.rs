@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use crate::store::rules::tx::{Optional, Tx, params};
 
 use super::super::sql;
 use super::Books;
@@ -12,7 +12,7 @@ use crate::store::Result;
 
 /// The account's row. Shares that are reserved have no row: they are the digests that are leased or in a call.
 #[derive(Clone, Debug)]
-pub(in crate::store::sqlite) struct Quota {
+pub(in crate::store) struct Quota {
     pub terms: Terms,
     pub rate: Rate,
     pub day: Day,
@@ -21,7 +21,7 @@ pub(in crate::store::sqlite) struct Quota {
 }
 
 /// What the account lets through.
-pub(in crate::store::sqlite) enum Gate {
+pub(in crate::store) enum Gate {
     /// This store's mailer has no account with a quota.
     Open,
     /// Nobody has said yet what the account may send.
@@ -33,7 +33,7 @@ impl Books<'_> {
     pub fn gate(&mut self) -> Result<Gate> {
         let Some(account) = self.shared.account.clone() else { return Ok(Gate::Open) };
         if self.quota.is_none() {
-            self.quota = read(self.tx, &account, self.now)?;
+            self.quota = read(self.tx, sql::QUOTA_TO_CHANGE, &account, self.now)?;
         }
         Ok(if self.quota.is_some() { Gate::Bound } else { Gate::Unknown })
     }
@@ -166,31 +166,31 @@ impl Books<'_> {
 const FULL_FOR: Duration = Duration::from_secs(600);
 
 /// The row with its counts; `None`: nobody has asked the account yet.
-pub(in crate::store::sqlite) fn read(conn: &rusqlite::Connection, account: &str, now: Time) -> Result<Option<Quota>> {
+pub(in crate::store::rules) fn read(conn: Tx<'_>, statement: &str, account: &str, now: Time) -> Result<Option<Quota>> {
     let row = conn
-        .prepare_cached(sql::QUOTA)?
+        .prepare_cached(statement)?
         .query_row([account], |row| {
             Ok(Quota {
                 terms: Terms {
                     per_second: row.get(0)?,
-                    per_day: row.get::<_, Option<i64>>(1)?.map(|n| u64::try_from(n).unwrap_or(0)),
+                    per_day: row.get::<Option<i64>>(1)?.map(|n| u64::try_from(n).unwrap_or(0)),
                     burst: row.get(2)?,
                     urgent_reserve: row.get(3)?,
                 },
-                day: Day { used: 0, reserved: 0, external: row.get::<_, i64>(4)?.try_into().unwrap_or(0) },
+                day: Day { used: 0, reserved: 0, external: row.get::<i64>(4)?.try_into().unwrap_or(0) },
                 rate: Rate { tat: Time(row.get(5)?), factor: row.get(6)?, slowed_at: Time(row.get(7)?) },
-                full_until: row.get::<_, Option<i64>>(8)?.map(Time),
+                full_until: row.get::<Option<i64>>(8)?.map(Time),
                 dirty: false,
             })
         })
         .optional()?;
     let Some(mut quota) = row else { return Ok(None) };
     quota.day.used = used(conn, account, now)?;
-    quota.day.reserved = conn.prepare_cached(sql::RESERVED)?.query_row([], |row| row.get::<_, i64>(0))?.max(0) as u64;
+    quota.day.reserved = conn.prepare_cached(sql::RESERVED)?.query_row((), |row| row.get::<i64>(0))?.max(0) as u64;
     Ok(Some(quota))
 }
 
-fn used(conn: &rusqlite::Connection, account: &str, now: Time) -> Result<u64> {
+fn used(conn: Tx<'_>, account: &str, now: Time) -> Result<u64> {
     let n: i64 = conn
         .prepare_cached(sql::USED_SHARES)?
         .query_row(params![account, quota::first_minute(now)], |row| row.get(0))?;

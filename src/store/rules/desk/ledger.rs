@@ -1,15 +1,15 @@
 //! The proof of notification, item by item.
 
-use rusqlite::{Connection, Params};
+use crate::store::rules::tx::{Params, Tx};
 
 use super::rows::{ItemRow, limit};
 use super::sql;
 use crate::model::Time;
-use crate::store::sqlite::Shared;
+use crate::store::rules::Shared;
 use crate::store::{Page, Result, Rows};
 
 pub(super) fn ledger(
-    conn: &Connection,
+    conn: Tx<'_>,
     shared: &Shared,
     since: Option<Time>,
     recipient: Option<&str>,
@@ -23,24 +23,19 @@ pub(super) fn ledger(
 
 /// A page of items in the order of their events. It ends with a whole event, so that the event's number is the cursor:
 /// it may be longer than asked for by the items of one event, which `limits.recipients_per_event` bounds.
-pub(super) fn items(
-    conn: &Connection,
-    statement: &str,
-    of: impl Params,
-    page: Page,
-) -> Result<(Vec<ItemRow>, Option<i64>)> {
+pub(super) fn items(conn: Tx<'_>, statement: &str, of: impl Params, page: Page) -> Result<(Vec<ItemRow>, Option<i64>)> {
     let most = limit(page) as usize;
     let mut found = conn.prepare_cached(statement)?;
-    let mut rows = found.query(of)?;
-    let mut items: Vec<ItemRow> = Vec::new();
-    while let Some(row) = rows.next()? {
+    let (mut items, mut next) = (Vec::<ItemRow>::new(), None);
+    found.each(of, |row| {
         if let Some(last) = items.last().filter(|_| items.len() >= most)
-            && row.get::<_, i64>(0)? != last.event_no
+            && row.get::<i64>(0)? != last.event_no
         {
-            let next = last.event_no;
-            return Ok((items, Some(next)));
+            next = Some(last.event_no);
+            return Ok(false);
         }
         items.push(ItemRow::read(row)?);
-    }
-    Ok((items, None))
+        Ok(true)
+    })?;
+    Ok((items, next))
 }

@@ -1,13 +1,13 @@
 //! Dead letters: refused inputs (`in-5`) and dead items (`it-17-4`) in one listing, inputs first.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::store::rules::tx::{Optional, Row, Tx, params};
 
 use super::ledger::items;
 use super::rows::{ItemRow, count, item_id, limit, text};
 use super::sql;
 use crate::model::{DEAD_LETTER_BYTES, Reason, Time};
 use crate::store::desk::{DeadLetter, DeadLetterRow, LetterKind};
-use crate::store::sqlite::{Shared, act};
+use crate::store::rules::{Shared, act};
 use crate::store::{Page, Result, Rows};
 
 pub(super) struct Wanted<'q> {
@@ -23,7 +23,7 @@ pub(super) struct Wanted<'q> {
 const INPUTS: i64 = i64::MIN;
 const ITEMS: i64 = 0;
 
-pub(super) fn letters(conn: &Connection, wanted: &Wanted<'_>, page: Page) -> Result<Rows> {
+pub(super) fn letters(conn: Tx<'_>, wanted: &Wanted<'_>, page: Page) -> Result<Rows> {
     if page.after < ITEMS && wanted.kind != Some(LetterKind::Item) {
         let (rows, next) = inputs(conn, wanted, page)?;
         let to_items = (wanted.kind != Some(LetterKind::Input)).then_some(ITEMS);
@@ -42,7 +42,7 @@ pub(super) fn letters(conn: &Connection, wanted: &Wanted<'_>, page: Page) -> Res
     Ok(Rows::DeadLetters { rows, next })
 }
 
-fn inputs(conn: &Connection, wanted: &Wanted<'_>, page: Page) -> Result<(Vec<DeadLetterRow>, Option<i64>)> {
+fn inputs(conn: Tx<'_>, wanted: &Wanted<'_>, page: Page) -> Result<(Vec<DeadLetterRow>, Option<i64>)> {
     let most = limit(page);
     let mut found = conn.prepare_cached(sql::LETTERS)?;
     let of = params![
@@ -53,16 +53,15 @@ fn inputs(conn: &Connection, wanted: &Wanted<'_>, page: Page) -> Result<(Vec<Dea
         wanted.discarded,
         most
     ];
-    let rows: Vec<(i64, DeadLetterRow)> =
-        found.query_map(of, |row| Ok((row.get(0)?, input_letter(row)?)))?.collect::<rusqlite::Result<_>>()?;
+    let rows: Vec<(i64, DeadLetterRow)> = found.query_map(of, |row| Ok((row.get(0)?, input_letter(row)?)))?;
     let next = rows.last().map(|(no, _)| INPUTS + no).filter(|_| rows.len() >= most as usize);
     Ok((rows.into_iter().map(|(_, row)| row).collect(), next))
 }
 
-fn input_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetterRow> {
+fn input_letter(row: &Row<'_>) -> Result<DeadLetterRow> {
     let bytes = count(row.get(7)?);
     Ok(DeadLetterRow {
-        id: format!("in-{}", row.get::<_, i64>(0)?),
+        id: format!("in-{}", row.get::<i64>(0)?),
         kind: LetterKind::Input,
         source: row.get(1)?,
         position: row.get(2)?,
@@ -72,12 +71,12 @@ fn input_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetterRow> {
         count: count(row.get(6)?),
         bytes,
         truncated: bytes > DEAD_LETTER_BYTES as u64,
-        forwarded_at: row.get::<_, Option<i64>>(8)?.map(text),
+        forwarded_at: row.get::<Option<i64>>(8)?.map(text),
         forward_error: row.get(11)?,
     })
 }
 
-fn item_letter(conn: &Connection, item: &ItemRow) -> Result<DeadLetterRow> {
+fn item_letter(conn: Tx<'_>, item: &ItemRow) -> Result<DeadLetterRow> {
     let (forwarded_at, forward_error): (Option<i64>, Option<String>) = conn
         .prepare_cached(sql::ITEM_FORWARDED)?
         .query_row([item.event_no, item.mailbox_no], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -99,7 +98,7 @@ fn item_letter(conn: &Connection, item: &ItemRow) -> Result<DeadLetterRow> {
 }
 
 /// One dead letter. An item that is not dead (any more) is none.
-pub(super) fn letter(conn: &Connection, shared: &Shared, id: &str) -> Result<Option<Box<DeadLetter>>> {
+pub(super) fn letter(conn: Tx<'_>, shared: &Shared, id: &str) -> Result<Option<Box<DeadLetter>>> {
     if let Some(no) = act::letter_number(id) {
         let mut one = conn.prepare_cached(sql::LETTER)?;
         let found = one.query_row([no], |row| {
@@ -111,7 +110,7 @@ pub(super) fn letter(conn: &Connection, shared: &Shared, id: &str) -> Result<Opt
                 body: row.get(14)?,
                 headers: serde_json::from_str(&headers).unwrap_or_default(),
                 last_at: text(row.get(9)?),
-                discarded_at: row.get::<_, Option<i64>>(10)?.map(text),
+                discarded_at: row.get::<Option<i64>>(10)?.map(text),
                 item: None,
             })
         });

@@ -1,12 +1,12 @@
 //! Rows as the desk shows them: numbers become names, times become text.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::store::rules::tx::{Optional, Row, Tx, params};
 
 use super::sql;
 use crate::model::{DigestId, DigestState, ItemState, Priority, Reason, Time};
 use crate::store::desk::{AttemptRow, DigestRow, LedgerRow};
-use crate::store::sqlite::Shared;
-use crate::store::sqlite::closure::{ACCEPTED, FAILED, REFUSED};
+use crate::store::rules::Shared;
+use crate::store::rules::closure::{ACCEPTED, FAILED, REFUSED};
 use crate::store::{Page, Result};
 
 /// Most rows of one page, so that a page is bounded whoever asks.
@@ -58,13 +58,13 @@ pub(super) struct ItemRow {
 }
 
 impl ItemRow {
-    pub fn read(row: &Row<'_>) -> rusqlite::Result<ItemRow> {
+    pub fn read(row: &Row<'_>) -> Result<ItemRow> {
         Ok(ItemRow {
             event_no: row.get(0)?,
             mailbox_no: row.get(1)?,
             digest_no: row.get(2)?,
             state: ItemState::from_number(row.get(3)?).unwrap_or(ItemState::Dead),
-            reason: row.get::<_, Option<i64>>(4)?.and_then(Reason::from_number),
+            reason: row.get::<Option<i64>>(4)?.and_then(Reason::from_number),
             left_before: row.get(5)?,
             settled_at: row.get(6)?,
             source: row.get(7)?,
@@ -80,14 +80,14 @@ impl ItemRow {
     }
 
     /// The attempts that listed it, newest first.
-    pub fn attempts(&self, conn: &Connection) -> Result<Vec<Attempt>> {
+    pub fn attempts(&self, conn: Tx<'_>) -> Result<Vec<Attempt>> {
         let mut found = conn.prepare_cached(sql::ATTEMPTS_OF_ITEM)?;
         let of = params![self.event_no, self.mailbox_no, self.digest_no, self.left_before, AttemptRow::MAX];
-        Ok(found.query_map(of, Attempt::read)?.collect::<rusqlite::Result<_>>()?)
+        Ok(found.query_map(of, Attempt::read)?)
     }
 
     /// The attempt that settled it, if one did: accepted for a delivered item, failed for a bounced one.
-    pub fn settled_by(&self, conn: &Connection) -> Result<Option<Attempt>> {
+    pub fn settled_by(&self, conn: Tx<'_>) -> Result<Option<Attempt>> {
         let wanted = match (self.state, self.reason) {
             (ItemState::Delivered, _) => ACCEPTED,
             (ItemState::Dead, Some(Reason::Bounced)) => FAILED,
@@ -103,7 +103,7 @@ impl ItemRow {
     }
 
     /// Its line in the ledger: of a delivered item with the digest and the message that told its recipient.
-    pub fn ledger(self, conn: &Connection, shared: &Shared) -> Result<LedgerRow> {
+    pub fn ledger(self, conn: Tx<'_>, shared: &Shared) -> Result<LedgerRow> {
         let by = self.settled_by(conn)?;
         let elsewhere = by.as_ref().map(|a| a.digest_no).filter(|no| Some(*no) != self.digest_no);
         let address = match elsewhere {
@@ -139,7 +139,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub fn read(row: &Row<'_>) -> rusqlite::Result<Attempt> {
+    pub fn read(row: &Row<'_>) -> Result<Attempt> {
         Ok(Attempt {
             digest_no: row.get(0)?,
             n: row.get(1)?,
@@ -147,7 +147,7 @@ impl Attempt {
             outcome: row.get(3)?,
             settled_at: row.get(4)?,
             message_id: row.get(5)?,
-            detail: row.get::<_, Option<String>>(6)?.filter(|d| !d.is_empty()),
+            detail: row.get::<Option<String>>(6)?.filter(|d| !d.is_empty()),
         })
     }
 
@@ -177,21 +177,16 @@ impl Attempt {
 }
 
 /// A digest and where its last attempt went.
-pub(super) fn digest(
-    conn: &Connection,
-    shared: &Shared,
-    no: i64,
-    now: Time,
-) -> Result<Option<(DigestRow, Option<String>)>> {
+pub(super) fn digest(conn: Tx<'_>, shared: &Shared, no: i64, now: Time) -> Result<Option<(DigestRow, Option<String>)>> {
     let mut one = conn.prepare_cached(sql::DIGEST)?;
     Ok(one.query_row([no], |row| Ok((digest_row(row, shared, now)?, row.get(12)?))).optional()?)
 }
 
-pub(super) fn digest_row(row: &Row<'_>, shared: &Shared, now: Time) -> rusqlite::Result<DigestRow> {
+pub(super) fn digest_row(row: &Row<'_>, shared: &Shared, now: Time) -> Result<DigestRow> {
     let state = DigestState::from_number(row.get(1)?).unwrap_or(DigestState::Closed);
     let planned = matches!(state, DigestState::Gathering | DigestState::Waiting);
     let due_at: i64 = row.get(7)?;
-    let priority = Priority::ALL.get(row.get::<_, u8>(4)? as usize).copied().unwrap_or_default();
+    let priority = Priority::ALL.get(row.get::<u8>(4)? as usize).copied().unwrap_or_default();
     Ok(DigestRow {
         id: digest_id(shared, row.get(0)?),
         state: state.as_str().into(),
@@ -206,9 +201,9 @@ pub(super) fn digest_row(row: &Row<'_>, shared: &Shared, now: Time) -> rusqlite:
         items: count(row.get(5)?),
         open: count(row.get(6)?),
         due_at: planned.then(|| text(due_at)),
-        until: row.get::<_, Option<i64>>(8)?.map(text),
+        until: row.get::<Option<i64>>(8)?.map(text),
         attempts: row.get(9)?,
         opened_at: text(row.get(10)?),
-        closed_at: row.get::<_, Option<i64>>(11)?.map(text),
+        closed_at: row.get::<Option<i64>>(11)?.map(text),
     })
 }

@@ -2,28 +2,29 @@
 
 use std::time::Duration;
 
-use rusqlite::Connection;
+use crate::store::rules::tx::Tx;
 
 use super::rows::count;
 use super::{by_state, figures, sql};
 use crate::model::{DigestState, ItemState, Time};
 use crate::store::desk::{DigestCounts, Ledger, Mails, Quota, Status};
-use crate::store::sqlite::{Shared, condition, schema_version, sql as worker};
+use crate::store::rules::{Shared, condition, sql as worker};
 use crate::store::{Gauges, Result};
 
-/// SQLite's "no limit".
-const ALL: i64 = -1;
+/// No limit.
+const ALL: i64 = i64::MAX;
 const DAY: Duration = Duration::from_secs(86_400);
 
-pub(super) fn status(conn: &Connection, shared: &Shared, now: Time) -> Result<Status> {
+pub(super) fn status(conn: Tx<'_>, shared: &Shared, now: Time) -> Result<Status> {
     let all = figures(conn, shared, now, ALL)?;
     let used: i64 = conn.query_row(sql::USED_SINCE, [now.minus(DAY).0], |row| row.get(0))?;
-    let sent: i64 = conn.query_row(worker::META, [], |row| row.get(4))?;
-    let mut stopped = conn.prepare(worker::PAUSED)?;
-    let paused = stopped.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let sent: i64 =
+        conn.query_row(if conn.is_postgres() { worker::PG_META } else { worker::META }, (), |row| row.get(4))?;
+    let mut stopped = conn.prepare_cached(worker::PAUSED)?;
+    let paused = stopped.query_map((), |row| row.get(0))?;
     Ok(Status {
         store_id: format!("{:08x}", shared.store_id),
-        schema_version: schema_version(conn)?,
+        schema_version: conn.schema_version()?,
         size_bytes: all.size_bytes,
         ledger: ledger(&all.items),
         purged: ledger(&by_state(conn, worker::PURGED)?.map(count)),

@@ -1,21 +1,21 @@
 //! `status --verify`: counts the ledger again, and looks for rows that contradict each other (lifecycle.md,
 //! "Invariants"). Differences name items and digests by id, never people.
 
-use rusqlite::{Connection, Row};
+use crate::store::rules::tx::{Row, Tx};
 
 use super::rows::{count, digest_id, item_id};
 use super::{counts, sql, status};
 use crate::model::{DigestState, ItemState};
 use crate::store::Result;
 use crate::store::desk::Verified;
-use crate::store::sqlite::Shared;
+use crate::store::rules::Shared;
 
 /// Differences of one kind that are named; more are only said to be there.
 const NAMED: usize = 20;
 
-type Say<'s> = &'s dyn Fn(&Row<'_>) -> rusqlite::Result<String>;
+type Say<'s> = &'s dyn Fn(&Row<'_>) -> Result<String>;
 
-pub(super) fn verify(conn: &Connection, shared: &Shared) -> Result<Verified> {
+pub(super) fn verify(conn: Tx<'_>, shared: &Shared) -> Result<Verified> {
     let (counted, found) = (counts(conn)?, recount(conn)?);
     let mut differences = Vec::new();
     for state in ItemState::ALL {
@@ -28,7 +28,7 @@ pub(super) fn verify(conn: &Connection, shared: &Shared) -> Result<Verified> {
     let digest = |no: i64| digest_id(shared, no);
     look(conn, sql::HOMELESS_ITEMS, &mut differences, &|row| {
         let (item, is) = (item_id(row.get(0)?, row.get(1)?), item_state(row, 2)?);
-        Ok(match (row.get::<_, Option<i64>>(3)?, row.get::<_, Option<i64>>(4)?) {
+        Ok(match (row.get::<Option<i64>>(3)?, row.get::<Option<i64>>(4)?) {
             (Some(no), Some(_)) => format!("item {item} is {is}, but its digest {} is closed", digest(no)),
             (Some(no), None) => format!("item {item} is {is}, but its digest {} is not there", digest(no)),
             (None, _) => format!("item {item} is {is}, but in no digest"),
@@ -59,30 +59,29 @@ pub(super) fn verify(conn: &Connection, shared: &Shared) -> Result<Verified> {
     })
 }
 
-fn recount(conn: &Connection) -> Result<[i64; ItemState::ALL.len()]> {
+fn recount(conn: Tx<'_>) -> Result<[i64; ItemState::ALL.len()]> {
     let read = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?]);
-    Ok(conn.query_row(sql::RECOUNT, [], read)?)
+    Ok(conn.query_row(sql::RECOUNT, (), read)?)
 }
 
-fn look(conn: &Connection, statement: &str, differences: &mut Vec<String>, say: Say<'_>) -> Result<()> {
-    let mut found = conn.prepare(statement)?;
-    let mut rows = found.query([NAMED as i64 + 1])?;
+fn look(conn: Tx<'_>, statement: &str, differences: &mut Vec<String>, say: Say<'_>) -> Result<()> {
+    let mut found = conn.prepare_cached(statement)?;
     let mut named = 0;
-    while let Some(row) = rows.next()? {
+    found.each([NAMED as i64 + 1], |row| {
         named += 1;
         if named > NAMED {
             differences.push("… and more of this kind".into());
-            break;
+            return Ok(false);
         }
         differences.push(say(row)?);
-    }
-    Ok(())
+        Ok(true)
+    })
 }
 
-fn item_state(row: &Row<'_>, column: usize) -> rusqlite::Result<&'static str> {
+fn item_state(row: &Row<'_>, column: usize) -> Result<&'static str> {
     Ok(ItemState::from_number(row.get(column)?).map_or("in an unknown state", ItemState::as_str))
 }
 
-fn digest_state(row: &Row<'_>, column: usize) -> rusqlite::Result<&'static str> {
+fn digest_state(row: &Row<'_>, column: usize) -> Result<&'static str> {
     Ok(DigestState::from_number(row.get(column)?).map_or("in an unknown state", DigestState::as_str))
 }

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use crate::store::rules::tx::{Optional, Params, Tx, params};
 
 use super::rows::{self, Attempt, ItemRow, digest_id, digest_number, text};
 use super::{digests, sql};
 use crate::model::{DigestState, ItemState, Reason, Time};
 use crate::store::Result;
 use crate::store::desk::{History, Match, Step};
-use crate::store::sqlite::accept::{DROPPED, OPENS, dedupe_key};
-use crate::store::sqlite::closure::{FAILED, REFUSED, UNKNOWN};
-use crate::store::sqlite::{Shared, sql as worker};
+use crate::store::rules::accept::{DROPPED, OPENS, dedupe_key};
+use crate::store::rules::closure::{FAILED, REFUSED, UNKNOWN};
+use crate::store::rules::{Shared, sql as worker};
 
 /// A recipient's history tells of so many items, the latest.
 const RECENT: u32 = 1_000;
@@ -36,7 +36,7 @@ enum Rank {
 }
 
 struct Telling<'c> {
-    conn: &'c Connection,
+    conn: Tx<'c>,
     shared: &'c Shared,
     steps: Vec<(i64, Rank, Step)>,
     matches: Vec<Match>,
@@ -44,7 +44,7 @@ struct Telling<'c> {
     told: BTreeSet<(i64, i64)>,
 }
 
-pub(super) fn why(conn: &Connection, shared: &Shared, id: &str) -> Result<Option<History>> {
+pub(super) fn why(conn: Tx<'_>, shared: &Shared, id: &str) -> Result<Option<History>> {
     let mut telling = Telling { conn, shared, steps: vec![], matches: vec![], told: BTreeSet::new() };
     let kind = if telling.events(id)? {
         "event"
@@ -80,9 +80,8 @@ impl Telling<'_> {
         low[8..].fill(0);
         high[8..].fill(0xff);
         let mut found = self.conn.prepare_cached(sql::EVENTS_BY_ID)?;
-        let mut rows = found.query(params![&low[..], &high[..], id, SHARED])?;
         let mut any = false;
-        while let Some(row) = rows.next()? {
+        found.each(params![&low[..], &high[..], id, SHARED], |row| {
             any = true;
             let (no, received_at, effect): (i64, i64, i64) = (row.get(0)?, row.get(5)?, row.get(7)?);
             let kind: String = row.get(3)?;
@@ -104,10 +103,11 @@ impl Telling<'_> {
             for item in &items {
                 self.item(item)?;
             }
-            if let (OPENS, Some(topic)) = (effect, row.get::<_, Option<Vec<u8>>>(8)?) {
+            if let (OPENS, Some(topic)) = (effect, row.get::<Option<Vec<u8>>>(8)?) {
                 self.over(no, row.get(6)?, row.get(9)?, &topic)?;
             }
-        }
+            Ok(true)
+        })?;
         Ok(any)
     }
 
@@ -135,7 +135,7 @@ impl Telling<'_> {
     fn message(&mut self, id: &str) -> Result<bool> {
         let attempts: Vec<Attempt> = {
             let mut found = self.conn.prepare_cached(sql::ATTEMPTS_OF_MESSAGE)?;
-            found.query_map(params![id, SHARED], Attempt::read)?.collect::<rusqlite::Result<_>>()?
+            found.query_map(params![id, SHARED], Attempt::read)?
         };
         for attempt in &attempts {
             let items = self.items(sql::ITEMS_OF_ATTEMPT, params![attempt.digest_no, attempt.n, MOST])?;
@@ -147,9 +147,9 @@ impl Telling<'_> {
 
     // ---- what is told
 
-    fn items(&self, statement: &str, of: impl rusqlite::Params) -> Result<Vec<ItemRow>> {
+    fn items(&self, statement: &str, of: impl Params) -> Result<Vec<ItemRow>> {
         let mut found = self.conn.prepare_cached(statement)?;
-        Ok(found.query_map(of, ItemRow::read)?.collect::<rusqlite::Result<_>>()?)
+        Ok(found.query_map(of, ItemRow::read)?)
     }
 
     fn list(&mut self, items: &[ItemRow]) -> Result<()> {
@@ -176,9 +176,7 @@ impl Telling<'_> {
         };
         let before: Vec<i64> = {
             let mut found = self.conn.prepare_cached(sql::RELISTED_OF_ITEM)?;
-            found
-                .query_map(params![item.event_no, item.mailbox_no], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?
+            found.query_map(params![item.event_no, item.mailbox_no], |row| row.get(0))?
         };
         let attempts = item.attempts(self.conn)?;
         // Replayed items were in other digests first, and died there.

@@ -1,0 +1,12 @@
+//! Statements of the looks into a store's file from outside, in the columns of the first schema.
+
+pub use crate::store::rules::QUOTA;
+
+pub const OUTCOME_TABLES: &str = "SELECT count(*) = 3 FROM sqlite_schema WHERE name IN ('event', 'item', 'mailbox')";
+pub const EVENTS_BY_KEY: &str = "SELECT no, key, source, id FROM event WHERE key > ?1 ORDER BY key LIMIT ?2";
+pub const OUTCOMES_OF_EVENT: &str = "SELECT m.route, m.recipient, i.state, i.reason FROM item i \
+     JOIN mailbox m ON m.no = i.mailbox_no WHERE i.event_no = ?1";
+
+pub const HAS_QUOTA: &str = "SELECT count(*) = 1 FROM sqlite_schema WHERE name = 'quota'";
+pub const SUPPRESSED_AFTER: &str =
+    "SELECT address, reason FROM suppression WHERE address > ?1 ORDER BY address LIMIT ?2";
