@@ -14,7 +14,7 @@ use deadpool::managed::{Object, PoolError, Timeouts};
 use tokio::runtime::Handle;
 
 use super::rules::tx::Tx;
-use super::rules::{Books, Engine, Shared};
+use super::rules::{Books, Engine, Shared, heal};
 use super::{Limits, Opening, Policy, Result, StoreError};
 use crate::model::Time;
 use connect::{Pool, Server};
@@ -67,7 +67,7 @@ impl Postgres {
     ///
     /// # Errors
     /// The server can't be reached, or the schema is not this version's.
-    pub async fn open(settings: Settings, _now: Time) -> Result<Postgres> {
+    pub async fn open(settings: Settings, now: Time) -> Result<Postgres> {
         let server = Server::new(&settings.url, settings.password.as_deref(), settings.ca_file.as_deref())?;
         schema::prepare(&server, settings.migrate).await?;
         let name = server.place.clone();
@@ -83,7 +83,11 @@ impl Postgres {
         let store_id = schema::store_id(&connection.client).await.map_err(|e| named(&name, &e))?;
         drop(connection);
         let shared = Shared::new(store_id, settings.limits, settings.policy, settings.account);
-        Ok(Postgres { pool, place: Arc::new(Place { name, handle, shared }) })
+        let store = Postgres { pool, place: Arc::new(Place { name, handle, shared }) };
+        if settings.opening == Opening::Worker {
+            store.write(now, heal).await?;
+        }
+        Ok(store)
     }
 
     /// The first half of this store's digest ids.

@@ -25,7 +25,7 @@ mod subject;
 
 pub(super) use books::Books;
 pub(super) use calls::Engine;
-pub(super) use expire::take_over;
+pub(super) use expire::{heal, take_over};
 pub use sql::{HOT, QUOTA};
 
 /// What every transaction may ask.

@@ -8,6 +8,11 @@ use super::sql;
 use crate::model::{AttemptId, Contents, DigestState, ItemState, Listed, Person, Reason, Time};
 use crate::store::{Begun, Intent, Result};
 
+/// Subjects first, then mailboxes, both in order: the order of locks of every transaction.
+pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
+    books.lock_digests(mails.iter().map(|mail| mail.lease.digest))
+}
+
 pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
     let no = mail.lease.digest.number;
     let (now, last_call) = (books.now, books.now.plus(mail.send_within));

@@ -45,18 +45,27 @@ async fn write_each<E: Engine, T: Send + Sync + 'static, U: Send + 'static>(
     engine: &E,
     now: Time,
     list: Arc<Vec<T>>,
+    lock: fn(&mut Books<'_>, &[T]) -> Result<()>,
     work: fn(&mut Books<'_>, &T) -> Result<U>,
     give_up: fn(&T, &StoreError) -> U,
 ) -> Result<Vec<U>> {
     let all = list.clone();
-    match engine.write(now, move |books| all.iter().map(|one| work(books, one)).collect()).await {
+    let together = move |books: &mut Books<'_>| {
+        lock(books, &all)?;
+        all.iter().map(|one| work(books, one)).collect()
+    };
+    match engine.write(now, together).await {
         Err(StoreError::Broken(_)) => {}
         result => return result,
     }
     let mut done = Vec::with_capacity(list.len());
     for i in 0..list.len() {
         let all = list.clone();
-        done.push(match engine.write(now, move |books| work(books, &all[i])).await {
+        let alone = move |books: &mut Books<'_>| {
+            lock(books, &all[i..=i])?;
+            work(books, &all[i])
+        };
+        done.push(match engine.write(now, alone).await {
             Ok(one) => one,
             Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
             Err(why) if done.is_empty() && !matches!(why, StoreError::Broken(_)) => return Err(why),
@@ -100,7 +109,7 @@ impl<E: Engine> Delivery for E {
     }
 
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>> {
-        write_each(self, now, mails, begin::begin, |mail, why| {
+        write_each(self, now, mails, begin::lock, begin::begin, |mail, why| {
             // Its lease ends by itself; then it is tried again.
             tracing::error!(digest = %mail.lease.digest, error = %why, "a mail could not begin; the others go on");
             Begun::Lost
@@ -113,7 +122,7 @@ impl<E: Engine> Delivery for E {
     }
 
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {
-        write_each(self, now, evidence, learn::learn, |one, why| {
+        write_each(self, now, evidence, learn::lock, learn::learn, |one, why| {
             // Its lease ends by itself, in a doubt.
             tracing::error!(attempt = %one.attempt, error = %why, "an answer could not be taken; the others go on");
             Learned::Unknown

@@ -35,7 +35,7 @@ impl Books<'_> {
             let Some(link) = self.link(at, topic)? else { break };
             let mut settled = true;
             if link.opens {
-                for item in self.items(sql::ITEMS_OF_EVENT, at)? {
+                for item in self.items_of_event(at)? {
                     settled &= item.state.is_final() || self.withdraw_if_over(&item, topic, &subject, link.mark)?;
                 }
             }
@@ -102,7 +102,7 @@ impl Books<'_> {
     /// twins costs each of them its own recipients only.
     pub fn replace_own(&mut self, topic: &Topic, subject: &Subject, older: i64, recipient: &str) -> Result<()> {
         let Some(link) = self.link(older, topic)? else { return Ok(()) };
-        for item in self.items(sql::ITEMS_OF_EVENT, older)? {
+        for item in self.items_of_event(older)? {
             if self.mailbox(item.mailbox)?.recipient == recipient {
                 self.withdraw_if_over(&item, topic, subject, link.mark)?;
             }
@@ -221,7 +221,7 @@ impl Books<'_> {
         let (mut lowest, mut at) = (None::<i64>, subject.head);
         while at != 0 {
             let Some(link) = self.link(at, &topic)? else { break };
-            for other in if link.opens { self.items(sql::ITEMS_OF_EVENT, at)? } else { vec![] } {
+            for other in if link.opens { self.items_of_event(at)? } else { vec![] } {
                 if other.state.is_final()
                     && self.mailbox(other.mailbox)?.recipient == recipient
                     && self.may_have_told(&other)?

@@ -19,9 +19,8 @@ const ALL: i64 = i64::MAX;
 /// quota.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
-/// The worker that gets the lock knows that nobody holds a lease any more. If the clock was ahead for a moment, retries
-/// and doubts end as late as if they began now. (Windows are healed by `replan`.)
-pub(in crate::store) fn take_over(books: &mut Books<'_>) -> Result<()> {
+/// If a clock was ahead for a moment, retries and doubts end as late as if they began now. (Windows are healed by `replan`.)
+pub(in crate::store) fn heal(books: &mut Books<'_>) -> Result<()> {
     let latest = books.now.plus(LONGEST_WAIT);
     for priority in Priority::ALL {
         let of = params![priority as i64, latest.0];
@@ -35,6 +34,12 @@ pub(in crate::store) fn take_over(books: &mut Books<'_>) -> Result<()> {
             books.digest_mut(no)?.until = Some(latest);
         }
     }
+    Ok(())
+}
+
+/// The worker that gets the lock of a store for one knows that nobody holds a lease any more.
+pub(in crate::store) fn take_over(books: &mut Books<'_>) -> Result<()> {
+    heal(books)?;
     for no in numbers(books, sql::HELD_BY_OTHERS, params![])? {
         end_lease(books, no)?;
     }

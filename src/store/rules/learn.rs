@@ -13,6 +13,11 @@ use crate::store::{Answer, Evidence, Learned, Result};
 /// Longest text of an answer that is kept.
 const DETAIL_CHARS: usize = 500;
 
+/// Subjects first, then mailboxes, both in order; what was known of an attempt is read under these locks.
+pub(super) fn lock(books: &mut Books<'_>, evidence: &[Evidence]) -> Result<()> {
+    books.lock_digests(evidence.iter().map(|one| one.attempt.digest))
+}
+
 pub(super) fn learn(books: &mut Books<'_>, evidence: &Evidence) -> Result<Learned> {
     let AttemptId { digest, number } = evidence.attempt;
     let (no, k) = (digest.number, i64::from(number));

@@ -318,6 +318,14 @@ pub const PG_ROLL_UP: &str = "WITH gone AS (DELETE FROM ledger_delta RETURNING s
      ON CONFLICT (state) DO UPDATE SET n = ledger_total.n + excluded.n";
 pub const PG_ROLL_UP_MAILS: &str = "WITH gone AS (DELETE FROM mail_delta RETURNING n) UPDATE meta SET mails_sent = mails_sent \
      + (SELECT coalesce(sum(n), 0) FROM gone)";
+/// Openers that these digests list or have listed: before mailboxes, by topic. What left before the first attempt of its
+/// digest was told to nobody.
+pub const PG_LOCK_SUBJECTS_OF_DIGESTS: &str = "SELECT 1 FROM subject WHERE topic IN (SELECT e.topic FROM item i \
+     JOIN event e ON e.no = i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL \
+     AND coalesce(i.left_before, 2) > 1 UNION SELECT e.topic FROM relisted r JOIN event e ON e.no = r.event_no \
+     WHERE r.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL) ORDER BY topic FOR UPDATE";
+pub const PG_LOCK_MAILBOXES_OF_DIGESTS: &str = "SELECT 1 FROM mailbox WHERE no IN (SELECT mailbox_no FROM digest \
+     WHERE no = ANY(CAST(?1 AS bigint[]))) ORDER BY no FOR UPDATE";
 /// What a purge is about to delete, nobody changes meanwhile.
 pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no IN (SELECT mailbox_no FROM item \
      WHERE event_no = ?1) ORDER BY no FOR UPDATE";

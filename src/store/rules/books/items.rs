@@ -150,6 +150,14 @@ impl Books<'_> {
         Ok(())
     }
 
+    /// The items of an event, as they stay until this transaction ends.
+    pub fn items_of_event(&self, no: i64) -> Result<Vec<Item>> {
+        if self.tx.is_postgres() {
+            self.tx.prepare_cached(sql::PG_LOCK_MAILBOXES_OF_EVENT)?.query_map([no], |_| Ok(()))?;
+        }
+        self.items(sql::ITEMS_OF_EVENT, no)
+    }
+
     pub fn items(&self, statement: &str, of: i64) -> Result<Vec<Item>> {
         let mut found = self.tx.prepare_cached(statement)?;
         let rows = found.query_map([of], Item::read)?;
