@@ -2,7 +2,7 @@
 
 use crate::store::rules::tx::{Optional, params};
 
-use super::books::{Books, Item, urgency};
+use super::books::{Books, Item, purged, urgency};
 use super::sql;
 use crate::model::{DigestId, DigestState, ItemState};
 use crate::store::{Command, Report, Result};
@@ -99,6 +99,10 @@ fn release(books: &mut Books<'_>, digest: Option<&str>, route: Option<&str>, rep
         }
     };
     for no in held {
+        // Another replica may have let it go since it was looked for.
+        if books.digest(no)?.state != DigestState::Held {
+            continue;
+        }
         books.set_state(no, DigestState::Gathering)?;
         due_now(books, no)?;
         report.changed += 1;
@@ -141,6 +145,16 @@ fn replay(books: &mut Books<'_>, id: &str) -> Result<std::result::Result<(), Str
     let Some((event_no, mailbox)) = item_key(id) else {
         return Ok(Err("not the id of a dead item (like it-17-4)".into()));
     };
+    if !books.has_item(event_no, mailbox)? {
+        return Ok(Err("no such item".into()));
+    }
+    // Locks in the order of everybody: the subject, the mailbox. What is read under them stays.
+    let (_, opens, topics) = books.event_mark(event_no)?;
+    let topic = topics[0].filter(|_| opens);
+    if let Some(topic) = topic {
+        books.subject(&topic)?;
+    }
+    books.mailbox(mailbox)?;
     let item = books.tx.prepare_cached(sql::ITEM)?.query_row(params![event_no, mailbox], Item::read).optional()?;
     let Some(item) = item else { return Ok(Err("no such item".into())) };
     if item.state != ItemState::Dead {
@@ -165,12 +179,13 @@ fn replay(books: &mut Books<'_>, id: &str) -> Result<std::result::Result<(), Str
     if let Some(old) = item.digest {
         books.tx.prepare_cached(sql::ADD_RELISTED)?.execute(params![old, event_no, mailbox, item.left_before])?;
     }
-    let (_, opens, topics) = books.event_mark(event_no)?;
-    if let (true, Some(topic)) = (opens, topics[0]) {
+    if let Some(topic) = topic {
         books.unsweep(&topic, event_no)?;
     }
     let home = books.gather(mailbox)?;
-    books.tx.prepare_cached(sql::REOPEN_ITEM)?.execute(params![event_no, mailbox, home])?;
+    if books.tx.prepare_cached(sql::REOPEN_ITEM)?.execute(params![event_no, mailbox, home])? == 0 {
+        return Err(purged(event_no, mailbox));
+    }
     books.reopened(mailbox, ItemState::Dead);
     let (ver, deadline) = books.event_times(event_no)?;
     books.joins(home, urgency(deadline, ver >> 1))?;

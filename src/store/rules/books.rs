@@ -16,7 +16,7 @@ mod numbers;
 mod quota;
 
 pub(super) use digests::Digest;
-pub(super) use items::{Item, urgency};
+pub(super) use items::{Item, purged, urgency};
 use mailboxes::Mailbox;
 use numbers::Numbers;
 use quota::Quota;

@@ -145,9 +145,14 @@ fn is_over_behind(books: &Books<'_>, prev: Option<i64>, topic: &Topic, horizon: 
 
 /// Final, and older than the horizon by its own time, its arrival and its settlement.
 fn is_over(books: &Books<'_>, old: &Old, horizon: Time) -> Result<bool> {
-    Ok(old.received_at < horizon.0
-        && old.ver >> 1 < horizon.0
-        && !books.tx.prepare_cached(sql::OPEN_OR_YOUNG)?.exists(params![old.no, horizon.0])?)
+    if old.received_at >= horizon.0 || old.ver >> 1 >= horizon.0 {
+        return Ok(false);
+    }
+    if books.tx.is_postgres() {
+        // Nobody opens again what is about to leave.
+        books.tx.prepare_cached(sql::PG_LOCK_ITEMS_OF_EVENT)?.query_map([old.no], |_| Ok(()))?;
+    }
+    Ok(!books.tx.prepare_cached(sql::OPEN_OR_YOUNG)?.exists(params![old.no, horizon.0])?)
 }
 
 /// The last events of a subject, and of the subjects that a two-topic closer ties to it: all of them, if all are over.
@@ -236,7 +241,17 @@ fn drop_mailboxes(books: &Books<'_>, horizon: Time, cursor: &mut Cursor) -> Resu
     let of = params![cursor.mailbox, LOOK];
     let (last, n): (Option<i64>, u32) = after.query_row(of, |row| Ok((row.get(0)?, row.get(1)?)))?;
     if let Some(last) = last {
-        books.tx.prepare_cached(sql::DROP_MAILBOXES)?.execute(params![cursor.mailbox, last, horizon.0])?;
+        let page = params![cursor.mailbox, last, horizon.0];
+        if books.tx.is_postgres() {
+            // What seems to be unused is locked, and looked at again: a batch may be writing its first digest.
+            let unused = books.tx.prepare_cached(sql::PG_LOCK_UNUSED_MAILBOXES)?.query_map(page, |row| row.get(0))?;
+            for no in unused {
+                let no: i64 = no;
+                books.tx.prepare_cached(sql::DROP_MAILBOXES)?.execute(params![no - 1, no, horizon.0])?;
+            }
+        } else {
+            books.tx.prepare_cached(sql::DROP_MAILBOXES)?.execute(page)?;
+        }
     }
     cursor.mailbox = last.filter(|_| n >= LOOK).unwrap_or(0);
     Ok(())

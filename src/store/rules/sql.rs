@@ -279,13 +279,22 @@ pub const DROP_LETTERS: &str =
 /// The last of the next mailboxes after ?1, and how many they are.
 pub const MAILBOXES_AFTER: &str =
     "SELECT max(no), count(*) FROM (SELECT no FROM mailbox WHERE no > ?1 ORDER BY no LIMIT ?2) AS page";
+macro_rules! unused_mailboxes {
+    ($verb:literal, $end:literal) => {
+        concat!(
+            $verb,
+            "no > ?1 AND no <= ?2 AND coalesce(previous_at, 0) < ?3 \
+             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (0, 1)) \
+             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (2, 3, 4, 5)) \
+             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state = 6) \
+             AND NOT EXISTS (SELECT 1 FROM item WHERE mailbox_no = mailbox.no AND digest_no IS NULL)",
+            $end
+        )
+    };
+}
 /// Mailboxes from ?1 to ?2 that nothing refers to, and whose last digest began before ?3. An item that is in a digest
 /// keeps that digest, so that only those in none are looked for.
-pub const DROP_MAILBOXES: &str = "DELETE FROM mailbox WHERE no > ?1 AND no <= ?2 AND coalesce(previous_at, 0) < ?3 \
-     AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (0, 1)) \
-     AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (2, 3, 4, 5)) \
-     AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state = 6) \
-     AND NOT EXISTS (SELECT 1 FROM item WHERE mailbox_no = mailbox.no AND digest_no IS NULL)";
+pub const DROP_MAILBOXES: &str = unused_mailboxes!("DELETE FROM mailbox WHERE ", "");
 /// A capped count by the partial index that holds the state.
 pub fn count_state(state: crate::model::DigestState) -> String {
     use crate::model::DigestState::{Gathering, Held, Waiting};
@@ -304,6 +313,9 @@ pub const COUNT_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE st
      AND due_at <= ?2 LIMIT ?3) AS capped";
 pub const OLDEST_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2";
 pub const OPEN_LETTERS: &str = "SELECT count(*) FROM dead_letter WHERE discarded_at IS NULL";
+
+pub const PG_LOCK_UNUSED_MAILBOXES: &str =
+    unused_mailboxes!("SELECT no FROM mailbox WHERE ", " ORDER BY no FOR UPDATE SKIP LOCKED");
 
 // ---- PostgreSQL alone: counters are sequences, mails are counted by rows, and between two statements others may write
 pub const PG_META: &str =
@@ -327,6 +339,8 @@ pub const PG_LOCK_SUBJECTS_OF_DIGESTS: &str = "SELECT 1 FROM subject WHERE topic
 pub const PG_LOCK_MAILBOXES_OF_DIGESTS: &str = "SELECT 1 FROM mailbox WHERE no IN (SELECT mailbox_no FROM digest \
      WHERE no = ANY(CAST(?1 AS bigint[]))) ORDER BY no FOR UPDATE";
 /// What a purge is about to delete, nobody changes meanwhile.
+pub const PG_LOCK_ITEMS_OF_EVENT: &str = "SELECT 1 FROM item WHERE event_no = ?1 ORDER BY mailbox_no FOR UPDATE";
+/// Who changes the items of an event has their mailboxes.
 pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no IN (SELECT mailbox_no FROM item \
      WHERE event_no = ?1) ORDER BY no FOR UPDATE";
 

@@ -6,7 +6,7 @@ use super::super::sql;
 use super::Books;
 use super::digests::join;
 use crate::model::{ItemState, Reason};
-use crate::store::Result;
+use crate::store::{Result, StoreError};
 
 /// One item's key and place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,11 @@ pub(in crate::store::rules) const NO_DEADLINE: i64 = 1 << 60;
 
 pub(in crate::store::rules) fn urgency(deadline: Option<i64>, time: i64) -> i64 {
     deadline.unwrap_or_else(|| time.saturating_add(NO_DEADLINE))
+}
+
+/// Another replica's purge took the item between the look and the change; its counts are gone with it.
+pub(in crate::store::rules) fn purged(event_no: i64, mailbox: i64) -> StoreError {
+    StoreError::Unavailable(format!("item it-{event_no}-{mailbox} was purged just now; try again"))
 }
 
 impl Books<'_> {
@@ -137,7 +142,7 @@ impl Books<'_> {
             }
         }
         let settled = state.is_final().then_some(self.now.0);
-        self.tx.prepare_cached(sql::SETTLE_ITEM)?.execute(params![
+        let changed = self.tx.prepare_cached(sql::SETTLE_ITEM)?.execute(params![
             item.event_no,
             item.mailbox,
             state as i64,
@@ -145,6 +150,9 @@ impl Books<'_> {
             left_before,
             settled
         ])?;
+        if changed == 0 {
+            return Err(purged(item.event_no, item.mailbox));
+        }
         self.deltas[item.state as usize] -= 1;
         self.deltas[state as usize] += 1;
         Ok(())
