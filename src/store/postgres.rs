@@ -16,15 +16,18 @@ use tokio::runtime::Handle;
 use super::rules::tx::Tx;
 use super::rules::{Books, Engine, Shared, heal};
 use super::{Limits, Opening, Policy, Result, StoreError};
+use crate::clock::Clock;
 use crate::model::Time;
 use connect::{Pool, Server};
 use errors::named;
 use link::{BEGIN, BEGIN_LOOK, BEGIN_PEEK, Link};
+use timing::Timing;
 
 mod connect;
 mod errors;
 mod link;
 mod schema;
+mod timing;
 mod tls;
 mod values;
 
@@ -59,6 +62,7 @@ pub struct Postgres {
 struct Place {
     name: String,
     handle: Handle,
+    timing: Timing,
     shared: Shared,
 }
 
@@ -67,7 +71,7 @@ impl Postgres {
     ///
     /// # Errors
     /// The server can't be reached, or the schema is not this version's.
-    pub async fn open(settings: Settings, now: Time) -> Result<Postgres> {
+    pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Postgres> {
         let server = Server::new(&settings.url, settings.password.as_deref(), settings.ca_file.as_deref())?;
         schema::prepare(&server, settings.migrate).await?;
         let name = server.place.clone();
@@ -81,9 +85,12 @@ impl Postgres {
             .map_err(|e| StoreError::Unusable(format!("{name}: no pool: {e}")))?;
         let connection = get(&pool, &name).await?;
         let store_id = schema::store_id(&connection.client).await.map_err(|e| named(&name, &e))?;
+        let timing = Timing::new(clock);
+        timing.measure(&connection.client).await.map_err(|e| named(&name, &e))?;
+        let now = timing.now();
         drop(connection);
         let shared = Shared::new(store_id, settings.limits, settings.policy, settings.account);
-        let store = Postgres { pool, place: Arc::new(Place { name, handle, shared }) };
+        let store = Postgres { pool, place: Arc::new(Place { name, handle, timing, shared }) };
         if settings.opening == Opening::Worker {
             store.write(now, heal).await?;
         }
@@ -117,6 +124,9 @@ impl Engine for Postgres {
         W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
     {
         let (connection, place) = (get(&self.pool, &self.place.name).await?, self.place.clone());
+        if place.timing.is_old() {
+            place.timing.measure(&connection.client).await.map_err(|e| named(&place.name, &e))?;
+        }
         super::blocking(move || {
             let mut tries = 1;
             loop {
