@@ -109,9 +109,16 @@ pub trait Bench {
     fn is_alone(&self) -> bool;
     fn rows(&self, sql: &str) -> Vec<Vec<Cell>>;
     fn run(&self, sql: &str);
+    /// What the database does by itself when it has time.
+    fn rest(&self);
 }
 
-/// A fresh database of every kind.
+/// A fresh database of every kind; with `OWLPOST_STORES=sqlite` of that one.
 pub fn benches() -> Vec<Box<dyn Bench>> {
-    vec![Box::new(OnSqlite::new()), Box::new(OnPostgres::new())]
+    let only = std::env::var("OWLPOST_STORES").unwrap_or_default();
+    let mut all: Vec<Box<dyn Bench>> = vec![Box::new(OnSqlite::new())];
+    if only != "sqlite" {
+        all.push(Box::new(OnPostgres::new()));
+    }
+    all
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use owlpost::clock::Clock;
 use owlpost::model::Time;
 use owlpost::store::postgres::{Postgres, Settings};
 use owlpost::store::{Limits, Opening, Result, Store};
@@ -13,6 +14,15 @@ use crate::process::until;
 
 /// Connections of one store: a test calls it one after another, more are for the calls that need two.
 const POOL: usize = 3;
+
+/// The tests' time is no server's.
+struct At(Time);
+
+impl Clock for At {
+    fn now(&self) -> Time {
+        self.0
+    }
+}
 
 /// The store's connections live here; calls come from the tests' own runtimes.
 pub fn runtime() -> &'static Runtime {
@@ -28,7 +38,7 @@ fn template() -> &'static str {
         let database = Server::shared().database(None);
         let policy = Arc::new(Said(Mutex::new(Setup::default())));
         let settings = settings(&database, policy, Setup::default().limits, Opening::Operator);
-        drop(runtime().block_on(Postgres::open(settings, Time(0))).unwrap());
+        drop(runtime().block_on(Postgres::open(settings, Arc::new(At(Time(0))))).unwrap());
         let name = database.name.clone();
         // It stays until the server ends.
         std::mem::forget(database);
@@ -98,7 +108,7 @@ impl OnPostgres {
 impl Bench for OnPostgres {
     fn open(&mut self, policy: Arc<Said>, limits: Limits, now: Time) -> Result<Arc<dyn Store>> {
         let settings = self.settings(policy, limits, Opening::Worker);
-        Ok(Arc::new(runtime().block_on(Postgres::open(settings, now))?))
+        Ok(Arc::new(runtime().block_on(Postgres::open(settings, Arc::new(At(now))))?))
     }
 
     fn is_alone(&self) -> bool {
@@ -116,6 +126,10 @@ impl Bench for OnPostgres {
 
     fn run(&self, sql: &str) {
         self.own().0.run(sql);
+    }
+
+    fn rest(&self) {
+        self.own().0.run("VACUUM");
     }
 }
 

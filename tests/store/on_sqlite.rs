@@ -68,4 +68,6 @@ impl Bench for OnSqlite {
     fn run(&self, sql: &str) {
         self.look().execute_batch(sql).unwrap();
     }
+
+    fn rest(&self) {}
 }

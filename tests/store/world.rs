@@ -10,7 +10,7 @@ use owlpost::store::{
     Answer, Ask, Begun, Command, Evidence, Intent, Learned, Leased, Page, Query, Report, Result, Rows, Store, Tidied,
 };
 
-use crate::bench::{Bench, LEASE, Said, Setup, benches};
+use crate::bench::{Bench, LEASE, OnSqlite, Said, Setup, benches};
 use crate::events::{Ev, ROLE, at, person};
 use crate::oracle::{Known, Snapshot, Truth};
 
@@ -52,6 +52,13 @@ pub struct World {
 pub fn worlds(setup: Setup) -> Vec<World> {
     benches().into_iter().map(|bench| World::on(bench, setup.clone())).collect()
 }
+
+/// For what is tried hundreds of times: on the quick store each time, on all of them now and then.
+pub fn some_worlds(setup: Setup, time: u64) -> Vec<World> {
+    if time.is_multiple_of(NOW_AND_THEN) { worlds(setup) } else { vec![World::on(Box::new(OnSqlite::new()), setup)] }
+}
+
+const NOW_AND_THEN: u64 = 8;
 
 impl World {
     pub fn on(mut bench: Box<dyn Bench>, setup: Setup) -> World {
