@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -66,6 +67,24 @@ impl Server {
     /// One of the test's own, which may be killed. `settings`: on top of the usual ones.
     pub fn start(settings: &[(&str, &str)]) -> Server {
         let folder = tempfile::Builder::new().prefix("owlpost-postgres-").tempdir().unwrap().keep();
+        Server::start_in(folder, settings)
+    }
+
+    /// With this certificate; connections in clear are taken as well.
+    pub fn start_with_tls(cert: &Path, key: &Path) -> Server {
+        let folder = tempfile::Builder::new().prefix("owlpost-postgres-").tempdir().unwrap().keep();
+        let at = |name: &str| folder.join(name);
+        for (from, name) in [(cert, "cert.pem"), (key, "key.pem")] {
+            fs::copy(from, at(name)).unwrap();
+            // The server takes no key that others can read.
+            fs::set_permissions(at(name), fs::Permissions::from_mode(0o600)).unwrap();
+            own(&at(name));
+        }
+        let (cert, key) = (at("cert.pem").display().to_string(), at("key.pem").display().to_string());
+        Server::start_in(folder, &[("ssl", "on"), ("ssl_cert_file", &cert), ("ssl_key_file", &key)])
+    }
+
+    fn start_in(folder: PathBuf, settings: &[(&str, &str)]) -> Server {
         let mut text = String::new();
         for (name, value) in SETTINGS.iter().chain(settings) {
             text += &format!("{name} = '{value}'\n");
