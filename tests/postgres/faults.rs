@@ -1,7 +1,7 @@
 //! The server goes, comes back, cuts connections, refuses to write; others hold locks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use owlpost::model::Receipt;
 use owlpost::store::{Delivery as _, Intake as _, Opening, StoreError};
@@ -14,6 +14,9 @@ use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, ve
 fn server() -> &'static Server {
     Box::leak(Box::new(Server::start(&[("fsync", "on")])))
 }
+
+/// Each of which may be cut once.
+const BATCHES: usize = 60;
 
 fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result {
@@ -85,26 +88,31 @@ fn a_killed_server_has_everything_that_was_acknowledged() {
 fn cut_connections_lose_nothing_and_repeat_nothing() {
     let database = Server::shared().database(None);
     let store = open(database.url());
-    let done = AtomicBool::new(false);
+    let batch = |n: usize| vec![news(n, "ann"), news(format!("b{n}"), "bob")];
+    let taken = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let admin = Server::shared().admin("postgres");
             let cut =
                 format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", database.name);
-            let calls = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle'";
-            while !done.load(Ordering::Relaxed) {
-                admin.rows(calls);
-                admin.run(&cut);
+            let mut seen = 0;
+            while seen < BATCHES {
+                // Wherever the batches are just now; at most once for each, so that they go on.
+                let now = taken.load(Ordering::Relaxed);
+                if now > seen {
+                    seen = now;
+                    admin.run(&cut);
+                }
                 std::thread::yield_now();
             }
         });
-        for n in 0..200 {
-            until("a batch that is taken", || accept(&store, vec![news(n, "ann"), news(format!("b{n}"), "bob")]).ok());
+        for n in 0..BATCHES {
+            until("a batch that is taken", || accept(&store, batch(n)).ok());
+            taken.store(n + 1, Ordering::Relaxed);
         }
-        done.store(true, Ordering::Relaxed);
     });
     until("a look that is not cut", || runtime().block_on(store.next_due(&ask())).ok());
-    assert_eq!(verified(&store)["items"], 400);
+    assert_eq!(verified(&store)["items"], 2 * BATCHES as u64);
 }
 
 #[test]
