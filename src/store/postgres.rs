@@ -176,7 +176,7 @@ impl Engine for Postgres {
 fn in_transaction<T>(link: &Link<'_>, begin: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     link.connection.spoil(true);
     link.batch(begin)?;
-    let result = work();
+    let result = work().and_then(|done| link.flush().map(|()| done));
     if result.is_err() || link.has_failed() {
         if link.batch("ROLLBACK").is_ok() {
             link.connection.spoil(false);

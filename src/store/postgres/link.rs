@@ -1,16 +1,19 @@
 //! How the rules speak to a PostgreSQL connection: each statement is prepared once a connection and waited for here, in
 //! the blocking thread that runs the transaction.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, TryStreamExt as _};
 use tokio::runtime::Handle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Statement};
 
 use super::connect::Connection;
 use super::errors::{is_conflict, named};
-use super::values::Bound;
+use super::values::{Bound, Owned};
 use crate::store::rules::tx::{Database, Dialect, Each, Held, Row, Value};
 use crate::store::{Result, StoreError};
 
@@ -35,11 +38,23 @@ pub(super) struct Link<'c> {
     failed: Cell<bool>,
     /// It lost a race: the same again may do.
     conflict: Cell<bool>,
+    /// Changes that nobody has waited for yet, in their order.
+    queue: RefCell<Vec<(Statement, Vec<Owned>)>>,
 }
+
+/// Changes that travel together at most: what the server has not answered yet is bounded.
+const QUEUE_MAX: usize = 512;
 
 impl<'c> Link<'c> {
     pub fn new(connection: &'c Connection, handle: &'c Handle, place: &'c str) -> Link<'c> {
-        Link { connection, handle, place, failed: Cell::new(false), conflict: Cell::new(false) }
+        Link {
+            connection,
+            handle,
+            place,
+            failed: Cell::new(false),
+            conflict: Cell::new(false),
+            queue: RefCell::default(),
+        }
     }
 
     pub fn has_failed(&self) -> bool {
@@ -53,6 +68,31 @@ impl<'c> Link<'c> {
     /// Statements without values and rows.
     pub fn batch(&self, sql: &str) -> Result<()> {
         self.wait(self.connection.client.batch_execute(sql))
+    }
+
+    /// Sends what is queued: all at once, and done in its order.
+    pub fn flush(&self) -> Result<()> {
+        let queue = std::mem::take(&mut *self.queue.borrow_mut());
+        if queue.is_empty() {
+            return Ok(());
+        }
+        let client = &self.connection.client;
+        // Each is on its way when it was asked once; the set asks in the order of its filling.
+        let bound: Vec<Vec<&(dyn ToSql + Sync)>> =
+            queue.iter().map(|(_, values)| values.iter().map(|v| v as _).collect()).collect();
+        self.wait(async {
+            let mut all = FuturesUnordered::new();
+            for ((statement, _), values) in queue.iter().zip(&bound) {
+                let mut one = Box::pin(client.execute(statement, values));
+                let first = poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx))).await;
+                match first {
+                    Poll::Ready(done) => drop(done?),
+                    Poll::Pending => all.push(one),
+                }
+            }
+            while all.try_next().await?.is_some() {}
+            Ok(())
+        })
     }
 
     fn wait<T>(&self, answer: impl Future<Output = std::result::Result<T, Error>>) -> Result<T> {
@@ -102,12 +142,27 @@ impl Database for Link<'_> {
         Ok(row.try_get::<_, i64>(0).ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
     }
 
+    fn later(&self, sql: &str, values: &[Value<'_>]) -> Result<()> {
+        if self.connection.known(sql).is_none() {
+            // Preparing waits for its answer, so what came before must be on its way.
+            self.flush()?;
+        }
+        let statement = self.prepare(sql)?;
+        let mut queue = self.queue.borrow_mut();
+        queue.push((statement, values.iter().map(Owned::from).collect()));
+        let full = queue.len() >= QUEUE_MAX;
+        drop(queue);
+        if full { self.flush() } else { Ok(()) }
+    }
+
     fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64> {
+        self.flush()?;
         let statement = self.prepare(sql)?;
         self.run(&statement, values)
     }
 
     fn query(&self, sql: &str, values: &[Value<'_>], each: Each<'_>) -> Result<()> {
+        self.flush()?;
         let statement = self.prepare(sql)?;
         let bound: Vec<Bound<'_>> = values.iter().map(|v| Bound(*v)).collect();
         let bound: Vec<&(dyn ToSql + Sync)> = bound.iter().map(|b| b as _).collect();
@@ -131,6 +186,7 @@ struct Hand<'s> {
 
 impl Held for Hand<'_> {
     fn execute(&mut self, values: &[Value<'_>]) -> Result<u64> {
+        self.link.flush()?;
         self.link.run(&self.statement, values)
     }
 }

@@ -9,6 +9,50 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use crate::store::rules::tx::{Cells, Column, Value};
 use crate::store::{Result, StoreError};
 
+/// A value that waits for its turn.
+#[derive(Debug)]
+pub(super) enum Owned {
+    Null,
+    Int(i64),
+    Real(f64),
+    Text(String),
+    Blob(Vec<u8>),
+    Column(Column),
+}
+
+impl From<&Value<'_>> for Owned {
+    fn from(value: &Value<'_>) -> Owned {
+        match *value {
+            Value::Null => Owned::Null,
+            Value::Int(n) => Owned::Int(n),
+            Value::Real(x) => Owned::Real(x),
+            Value::Text(text) => Owned::Text(text.to_owned()),
+            Value::Blob(bytes) => Owned::Blob(bytes.to_vec()),
+            Value::Column(column) => Owned::Column(column.clone()),
+        }
+    }
+}
+
+impl ToSql for Owned {
+    fn to_sql(&self, of: &Type, out: &mut BytesMut) -> std::result::Result<IsNull, Box<dyn Error + Sync + Send>> {
+        let value = match self {
+            Owned::Null => Value::Null,
+            Owned::Int(n) => Value::Int(*n),
+            Owned::Real(x) => Value::Real(*x),
+            Owned::Text(text) => Value::Text(text),
+            Owned::Blob(bytes) => Value::Blob(bytes),
+            Owned::Column(column) => Value::Column(column),
+        };
+        Bound(value).to_sql(of, out)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
 #[derive(Debug)]
 pub(super) struct Bound<'v>(pub Value<'v>);
 

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::store::rules::tx::{Optional, params};
+use crate::store::rules::tx::params;
 
-use super::books::{Books, urgency};
+use super::books::{Books, NewItem, urgency};
 use super::sql;
 use super::subject::{Mark, Subject};
-use crate::model::{
-    Arrival, Asked, Effect, Entry, ItemState, Reason, Receipt, Refused, RefusedReason, Time, Topic, hash16,
-    is_collection,
-};
+use crate::model::{Arrival, Asked, Entry, ItemState, Reason, Receipt, Refused, Topic, hash16, is_collection};
 use crate::store::Result;
+use enter::NewEvent;
+
+mod enter;
+mod fetch;
 
 pub(super) const INFORMS: i64 = 0;
 pub(super) const OPENS: i64 = 1;
@@ -48,19 +49,30 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Rec
     }
     // In the order of the key, so that the unique index is filled page by page; of copies the first one counts.
     keyed.sort_unstable_by_key(|(key, i, _)| (*key, *i));
-    let mut fresh = Vec::with_capacity(keyed.len());
-    let mut last = None;
-    for (key, i, arrival) in keyed {
-        if last == Some(key) {
-            continue;
+    let mut places = Vec::with_capacity(keyed.len());
+    let mut events = Vec::with_capacity(keyed.len());
+    for copies in keyed.chunk_by(|a, b| a.0 == b.0) {
+        for (key, i, arrival) in copies {
+            // A refused one takes no key: a corrected event behind it may reuse the id.
+            if let Some(receipt) = enter::turn_away(books, key, arrival)? {
+                receipts[*i] = receipt;
+                continue;
+            }
+            places.push(*i);
+            events.push(NewEvent::of(key, arrival, books.now));
+            break;
         }
-        receipts[i] = enter(books, &key, arrival, &mut fresh)?;
-        // A refused one takes no key: a corrected event behind it may reuse the id.
-        if !matches!(receipts[i], Receipt::Refused { .. }) {
-            last = Some(key);
+    }
+    let added = enter::add(books, &mut events)?;
+    let mut fresh = Vec::with_capacity(events.len());
+    for ((i, event), added) in places.into_iter().zip(events).zip(added) {
+        if added {
+            receipts[i] = if event.is_dropped() { Receipt::Dropped } else { Receipt::Accepted };
+            fresh.extend(event.entered());
         }
     }
     let (subjects, stirred) = mark(books, &fresh)?;
+    fetch::before_items(books, &fresh, &subjects, &stirred)?;
     let mut made = Made { items: Vec::with_capacity(fresh.len()), replaced: Vec::new() };
     for i in in_topic_order(&fresh) {
         for asked in &fresh[i].arrival.asked {
@@ -70,15 +82,15 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Rec
     // By mailbox, so that the index of a digest's items is filled page by page. (The rows' own order is the events', all
     // of which are new: they fill the last pages of the table in any order.)
     made.items.sort_unstable_by_key(|item| (item.mailbox, item.event_no));
-    for item in made.items {
-        let born = books.born(item.mailbox, item.born)?;
-        books.add_item(item.event_no, item.mailbox, item.urgency, born)?;
-    }
+    // A person who is named twice is asked once.
+    made.items.dedup_by_key(|item| (item.mailbox, item.event_no));
+    books.add_items(made.items)?;
     for (topic, recipient, older) in made.replaced {
         if let Some(known) = subjects.get(&topic) {
             books.replace_own(&topic, &known.subject, older, recipient)?;
         }
     }
+    fetch::before_sweeps(books, &subjects, &stirred)?;
     for topic in &stirred {
         if let Some(Known { subject, .. }) = subjects.get(topic) {
             books.sweep(topic, *subject)?;
@@ -87,13 +99,14 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Rec
             }
         }
     }
+    books.forget_walks();
     Ok(receipts)
 }
 
 pub(super) fn refuse(books: &mut Books<'_>, refused: &Refused) -> Result<Receipt> {
     let no = books.next_letter()?;
     let headers = serde_json::to_string(&refused.headers).unwrap_or_default();
-    books.tx.prepare_cached(sql::ADD_LETTER)?.execute(params![
+    books.tx.prepare_cached(sql::ADD_LETTER)?.later(params![
         no,
         letter_key(refused),
         refused.source,
@@ -125,76 +138,6 @@ fn letter_key(refused: &Refused) -> [u8; 16] {
     let mut key = [0; 16];
     parts.finalize_xof().fill(&mut key);
     key
-}
-
-/// Looks the key up by writing it (`dedupe`): "seen" and "stored" cannot disagree.
-fn enter<'e>(books: &mut Books<'_>, key: &Key, arrival: &'e Arrival, fresh: &mut Vec<Fresh<'e>>) -> Result<Receipt> {
-    let event = &arrival.event;
-    if arrival.stale.is_some() || event.id_counts_for.is_some() {
-        let known: Option<(i64, i64)> = books
-            .tx
-            .prepare_cached(sql::EVENT_BY_KEY)?
-            .query_row([&key[..]], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        match (known, &arrival.stale, event.id_counts_for) {
-            (None, Some(refused), _) => return refuse(books, refused),
-            // Somebody asks again: it is no copy of what was taken, and its audience has grown too large.
-            (Some((_, received_at)), Some(refused), Some(counts_for))
-                if refused.reason == RefusedReason::TooManyRecipients
-                    && Time(received_at).plus(counts_for) <= books.now =>
-            {
-                return refuse(books, refused);
-            }
-            (Some((no, received_at)), None, Some(counts_for)) if Time(received_at).plus(counts_for) <= books.now => {
-                let id = format!("{}@{}", event.id, Time(received_at));
-                let aside = dedupe_key(&event.source, &id);
-                books.tx.prepare_cached(sql::RENAME_EVENT)?.execute(params![no, &aside[..], id])?;
-            }
-            _ => {}
-        }
-    }
-    let dropped = event.expiry.is_some_and(|expiry| expiry <= books.now);
-    let (effect, topics, date) = match &event.effect {
-        _ if dropped => (DROPPED, vec![], None),
-        Effect::Informs => (INFORMS, vec![], None),
-        Effect::Opens { topic, date } => (OPENS, vec![*topic], *date),
-        Effect::Closes { topics } => {
-            // Each once, or the topic's chain would bite its own tail.
-            let mut topics = topics.clone();
-            topics.dedup();
-            (CLOSES, topics, None)
-        }
-    };
-    let no = books.next_event()?;
-    let mark =
-        Mark { ver: arrival.time.0.saturating_mul(2) + i64::from(effect == CLOSES), no, date: date.map(|d| d.0) };
-    let now = books.now.0;
-    let added = books.add_event(params![
-        no,
-        &key[..],
-        event.source,
-        event.id,
-        event.kind,
-        mark.ver,
-        effect,
-        topics.first().map(|t| &t.0[..]),
-        topics.get(1).map(|t| &t.0[..]),
-        mark.date,
-        event.deadline.map(|t| t.0),
-        event.expiry.map(|t| t.0),
-        now,
-        event.subject_key,
-        arrival.data,
-    ])?;
-    if added == 0 {
-        books.untake_event();
-        return Ok(Receipt::Duplicate);
-    }
-    if dropped {
-        return Ok(Receipt::Dropped);
-    }
-    fresh.push(Fresh { arrival, mark, topics, opens: effect == OPENS });
-    Ok(Receipt::Accepted)
 }
 
 /// A topic of the batch, with all of the batch's marks in it.
@@ -234,15 +177,17 @@ fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic
     let mut links: BTreeMap<i64, [Option<i64>; 2]> = BTreeMap::new();
     let mut subjects = Topics::with_capacity_and_hasher(by_topic.len(), BuildHasherDefault::default());
     let mut stirred = Vec::new();
-    for of_topic in by_topic.chunk_by(|a, b| a.0 == b.0) {
+    let firsts: Vec<(Topic, Mark)> =
+        by_topic.chunk_by(|a, b| a.0 == b.0).filter_map(|all| all.first()).map(|(t, i)| (*t, fresh[*i].mark)).collect();
+    let new = books.new_subjects(&firsts)?;
+    for (of_topic, new) in by_topic.chunk_by(|a, b| a.0 == b.0).zip(new) {
         let Some((topic, first)) = of_topic.first().copied() else { continue };
-        if of_topic.len() == 1
-            && let Some(subject) = books.new_subject(&topic, fresh[first].mark)?
-        {
+        if of_topic.len() == 1 && new {
+            let subject = books.mark(None, fresh[first].mark)?;
             subjects.insert(topic, Known { subject, alone: true });
             continue;
         }
-        let mut subject = books.subject(&topic)?;
+        let mut subject = if new { None } else { books.subject(&topic)? };
         // Twins of the latest end nothing but what their own people have (`replace_own`): no walk.
         let quiet = match &subject {
             Some(before) => of_topic.iter().all(|(_, i)| fresh[*i].mark.same_wave(&before.latest)),
@@ -265,7 +210,7 @@ fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic
         }
     }
     for (no, [prev, prev2]) in links {
-        books.tx.prepare_cached(sql::LINK_EVENT)?.execute(params![no, prev, prev2])?;
+        books.tx.prepare_cached(sql::LINK_EVENT)?.later(params![no, prev, prev2])?;
     }
     Ok((subjects, stirred))
 }
@@ -282,13 +227,6 @@ struct Made<'e> {
     items: Vec<NewItem>,
     /// (topic, recipient, event): this person's items of that earlier twin are replaced.
     replaced: Vec<(Topic, &'e str, i64)>,
-}
-
-struct NewItem {
-    event_no: i64,
-    mailbox: i64,
-    urgency: i64,
-    born: Option<(ItemState, Reason)>,
 }
 
 /// The items of one event by one route.

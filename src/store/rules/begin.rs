@@ -58,7 +58,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
     digest.attempts += 1;
     digest.address = mail.recipient.address.clone();
     let number = digest.attempts;
-    books.tx.prepare_cached(sql::ADD_ATTEMPT)?.execute(params![no, number, books.now.0])?;
+    books.tx.prepare_cached(sql::ADD_ATTEMPT)?.later(params![no, number, books.now.0])?;
     books.sent_now(mailbox)?;
     Ok(Begun::Send(Box::new(Contents {
         attempt: AttemptId { digest: mail.lease.digest, number: u32::try_from(number).unwrap_or(u32::MAX) },

@@ -9,6 +9,7 @@ use crate::model::{DigestId, ItemState, Time};
 use crate::store::Result;
 
 mod digests;
+mod fetched;
 mod hot;
 mod items;
 mod mailboxes;
@@ -16,7 +17,9 @@ mod numbers;
 mod quota;
 
 pub(super) use digests::Digest;
-pub(super) use items::{Item, purged, urgency};
+use fetched::Fetched;
+pub(super) use fetched::{Link, Wanted};
+pub(super) use items::{Item, NewItem, purged, urgency};
 use mailboxes::Mailbox;
 use numbers::Numbers;
 use quota::Quota;
@@ -41,6 +44,8 @@ pub(in crate::store) struct Books<'c> {
     /// Shares of the day that this transaction uses.
     used_shares: i64,
     purged: [i64; ItemState::ALL.len()],
+    /// What was read ahead.
+    pub(super) fetched: Fetched,
 }
 
 impl<'c> Books<'c> {
@@ -60,6 +65,7 @@ impl<'c> Books<'c> {
             hot: hot::Hot::default(),
             used_shares: 0,
             purged: [0; ItemState::ALL.len()],
+            fetched: Fetched::default(),
         })
     }
 
@@ -69,10 +75,10 @@ impl<'c> Books<'c> {
         self.write_quota()?;
         let mut add = self.tx.prepare_cached(sql::ADD_DELTA)?;
         for (state, n) in self.deltas.iter().enumerate().filter(|(_, n)| **n != 0) {
-            add.execute(params![state as i64, n])?;
+            add.later(params![state as i64, n])?;
         }
         for (state, n) in self.purged.iter().enumerate().filter(|(_, n)| **n != 0) {
-            self.tx.prepare_cached(sql::ADD_PURGED)?.execute(params![state as i64, n])?;
+            self.tx.prepare_cached(sql::ADD_PURGED)?.later(params![state as i64, n])?;
         }
         self.numbers_of.close(self.tx)
     }

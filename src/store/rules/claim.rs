@@ -147,7 +147,7 @@ fn split(books: &mut Books<'_>, from: i64, mailbox: i64, priority: Priority, mos
     let urgent = most_urgent(books, from, most)?;
     let into = books.new_digest(mailbox, DigestState::Leased, priority)?;
     for (event_no, urgency) in &urgent {
-        books.tx.prepare_cached(sql::MOVE_ITEM)?.execute(params![event_no, mailbox, into])?;
+        books.tx.prepare_cached(sql::MOVE_ITEM)?.later(params![event_no, mailbox, into])?;
         books.joins(into, *urgency)?;
     }
     let (first_at, due_at) = (books.digest(from)?.first_at, books.digest(from)?.due_at);

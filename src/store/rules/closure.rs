@@ -3,7 +3,7 @@
 use crate::store::rules::tx::{Optional, params};
 
 use super::accept::OPENS;
-use super::books::{Books, Item, urgency};
+use super::books::{Books, Item, Link, urgency};
 use super::sql;
 use super::subject::{Mark, Subject, topic};
 use crate::model::{DigestState, ItemState, Reason, Topic};
@@ -17,12 +17,6 @@ pub(super) const UNKNOWN: i64 = 0;
 pub(super) const REFUSED: i64 = 1;
 pub(super) const ACCEPTED: i64 = 2;
 pub(super) const FAILED: i64 = 3;
-
-struct Link {
-    opens: bool,
-    mark: Mark,
-    prev: i64,
-}
 
 impl Books<'_> {
     /// Walks a topic's events from the one that arrived last and withdraws the pending items that are over. What is in a
@@ -61,14 +55,16 @@ impl Books<'_> {
         }
         let head = if at == no { subject.head } else { no };
         if head == no && subject.head != no {
-            self.tx.prepare_cached(sql::LINK_EVENT)?.execute(params![no, subject.head, None::<i64>])?;
+            self.tx.prepare_cached(sql::LINK_EVENT)?.later(params![no, subject.head, None::<i64>])?;
         }
         self.save_subject(topic, &Subject { head, swept: 0, ..subject })
     }
 
     fn link(&self, no: i64, topic_wanted: &Topic) -> Result<Option<Link>> {
-        Ok(self
-            .tx
+        if let Some(known) = self.fetched.links.get(&(no, *topic_wanted)) {
+            return Ok(Some(*known));
+        }
+        self.tx
             .prepare_cached(sql::EVENT_CHAIN)?
             .query_row([no], |row| {
                 let first = topic(row, 1)? == Some(*topic_wanted);
@@ -78,7 +74,7 @@ impl Books<'_> {
                     prev: row.get::<Option<i64>>(if first { 2 } else { 3 })?.unwrap_or(0),
                 })
             })
-            .optional()?)
+            .optional()
     }
 
     /// `true`: the item is final now.
@@ -140,7 +136,7 @@ impl Books<'_> {
             return Ok(());
         }
         let recipient = self.mailbox(item.mailbox)?.recipient.clone();
-        self.tx.prepare_cached(sql::SAVE_TOLD)?.execute(params![&topic.0[..], recipient, mark.ver])?;
+        self.tx.prepare_cached(sql::SAVE_TOLD)?.later(params![&topic.0[..], recipient, mark.ver])?;
         if let Some(subject) = self.subject(&topic)?
             && let Some((ver, closer)) = subject.closer
             && mark.ver < ver
@@ -231,7 +227,7 @@ impl Books<'_> {
             }
             at = link.prev;
         }
-        self.tx.prepare_cached(sql::SET_TOLD)?.execute(params![&topic.0[..], recipient, lowest])?;
+        self.tx.prepare_cached(sql::SET_TOLD)?.later(params![&topic.0[..], recipient, lowest])?;
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn learn(books: &mut Books<'_>, evidence: &Evidence) -> Result<Learne
     if outcome == out || matches!(outcome, REFUSED | FAILED) || outcome == ACCEPTED && out == REFUSED {
         return Ok(Learned::Known);
     }
-    books.tx.prepare_cached(sql::SETTLE_ATTEMPT)?.execute(params![
+    books.tx.prepare_cached(sql::SETTLE_ATTEMPT)?.later(params![
         no,
         k,
         out,
@@ -76,7 +76,7 @@ fn doubt_of(books: &mut Books<'_>, no: i64, k: i64, detail: &str) -> Result<Lear
     if digest.state != DigestState::Sending || digest.attempts != k {
         return Ok(Learned::Known);
     }
-    books.tx.prepare_cached(sql::NOTE_ATTEMPT)?.execute(params![no, k, cut(detail)])?;
+    books.tx.prepare_cached(sql::NOTE_ATTEMPT)?.later(params![no, k, cut(detail)])?;
     books.doubt(no)?;
     Ok(Learned::Settled)
 }

@@ -344,6 +344,71 @@ pub const PG_LOCK_ITEMS_OF_EVENT: &str = "SELECT 1 FROM item WHERE event_no = ?1
 pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no IN (SELECT mailbox_no FROM item \
      WHERE event_no = ?1) ORDER BY no FOR UPDATE";
 
+// ---- PostgreSQL alone: many rows at once
+pub const PG_ADD_EVENTS: &str = "INSERT INTO event (no, key, source, id, kind, ver, effect, topic, topic2, date, deadline, expiry, \
+     received_at, subject_key, data) SELECT no, key, source, id, kind, ver, effect, topic, topic2, date, \
+     deadline, expiry, CAST(?13 AS bigint), subject_key, data FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
+     bytea[]), CAST(?3 AS text[]), CAST(?4 AS text[]), CAST(?5 AS text[]), CAST(?6 AS bigint[]), CAST(?7 AS \
+     bigint[]), CAST(?8 AS bytea[]), CAST(?9 AS bytea[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), CAST(?12 \
+     AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS text[])) AS u(no, key, source, id, kind, ver, effect, topic, \
+     topic2, date, deadline, expiry, subject_key, data) ON CONFLICT (key) DO NOTHING RETURNING no";
+pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, closer_no) SELECT \
+     topic, no, 0, ver, no, date, closer_ver, closer_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
+     CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[])) AS u(topic, no, ver, \
+     date, closer_ver, closer_no) ON CONFLICT (topic) DO NOTHING RETURNING topic";
+pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, \
+     closer_no, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
+pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
+     u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
+pub const PG_MAILBOXES_BY_NAME: &str = "SELECT m.no FROM unnest(CAST(?1 AS text[]), CAST(?2 AS text[])) AS u(recipient, route) JOIN mailbox m ON \
+     m.recipient = u.recipient AND m.route = u.route";
+/// From the head of each topic back to what everything behind is final.
+pub const PG_MAILBOXES_TO_SWEEP: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
+     CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
+     e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
+     DISTINCT i.mailbox_no FROM chain c JOIN item i ON i.event_no = c.no WHERE c.no <> c.swept AND i.state IN (0, \
+     1)";
+pub const PG_CHAINS: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
+     CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
+     e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
+     c.topic, e.no, e.effect, CASE WHEN e.topic = c.topic THEN e.prev ELSE e.prev2 END, e.ver, e.date FROM chain \
+     c JOIN event e ON e.no = c.no WHERE c.no <> c.swept";
+pub const PG_MAILBOXES_TO_TELL: &str = "SELECT m.no FROM standing s JOIN mailbox m ON m.recipient = s.recipient AND m.route = 'handled' WHERE \
+     s.topic = ANY(CAST(?1 AS bytea[])) AND s.told_ver IS NOT NULL";
+pub const PG_MAILBOXES: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?1 AS bigint[])) ORDER BY no \
+     FOR UPDATE";
+pub const PG_ADD_MAILBOXES: &str = "INSERT INTO mailbox (recipient, route, zone) SELECT recipient, route, zone FROM unnest(CAST(?1 AS text[]), \
+     CAST(?2 AS text[]), CAST(?3 AS text[])) AS u(recipient, route, zone) ON CONFLICT (recipient, route) DO \
+     UPDATE SET zone = coalesce(excluded.zone, mailbox.zone) RETURNING no, recipient, route, zone, previous_at";
+pub const PG_WINDOWS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
+     waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
+     IN (0, 1)";
+pub const PG_OPEN_OF_RECIPIENTS: &str = "SELECT recipient, CAST(sum(open) AS bigint) FROM (SELECT m.recipient, d.open FROM mailbox m JOIN digest d ON \
+     d.mailbox_no = m.no AND d.state IN (0, 1) WHERE m.recipient = ANY(CAST(?1 AS text[])) UNION ALL SELECT \
+     m.recipient, d.open FROM mailbox m JOIN digest d ON d.mailbox_no = m.no AND d.state IN (2, 3, 4, 5) WHERE \
+     m.recipient = ANY(CAST(?1 AS text[]))) AS all_open GROUP BY recipient";
+pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
+     bigint[]))";
+pub const PG_ADD_ITEMS: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) SELECT * FROM \
+     unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS \
+     bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS bigint[]))";
+pub const PG_FIRST_URGENCIES: &str = "SELECT digest_no, min(urgency) FROM item WHERE digest_no = ANY(CAST(?1 AS bigint[])) AND state = 0 GROUP BY \
+     digest_no";
+pub const PG_SAVE_DIGESTS: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
+     until, attempts, waited_us, address, opened_at, closed_at) SELECT * FROM unnest(CAST(?1 AS bigint[]), \
+     CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS \
+     bigint[]), CAST(?7 AS bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), CAST(?11 \
+     AS bigint[]), CAST(?12 AS bigint[]), CAST(?13 AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS bigint[]), \
+     CAST(?16 AS bigint[]))";
+pub const PG_UPDATE_DIGESTS: &str = "UPDATE digest d SET state = u.state, priority = u.priority, due_at = u.due_at, open = u.open, first_at = \
+     u.first_at, last_at = u.last_at, deadline = u.deadline, token = u.token, until = u.until, attempts = \
+     u.attempts, waited_us = u.waited_us, address = u.address, closed_at = u.closed_at FROM unnest(CAST(?1 AS \
+     bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 \
+     AS bigint[]), CAST(?7 AS bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), \
+     CAST(?11 AS bigint[]), CAST(?12 AS bigint[]), CAST(?13 AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS \
+     bigint[]), CAST(?16 AS bigint[])) AS u(no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
+     deadline, token, until, attempts, waited_us, address, opened_at, closed_at) WHERE d.no = u.no";
+
 /// What runs for every event, mail or turn: each must find its rows by an index (`tests/store`).
 pub const HOT: &[&str] = &[
     EVENT_BY_KEY,

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::store::rules::tx::{Optional, Row, params};
+use crate::store::rules::tx::{Column, Optional, Row, params};
 
 use super::books::Books;
 use super::sql;
@@ -41,30 +41,52 @@ pub(in crate::store) struct Subject {
     pub closer: Option<(i64, i64)>,
 }
 
+impl Subject {
+    fn read(row: &Row<'_>) -> Result<Subject> {
+        let before = match (row.get(5)?, row.get(6)?) {
+            (Some(ver), Some(no)) => Some(Mark { ver, no, date: row.get(7)? }),
+            _ => None,
+        };
+        Ok(Subject {
+            head: row.get(0)?,
+            swept: row.get(1)?,
+            latest: Mark { ver: row.get(2)?, no: row.get(3)?, date: row.get(4)? },
+            before,
+            closer: row.get::<Option<i64>>(8)?.zip(row.get::<Option<i64>>(9)?),
+        })
+    }
+}
+
 impl Books<'_> {
     pub fn subject(&self, topic: &Topic) -> Result<Option<Subject>> {
+        if let Some(known) = self.fetched.subjects.borrow().get(topic) {
+            return Ok(*known);
+        }
+        self.tx.prepare_cached(sql::SUBJECT)?.query_row([&topic.0[..]], Subject::read).optional()
+    }
+
+    /// Reads and locks many at once, in the order given; SQLite reads each when it is asked for.
+    fn fetch_subjects(&self, topics: &[Topic]) -> Result<()> {
+        if !self.tx.is_postgres() || topics.is_empty() {
+            return Ok(());
+        }
+        let mut known = self.fetched.subjects.borrow_mut();
+        known.extend(topics.iter().map(|topic| (*topic, None)));
         let found = self
             .tx
-            .prepare_cached(sql::SUBJECT)?
-            .query_row([&topic.0[..]], |row| {
-                let before = match (row.get(5)?, row.get(6)?) {
-                    (Some(ver), Some(no)) => Some(Mark { ver, no, date: row.get(7)? }),
-                    _ => None,
-                };
-                Ok(Subject {
-                    head: row.get(0)?,
-                    swept: row.get(1)?,
-                    latest: Mark { ver: row.get(2)?, no: row.get(3)?, date: row.get(4)? },
-                    before,
-                    closer: row.get::<Option<i64>>(8)?.zip(row.get::<Option<i64>>(9)?),
-                })
-            })
-            .optional()?;
-        Ok(found)
+            .prepare_cached(sql::PG_SUBJECTS)?
+            .query_map([Column::blobs(topics.iter().map(|t| t.0))], |row| {
+                Ok((Topic(row.get(10)?), Some(Subject::read(row)?)))
+            })?;
+        known.extend(found);
+        Ok(())
     }
 
     pub fn save_subject(&self, topic: &Topic, s: &Subject) -> Result<()> {
-        self.tx.prepare_cached(sql::SAVE_SUBJECT)?.execute(params![
+        if let Some(known) = self.fetched.subjects.borrow_mut().get_mut(topic) {
+            *known = Some(*s);
+        }
+        self.tx.prepare_cached(sql::SAVE_SUBJECT)?.later(params![
             &topic.0[..],
             s.head,
             s.swept,
@@ -150,6 +172,9 @@ impl Books<'_> {
 
     /// The highest dated opener of the topic that has an item for this person.
     fn own(&self, topic: &Topic, recipient: &str) -> Result<Option<(i64, i64)>> {
+        if let Some(known) = self.fetched.owns.borrow().get(topic).and_then(|of| of.get(recipient)) {
+            return Ok(*known);
+        }
         let found = self
             .tx
             .prepare_cached(sql::STANDING)?
@@ -174,6 +199,9 @@ impl Books<'_> {
         if !higher {
             return Ok(None);
         }
+        if let Some(known) = self.fetched.owns.borrow_mut().get_mut(topic).and_then(|of| of.get_mut(recipient)) {
+            *known = Some((opener.ver, opener.no));
+        }
         self.save_own(params![&topic.0[..], recipient, opener.ver, opener.no])?;
         Ok(own.map(|(_, no)| no).filter(|no| *no != opener.no))
     }
@@ -186,10 +214,37 @@ impl Books<'_> {
         Ok(())
     }
 
-    /// Enters the first mark of a topic. `None`: the topic is known already, and nothing was written.
-    pub fn new_subject(&mut self, topic: &Topic, event: Mark) -> Result<Option<Subject>> {
-        let subject = self.mark(None, event)?;
-        let closer = subject.closer;
+    /// Enters the first marks of topics, sorted by topic. `false`: the topic is known already, and nothing was written; then
+    /// it is locked, in that same order (`lock_subject`).
+    pub fn new_subjects(&mut self, firsts: &[(Topic, Mark)]) -> Result<Vec<bool>> {
+        if !self.tx.is_postgres() {
+            return firsts.iter().map(|(topic, event)| self.new_subject(topic, *event)).collect();
+        }
+        if firsts.is_empty() {
+            return Ok(vec![]);
+        }
+        let closer = |mark: &Mark| mark.closes().then_some((mark.ver, mark.no));
+        let added = self.tx.prepare_cached(sql::PG_ADD_SUBJECTS)?.query_map(
+            params![
+                Column::blobs(firsts.iter().map(|(topic, _)| topic.0)),
+                Column::ints(firsts.iter().map(|(_, m)| m.no)),
+                Column::ints(firsts.iter().map(|(_, m)| m.ver)),
+                Column::Ints(firsts.iter().map(|(_, m)| m.date).collect()),
+                Column::Ints(firsts.iter().map(|(_, m)| closer(m).map(|c| c.0)).collect()),
+                Column::Ints(firsts.iter().map(|(_, m)| closer(m).map(|c| c.1)).collect()),
+            ],
+            |row| Ok(Topic(row.get(0)?)),
+        )?;
+        let added: std::collections::HashSet<Topic> = added.into_iter().collect();
+        let new: Vec<bool> = firsts.iter().map(|(topic, _)| added.contains(topic)).collect();
+        let known: Vec<Topic> =
+            firsts.iter().zip(&new).filter(|(_, new)| !**new).map(|((topic, _), _)| *topic).collect();
+        self.fetch_subjects(&known)?;
+        Ok(new)
+    }
+
+    fn new_subject(&mut self, topic: &Topic, event: Mark) -> Result<bool> {
+        let closer = event.closes().then_some((event.ver, event.no));
         let added = self.add_subject(params![
             &topic.0[..],
             event.no,
@@ -198,7 +253,7 @@ impl Books<'_> {
             closer.map(|c| c.0),
             closer.map(|c| c.1),
         ])?;
-        Ok((added == 1).then_some(subject))
+        Ok(added == 1)
     }
 
     /// Reads an event's mark and topics again: (mark, opens, topics).

@@ -26,6 +26,14 @@ pub enum Column {
 }
 
 impl Column {
+    pub fn len(&self) -> usize {
+        match self {
+            Column::Ints(all) => all.len(),
+            Column::Texts(all) => all.len(),
+            Column::Blobs(all) => all.len(),
+        }
+    }
+
     pub fn ints(all: impl IntoIterator<Item = i64>) -> Column {
         Column::Ints(all.into_iter().map(Some).collect())
     }
@@ -48,6 +56,10 @@ pub trait Database {
     fn size_bytes(&self) -> Result<u64>;
     /// Rows that it changed.
     fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64>;
+    /// The same, before the next row is read: nobody waits for it.
+    fn later(&self, sql: &str, values: &[Value<'_>]) -> Result<()> {
+        self.execute(sql, values).map(drop)
+    }
     /// Every row, until `each` says `false`.
     fn query(&self, sql: &str, values: &[Value<'_>], each: Each<'_>) -> Result<()>;
     /// The same statement many times: finding it each time costs as much as a small insert.
@@ -121,6 +133,11 @@ pub struct Statement<'c, 's> {
 impl Statement<'_, '_> {
     pub fn execute(&mut self, params: impl Params) -> Result<u64> {
         self.db.execute(self.sql, &params.values())
+    }
+
+    /// For a change of which nothing is asked: many of them travel together.
+    pub fn later(&mut self, params: impl Params) -> Result<()> {
+        self.db.later(self.sql, &params.values())
     }
 
     pub fn query_row<T>(

@@ -1,6 +1,8 @@
 //! Digests: their states, their windows, and when they are due.
 
-use crate::store::rules::tx::{Column, Optional, params};
+use std::collections::HashMap;
+
+use crate::store::rules::tx::{Column, Optional, Row, params};
 
 use super::super::sql;
 use super::Books;
@@ -44,6 +46,35 @@ pub(in crate::store) struct Digest {
 type Indexed = (DigestState, Priority, Time, Option<Time>);
 
 impl Digest {
+    pub fn read(row: &Row<'_>) -> Result<Digest> {
+        let mut digest = Digest {
+            no: row.get(0)?,
+            mailbox: row.get(1)?,
+            state: DigestState::from_number(row.get(2)?).unwrap_or(DigestState::Closed),
+            priority: Priority::ALL.get(row.get::<u8>(3)? as usize).copied().unwrap_or_default(),
+            due_at: Time(row.get(4)?),
+            open: row.get(5)?,
+            first_at: Time(row.get(6)?),
+            last_at: Time(row.get(7)?),
+            deadline: row.get(8)?,
+            token: row.get(9)?,
+            until: row.get::<Option<i64>>(10)?.map(Time),
+            attempts: row.get(11)?,
+            waited_us: row.get(12)?,
+            address: row.get(13)?,
+            opened_at: Time(row.get(14)?),
+            closed_at: row.get::<Option<i64>>(15)?.map(Time),
+            fresh: false,
+            dirty: false,
+            replan: false,
+            recount: false,
+            anew: false,
+            saved: (DigestState::Closed, Priority::Normal, Time::MIN, None),
+        };
+        digest.saved = digest.indexed();
+        Ok(digest)
+    }
+
     fn indexed(&self) -> Indexed {
         (self.state, self.priority, self.due_at, self.until)
     }
@@ -80,33 +111,7 @@ impl Books<'_> {
 
     fn load(&mut self, no: i64) -> Result<&mut Digest> {
         if !self.digests.contains_key(&no) {
-            let mut digest = self.tx.prepare_cached(sql::DIGEST_TO_CHANGE)?.query_row([no], |row| {
-                Ok(Digest {
-                    no: row.get(0)?,
-                    mailbox: row.get(1)?,
-                    state: DigestState::from_number(row.get(2)?).unwrap_or(DigestState::Closed),
-                    priority: Priority::ALL.get(row.get::<u8>(3)? as usize).copied().unwrap_or_default(),
-                    due_at: Time(row.get(4)?),
-                    open: row.get(5)?,
-                    first_at: Time(row.get(6)?),
-                    last_at: Time(row.get(7)?),
-                    deadline: row.get(8)?,
-                    token: row.get(9)?,
-                    until: row.get::<Option<i64>>(10)?.map(Time),
-                    attempts: row.get(11)?,
-                    waited_us: row.get(12)?,
-                    address: row.get(13)?,
-                    opened_at: Time(row.get(14)?),
-                    closed_at: row.get::<Option<i64>>(15)?.map(Time),
-                    fresh: false,
-                    dirty: false,
-                    replan: false,
-                    recount: false,
-                    anew: false,
-                    saved: (DigestState::Closed, Priority::Normal, Time::MIN, None),
-                })
-            })?;
-            digest.saved = digest.indexed();
+            let digest = self.tx.query_row(sql::DIGEST_TO_CHANGE, [no], Digest::read)?;
             if digest.is_unfrozen() {
                 self.windows.insert(digest.mailbox, Some(no));
             }
@@ -225,11 +230,14 @@ impl Books<'_> {
         let mut changed: Vec<i64> = self.digests.values().filter(|d| d.dirty).map(|d| d.no).collect();
         // Unfrozen ones last: what left the window makes room first. Within that by number, for the pages' sake.
         changed.sort_unstable_by_key(|no| (self.digests.get(no).is_some_and(Digest::is_unfrozen), *no));
+        if self.tx.is_postgres() {
+            return self.write_at_once(&changed);
+        }
         for no in changed {
-            self.plan(no)?;
+            self.plan(no, None)?;
             let Some(d) = self.digests.get_mut(&no) else { continue };
             if d.fresh {
-                self.tx.prepare_cached(sql::SAVE_DIGEST)?.execute(params![
+                self.tx.prepare_cached(sql::SAVE_DIGEST)?.later(params![
                     d.no,
                     d.mailbox,
                     d.state as i64,
@@ -248,7 +256,7 @@ impl Books<'_> {
                     d.closed_at.map(|t| t.0),
                 ])?;
             } else if d.indexed() == d.saved {
-                self.tx.prepare_cached(sql::UPDATE_WINDOW)?.execute(params![
+                self.tx.prepare_cached(sql::UPDATE_WINDOW)?.later(params![
                     d.no,
                     d.open,
                     d.first_at.0,
@@ -261,7 +269,7 @@ impl Books<'_> {
                     d.closed_at.map(|t| t.0),
                 ])?;
             } else {
-                self.tx.prepare_cached(sql::UPDATE_DIGEST)?.execute(params![
+                self.tx.prepare_cached(sql::UPDATE_DIGEST)?.later(params![
                     d.no,
                     d.state as i64,
                     d.priority as i64,
@@ -284,14 +292,65 @@ impl Books<'_> {
         Ok(())
     }
 
+    /// The same in two statements, whatever their number; what left the window comes before what is new.
+    fn write_at_once(&mut self, changed: &[i64]) -> Result<()> {
+        let recounted = changed.iter().filter(|no| self.digests.get(no).is_some_and(|d| d.recount && d.is_unfrozen()));
+        let recounted = Column::ints(recounted.copied());
+        let mut urgencies = HashMap::new();
+        if recounted.len() > 0 {
+            let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
+            urgencies.extend(self.tx.prepare_cached(sql::PG_FIRST_URGENCIES)?.query_map([recounted], read)?);
+        }
+        for no in changed {
+            self.plan(*no, Some(&urgencies))?;
+        }
+        for (statement, fresh) in [(sql::PG_UPDATE_DIGESTS, false), (sql::PG_SAVE_DIGESTS, true)] {
+            let rows: Vec<&Digest> =
+                changed.iter().filter_map(|no| self.digests.get(no)).filter(|d| d.fresh == fresh).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let ints = |of: fn(&Digest) -> i64| Column::ints(rows.iter().map(|d| of(d)));
+            let maybe = |of: fn(&Digest) -> Option<i64>| Column::Ints(rows.iter().map(|d| of(d)).collect());
+            self.tx.prepare_cached(statement)?.later(params![
+                ints(|d| d.no),
+                ints(|d| d.mailbox),
+                ints(|d| d.state as i64),
+                ints(|d| d.priority as i64),
+                ints(|d| d.due_at.0),
+                ints(|d| d.open),
+                ints(|d| d.first_at.0),
+                ints(|d| d.last_at.0),
+                maybe(|d| d.deadline),
+                ints(|d| d.token),
+                maybe(|d| d.until.map(|t| t.0)),
+                ints(|d| d.attempts),
+                ints(|d| d.waited_us),
+                Column::Texts(rows.iter().map(|d| d.address.clone()).collect()),
+                ints(|d| d.opened_at.0),
+                maybe(|d| d.closed_at.map(|t| t.0)),
+            ])?;
+        }
+        for no in changed {
+            if let Some(d) = self.digests.get_mut(no) {
+                (d.fresh, d.dirty, d.replan, d.recount, d.anew) = (false, false, false, false, false);
+                d.saved = d.indexed();
+            }
+        }
+        Ok(())
+    }
+
     /// The due time of a window that changed, from what is still in it.
-    fn plan(&mut self, no: i64) -> Result<()> {
+    fn plan(&mut self, no: i64, urgencies: Option<&HashMap<i64, i64>>) -> Result<()> {
         let Some(d) = self.digests.get(&no).filter(|d| d.replan && d.is_unfrozen()) else { return Ok(()) };
         // Nothing came in the future: a clock that was ahead for a moment must not hold a mailbox until it is caught up.
         let now = self.now;
         let (mailbox, items, first_at, last_at) = (d.mailbox, d.open, d.first_at.min(now), d.last_at.min(now));
         let deadline = if d.recount {
-            let first: Option<i64> = self.tx.prepare_cached(sql::FIRST_URGENCY)?.query_row([no], |row| row.get(0))?;
+            let first: Option<i64> = match urgencies {
+                Some(known) => known.get(&no).copied(),
+                None => self.tx.query_row(sql::FIRST_URGENCY, [no], |row| row.get(0))?,
+            };
             first.filter(|u| *u < NO_DEADLINE / 2)
         } else {
             d.deadline

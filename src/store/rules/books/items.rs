@@ -1,6 +1,6 @@
 //! Items: every change of a state passes here, with its count and its digest's.
 
-use crate::store::rules::tx::{Row, params};
+use crate::store::rules::tx::{Column, Row, params};
 
 use super::super::sql;
 use super::Books;
@@ -42,7 +42,53 @@ pub(in crate::store::rules) fn purged(event_no: i64, mailbox: i64) -> StoreError
     StoreError::Unavailable(format!("item it-{event_no}-{mailbox} was purged just now; try again"))
 }
 
+/// An item to be: pending, unless it is born final.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct NewItem {
+    pub event_no: i64,
+    pub mailbox: i64,
+    pub urgency: i64,
+    pub born: Option<(ItemState, Reason)>,
+}
+
 impl Books<'_> {
+    /// The items of new events: none of them is there yet.
+    pub fn add_items(&mut self, items: Vec<NewItem>) -> Result<()> {
+        if !self.tx.is_postgres() {
+            for item in items {
+                let born = self.born(item.mailbox, item.born)?;
+                self.add_item(item.event_no, item.mailbox, item.urgency, born)?;
+            }
+            return Ok(());
+        }
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            let born = self.born(item.mailbox, item.born)?;
+            let window = if born.is_none() { Some(self.gather(item.mailbox)?) } else { None };
+            let state = born.map_or(ItemState::Pending, |(state, _)| state);
+            self.deltas[state as usize] += 1;
+            if let Some(no) = window {
+                let now = self.now;
+                join(self.digest_mut(no)?, item.urgency, now);
+                self.count_open(item.mailbox);
+            }
+            rows.push((item, window, state, born));
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let now = self.now.0;
+        self.tx.prepare_cached(sql::PG_ADD_ITEMS)?.later(params![
+            Column::ints(rows.iter().map(|r| r.0.event_no)),
+            Column::ints(rows.iter().map(|r| r.0.mailbox)),
+            Column::Ints(rows.iter().map(|r| r.1).collect()),
+            Column::ints(rows.iter().map(|r| r.2 as i64)),
+            Column::Ints(rows.iter().map(|r| r.3.map(|(_, reason)| reason as i64)).collect()),
+            Column::ints(rows.iter().map(|r| r.0.urgency)),
+            Column::Ints(rows.iter().map(|r| r.3.map(|_| now)).collect()),
+        ])
+    }
+
     /// Open items of a mailbox's recipient over all routes, those of this transaction included.
     pub fn open_items(&mut self, mailbox: i64) -> Result<i64> {
         self.mailbox(mailbox)?;
@@ -142,7 +188,7 @@ impl Books<'_> {
             }
         }
         let settled = state.is_final().then_some(self.now.0);
-        let changed = self.tx.prepare_cached(sql::SETTLE_ITEM)?.execute(params![
+        self.tx.prepare_cached(sql::SETTLE_ITEM)?.later(params![
             item.event_no,
             item.mailbox,
             state as i64,
@@ -150,9 +196,6 @@ impl Books<'_> {
             left_before,
             settled
         ])?;
-        if changed == 0 {
-            return Err(purged(item.event_no, item.mailbox));
-        }
         self.deltas[item.state as usize] -= 1;
         self.deltas[state as usize] += 1;
         Ok(())
@@ -160,6 +203,9 @@ impl Books<'_> {
 
     /// The items of an event, as they stay until this transaction ends.
     pub fn items_of_event(&self, no: i64) -> Result<Vec<Item>> {
+        if let Some(known) = self.fetched.items.get(&no) {
+            return Ok(known.clone());
+        }
         if self.tx.is_postgres() {
             self.tx.prepare_cached(sql::PG_LOCK_MAILBOXES_OF_EVENT)?.query_map([no], |_| Ok(()))?;
         }

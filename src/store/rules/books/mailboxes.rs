@@ -31,7 +31,7 @@ impl Books<'_> {
         let (no, mailbox) = match found {
             Some((no, known, previous)) => {
                 let zone = if zone.is_some() && zone != known.as_deref() {
-                    self.tx.prepare_cached(sql::SAVE_ZONE)?.execute(params![no, zone])?;
+                    self.tx.prepare_cached(sql::SAVE_ZONE)?.later(params![no, zone])?;
                     zone.map(str::to_owned)
                 } else {
                     known
@@ -75,7 +75,7 @@ impl Books<'_> {
 
     /// When the digest that is sent now began; the next window keeps its gap to it.
     pub fn sent_now(&mut self, mailbox: i64) -> Result<()> {
-        self.tx.prepare_cached(sql::SAVE_PREVIOUS)?.execute(params![mailbox, self.now.0])?;
+        self.tx.prepare_cached(sql::SAVE_PREVIOUS)?.later(params![mailbox, self.now.0])?;
         self.assume_sent(mailbox)?;
         if let Some(no) = self.window(mailbox)? {
             self.recount(no)?;

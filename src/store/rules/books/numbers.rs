@@ -58,7 +58,7 @@ impl Numbers {
                 tx.prepare_cached(sql::SAVE_META)?.execute(of)?;
             }
             Numbers::Sequences(Sequences { mails_sent, .. }) if *mails_sent > 0 => {
-                tx.prepare_cached(sql::ADD_MAILS)?.execute([*mails_sent])?;
+                tx.prepare_cached(sql::ADD_MAILS)?.later([*mails_sent])?;
             }
             _ => {}
         }

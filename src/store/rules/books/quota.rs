@@ -147,10 +147,10 @@ impl Books<'_> {
         let Some(account) = self.shared.account.clone() else { return Ok(()) };
         if self.used_shares > 0 {
             let minute = quota::minute(self.now);
-            self.tx.prepare_cached(sql::USE_SHARES)?.execute(params![account, minute, self.used_shares])?;
+            self.tx.prepare_cached(sql::USE_SHARES)?.later(params![account, minute, self.used_shares])?;
         }
         if let Some(q) = self.quota.as_ref().filter(|q| q.dirty) {
-            self.tx.prepare_cached(sql::SAVE_QUOTA)?.execute(params![
+            self.tx.prepare_cached(sql::SAVE_QUOTA)?.later(params![
                 account,
                 q.rate.tat.0,
                 q.rate.factor,
