@@ -14,7 +14,7 @@ use deadpool::managed::{Object, PoolError, Timeouts};
 use tokio::runtime::Handle;
 
 use super::rules::tx::Tx;
-use super::rules::{Books, Engine, Shared, heal};
+use super::rules::{Books, Engine, Kept, Shared, heal};
 use super::{Limits, Opening, Policy, Result, StoreError};
 use crate::clock::Clock;
 use crate::model::Time;
@@ -132,7 +132,7 @@ impl Engine for Postgres {
             loop {
                 let link = Link::new(&connection, &place.handle, &place.name);
                 let result = in_transaction(&link, BEGIN, || {
-                    let mut books = Books::open(Tx(&link), &place.shared, now)?;
+                    let mut books = Books::open(Tx(&link), &place.shared, now, Kept::default())?;
                     let result = work(&mut books)?;
                     books.close()?;
                     Ok(result)

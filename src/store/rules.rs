@@ -23,7 +23,7 @@ mod purge;
 mod sql;
 mod subject;
 
-pub(super) use books::Books;
+pub(super) use books::{AsOf, Books, Kept};
 pub(super) use calls::Engine;
 pub(super) use expire::{heal, take_over};
 pub use sql::{HOT, QUOTA};

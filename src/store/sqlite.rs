@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::rules::tx::Tx;
-use super::rules::{Books, Engine, Shared, take_over};
+use super::rules::{Books, Engine, Kept, Shared, take_over};
 use super::{Limits, Policy, Result, StoreError, blocking};
 use crate::model::Time;
 use file::{connect, named, schema_version};
@@ -42,10 +42,16 @@ pub struct Settings {
 }
 
 pub struct Sqlite {
-    writer: Arc<Mutex<Connection>>,
+    writer: Arc<Mutex<Writer>>,
     place: Arc<Place>,
     /// Held for as long as the worker lives.
     lock: Option<File>,
+}
+
+struct Writer {
+    conn: Connection,
+    /// What the last batch of intake has left of use to the next.
+    kept: Kept,
 }
 
 /// What every transaction may ask, and where it is.
@@ -95,7 +101,7 @@ impl Sqlite {
         }
         let store_id = file::store_id(&conn).map_err(|e| named(&path, &e))?;
         let store = Sqlite {
-            writer: Arc::new(Mutex::new(conn)),
+            writer: Arc::new(Mutex::new(Writer { conn, kept: Kept::default() })),
             place: Arc::new(Place {
                 identity: identity::Identity::of(&[&path, &file::lock_path(&path)]),
                 path,
@@ -104,8 +110,8 @@ impl Sqlite {
             lock,
         };
         if settings.opening == Opening::Worker {
-            let mut conn = store.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            transact(&mut conn, &store.place, now, &take_over)?;
+            let mut writer = store.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            transact(&mut writer.conn, &store.place, now, None, &take_over)?;
         }
         Ok(store)
     }
@@ -149,8 +155,22 @@ impl Engine for Sqlite {
     {
         let (writer, place) = (self.writer.clone(), self.place.clone());
         blocking(move || {
-            let mut conn = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            transact(&mut conn, &place, now, &work)
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            transact(&mut writer.conn, &place, now, None, &work)
+        })
+        .await
+    }
+
+    async fn take_in<T, W>(&self, now: Time, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
+        let (writer, place) = (self.writer.clone(), self.place.clone());
+        blocking(move || {
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let Writer { conn, kept } = &mut *writer;
+            transact(conn, &place, now, Some(kept), &work)
         })
         .await
     }
@@ -178,15 +198,15 @@ impl Engine for Sqlite {
     {
         let (writer, place) = (self.writer.clone(), self.place.clone());
         blocking(move || {
-            let conn = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            work(Tx(&Link { conn: &conn, path: &place.path }), &place.shared)
+            let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            work(Tx(&Link { conn: &writer.conn, path: &place.path }), &place.shared)
         })
         .await
     }
 
     async fn give_back(&self) -> Result<()> {
         let writer = self.writer.clone();
-        blocking(move || file::give_back(&writer.lock().unwrap_or_else(PoisonError::into_inner))).await
+        blocking(move || file::give_back(&writer.lock().unwrap_or_else(PoisonError::into_inner).conn)).await
     }
 }
 
@@ -197,8 +217,8 @@ impl Drop for Sqlite {
         if self.lock.is_none() {
             return;
         }
-        let conn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writer.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 }
 
@@ -207,18 +227,23 @@ fn transact<T>(
     conn: &mut Connection,
     place: &Place,
     now: Time,
+    mut kept: Option<&mut Kept>,
     work: impl Fn(&mut Books<'_>) -> Result<T>,
 ) -> Result<T> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| named(&place.path, &e))?;
-    let result = {
+    let (result, known) = {
         let link = Link { conn: &tx, path: &place.path };
-        let mut books = Books::open(Tx(&link), &place.shared, now)?;
+        let known = kept.as_deref_mut().map(|kept| Ok::<_, StoreError>(kept.take(link.as_of()?))).transpose()?;
+        let mut books = Books::open(Tx(&link), &place.shared, now, known.unwrap_or_default())?;
         let result = work(&mut books)?;
-        books.close()?;
-        result
+        let known = books.close()?;
+        (result, kept.is_some().then(|| Ok::<_, StoreError>(known.at(link.as_of()?))).transpose()?)
     };
     place.identity.still()?;
     tx.commit().map_err(|e| named(&place.path, &e))?;
+    if let (Some(kept), Some(known)) = (kept, known) {
+        *kept = known;
+    }
     Ok(result)
 }
 

@@ -320,3 +320,54 @@ fn a_flood_for_one_person_is_bounded() {
         assert_eq!(w.state("e", "ann"), PENDING, "what has left makes room");
     }
 }
+
+/// What a decision ended makes room in the batch that comes next, as what was mailed does.
+#[test]
+fn what_was_withdrawn_makes_room_for_the_next_batch() {
+    let mut setup = Setup::default();
+    setup.limits.open_items_per_recipient = 2;
+    for mut w in worlds(setup) {
+        w.accept_all(vec![request("r").to(["ann"]), news("a").to(["ann"])]);
+        w.accept(decision("d"));
+        assert_eq!(w.state("r", "ann"), WITHDRAWN);
+        w.accept(news("b").to(["ann"]));
+        w.accept(news("c").to(["ann"]));
+        assert_eq!(w.state("b", "ann"), PENDING, "the decision has made room");
+        assert_eq!(w.state("c", "ann"), DEAD, "two are open again");
+    }
+}
+
+/// An operator's command beside the worker changes a window that the last batch filled: the next batch must not undo it.
+#[test]
+fn what_another_connection_changes_between_two_batches_stands() {
+    for mut w in worlds(Setup { hold: true, ..Setup::default() }) {
+        w.accept(news("a").to(["ann"]));
+        assert_eq!(w.claim_all().len(), 0, "it is held");
+        w.bench.run("UPDATE digest SET state = 0, due_at = 0");
+        w.accept(news("b").to(["ann"]));
+        let leased = w.claim();
+        let mail = w.begun(&leased);
+        assert_eq!(mail.items.len(), 2, "both in the digest that was released");
+    }
+}
+
+/// Twins of which each comes in a batch of its own, the first of them alone in its topic until then.
+#[test]
+fn a_second_twin_replaces_the_first_for_those_that_both_name() {
+    for mut w in worlds(Setup::default()) {
+        w.accept(expiring("t1", "march").at(1).to(["ann", "bob"]));
+        w.accept(renewed("other").about(["m/review"]).at(1));
+        w.accept(expiring("t2", "march").at(2).to(["bob", "cat"]));
+        assert_eq!(w.state("t1", "ann"), PENDING);
+        assert_eq!(w.state("t1", "bob"), WITHDRAWN);
+        w.accept(expiring("t3", "march").at(3).to(["cat", "ann"]));
+        assert_eq!(w.state("t1", "ann"), WITHDRAWN);
+        assert_eq!(w.state("t2", "cat"), WITHDRAWN);
+        assert_eq!(w.state("t2", "bob"), PENDING);
+        // An older one that comes late is over for all who have a later one.
+        w.accept(expiring("t0", "march").at(0).to(["ann", "bob", "dan"]));
+        assert_eq!(w.state("t0", "ann"), WITHDRAWN);
+        assert_eq!(w.state("t0", "bob"), WITHDRAWN);
+        assert_eq!(w.state("t0", "dan"), PENDING);
+    }
+}

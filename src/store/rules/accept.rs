@@ -183,11 +183,13 @@ fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic
     for (of_topic, new) in by_topic.chunk_by(|a, b| a.0 == b.0).zip(new) {
         let Some((topic, first)) = of_topic.first().copied() else { continue };
         if of_topic.len() == 1 && new {
-            let subject = books.mark(None, fresh[first].mark)?;
+            let mark = fresh[first].mark;
+            let subject = Subject { lone: mark.date.map(|_| mark.no), ..books.mark(None, mark)? };
             subjects.insert(topic, Known { subject, alone: true });
             continue;
         }
         let mut subject = if new { None } else { books.subject(&topic)? };
+        let lone = lone(books, &topic, subject.as_ref(), of_topic.iter().map(|(_, i)| fresh[*i].mark))?;
         // Twins of the latest end nothing but what their own people have (`replace_own`): no walk.
         let quiet = match &subject {
             Some(before) => of_topic.iter().all(|(_, i)| fresh[*i].mark.same_wave(&before.latest)),
@@ -205,6 +207,7 @@ fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic
             subject = Some(books.mark(subject, event.mark)?);
         }
         if let Some(subject) = subject {
+            let subject = Subject { lone, ..subject };
             books.save_subject(&topic, &subject)?;
             subjects.insert(topic, Known { subject, alone: false });
         }
@@ -213,6 +216,26 @@ fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic
         books.tx.prepare_cached(sql::LINK_EVENT)?.later(params![no, prev, prev2])?;
     }
     Ok((subjects, stirred))
+}
+
+/// The topic's one dated opener, if it still has no second with the marks that it gets now.
+fn lone(
+    books: &mut Books<'_>,
+    topic: &Topic,
+    before: Option<&Subject>,
+    marks: impl Iterator<Item = Mark>,
+) -> Result<Option<i64>> {
+    let mut dated = marks.filter(|mark| mark.date.is_some()).map(|mark| mark.no);
+    match (before.map(|s| s.lone), dated.next()) {
+        (None, first) => Ok(first.filter(|_| dated.next().is_none())),
+        (Some(lone), None) => Ok(lone),
+        (Some(lone), Some(_)) => {
+            if let Some(lone) = lone {
+                books.stand_all(topic, lone)?;
+            }
+            Ok(None)
+        }
+    }
 }
 
 /// The events by their topic, so that what is kept of people in a topic is filled page by page.
@@ -244,10 +267,12 @@ fn ask<'e>(
         books.add_asked(params![event_no, asked.route, names, asked.except])?;
     }
     let topic = event.topics.first().filter(|_| event.opens);
+    let known = topic.and_then(|topic| Some((topic, subjects.get(topic)?)));
+    let lone = known.is_some_and(|(_, known)| known.subject.lone == Some(event_no));
     if asked.people.is_empty() && !asked.references.is_empty() {
         // A named audience that is nobody: one item, so that somebody sees it (`nobody_is_dead`).
         let nobody = nobody(&asked.references);
-        if let Some(topic) = topic {
+        if let Some(topic) = topic.filter(|_| !lone) {
             // A replay asks whether it is over, as of anybody's.
             books.stand(topic, &nobody, event.mark)?;
         }
@@ -256,17 +281,16 @@ fn ask<'e>(
         made.items.push(NewItem { event_no, mailbox, urgency, born });
         return Ok(());
     }
-    let known = topic.and_then(|topic| Some((topic, subjects.get(topic)?)));
     for person in &asked.people {
         let recipient = person.principal.as_str();
         let mailbox = books.mailbox_of(recipient, &asked.route, person.zone.as_deref())?;
         let mut born = None;
         match known {
-            Some((topic, known)) if known.alone => books.stand_alone(topic, recipient, event.mark)?,
+            Some((_, known)) if known.alone => {}
             Some((topic, known)) => {
                 let over = books.over(&known.subject, topic, event.mark, recipient)?;
                 born = over.map(|reason| (ItemState::Withdrawn, reason));
-                if let Some(older) = books.stand(topic, recipient, event.mark)? {
+                if !lone && let Some(older) = books.stand(topic, recipient, event.mark)? {
                     made.replaced.push((*topic, recipient, older));
                 }
             }

@@ -130,10 +130,13 @@ fn join(books: &mut Books<'_>, event_no: i64, route: &str, people: &[Person], no
         }
         let (mut over, mut older) = (None, None);
         if let Some(topic) = topic {
-            if let Some(subject) = books.subject(&topic)? {
-                over = books.over(&subject, &topic, mark, &person.principal)?;
+            let subject = books.subject(&topic)?;
+            if let Some(subject) = &subject {
+                over = books.over(subject, &topic, mark, &person.principal)?;
             }
-            older = books.stand(&topic, &person.principal, mark)?;
+            if subject.is_none_or(|s| s.lone != Some(event_no)) {
+                older = books.stand(&topic, &person.principal, mark)?;
+            }
         }
         let born = books.born(mailbox, over.map(|reason| (ItemState::Withdrawn, reason)))?;
         books.add_item(event_no, mailbox, urgency(deadline, ver >> 1), born)?;

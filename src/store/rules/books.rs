@@ -1,7 +1,5 @@
 //! One transaction's working set: the digests, mailboxes and counts that it touches, each read once and written once.
 
-use std::collections::HashMap;
-
 use crate::store::rules::tx::{Tx, params};
 
 use super::{Shared, sql};
@@ -12,6 +10,7 @@ mod digests;
 mod fetched;
 mod hot;
 mod items;
+mod kept;
 mod mailboxes;
 mod numbers;
 mod quota;
@@ -20,6 +19,7 @@ pub(super) use digests::Digest;
 use fetched::Fetched;
 pub(super) use fetched::{Link, Wanted};
 pub(super) use items::{Item, NewItem, purged, urgency};
+pub(in crate::store) use kept::{AsOf, Kept};
 use mailboxes::Mailbox;
 use numbers::Numbers;
 use quota::Quota;
@@ -30,14 +30,7 @@ pub(in crate::store) struct Books<'c> {
     pub(super) shared: &'c Shared,
     pub(super) now: Time,
     numbers_of: Numbers,
-    digests: HashMap<i64, Digest>,
-    /// The unfrozen digest of a mailbox; `None`: known to have none.
-    windows: HashMap<i64, Option<i64>>,
-    mailboxes: HashMap<i64, Mailbox>,
-    /// Route, then recipient: looked up by borrowed text.
-    numbers: HashMap<String, HashMap<String, i64>>,
-    /// Open items of a recipient, counted on first sight.
-    open: HashMap<String, i64>,
+    kept: Kept,
     deltas: [i64; ItemState::ALL.len()],
     quota: Option<Quota>,
     hot: hot::Hot<'c>,
@@ -49,17 +42,13 @@ pub(in crate::store) struct Books<'c> {
 }
 
 impl<'c> Books<'c> {
-    pub fn open(tx: Tx<'c>, shared: &'c Shared, now: Time) -> Result<Books<'c>> {
+    pub fn open(tx: Tx<'c>, shared: &'c Shared, now: Time, kept: Kept) -> Result<Books<'c>> {
         Ok(Books {
             tx,
             shared,
             now,
             numbers_of: Numbers::open(tx)?,
-            digests: HashMap::new(),
-            windows: HashMap::new(),
-            mailboxes: HashMap::new(),
-            numbers: HashMap::new(),
-            open: HashMap::new(),
+            kept,
             deltas: [0; ItemState::ALL.len()],
             quota: None,
             hot: hot::Hot::default(),
@@ -69,8 +58,9 @@ impl<'c> Books<'c> {
         })
     }
 
-    /// Writes what changed. Digests that left the window come first: a mailbox has one unfrozen digest at any moment.
-    pub fn close(mut self) -> Result<()> {
+    /// Writes what changed, and gives what is known of the rows now. Digests that left the window come first: a mailbox has
+    /// one unfrozen digest at any moment.
+    pub fn close(mut self) -> Result<Kept> {
         self.write_digests()?;
         self.write_quota()?;
         let mut add = self.tx.prepare_cached(sql::ADD_DELTA)?;
@@ -80,7 +70,8 @@ impl<'c> Books<'c> {
         for (state, n) in self.purged.iter().enumerate().filter(|(_, n)| **n != 0) {
             self.tx.prepare_cached(sql::ADD_PURGED)?.later(params![state as i64, n])?;
         }
-        self.numbers_of.close(self.tx)
+        self.numbers_of.close(self.tx)?;
+        Ok(self.kept)
     }
 
     pub fn digest_id(&self, no: i64) -> DigestId {

@@ -22,6 +22,15 @@ pub(in crate::store) trait Engine: Send + Sync {
         T: Send + 'static,
         W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static;
 
+    /// The same for a batch of intake, which comes again and again to the same mailboxes.
+    async fn take_in<T, W>(&self, now: Time, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
+        self.write(now, work).await
+    }
+
     /// A consistent look at the store, however long: it holds up nobody.
     async fn look<T, W>(&self, work: W) -> Result<T>
     where
@@ -97,7 +106,7 @@ async fn expire_each<E: Engine>(engine: &E, now: Time, doubts_now: bool) -> Resu
 #[async_trait]
 impl<E: Engine> Intake for E {
     async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>> {
-        self.write(now, move |books| accept::accept(books, &entries)).await
+        self.take_in(now, move |books| accept::accept(books, &entries)).await
     }
 }
 

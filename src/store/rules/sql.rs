@@ -22,17 +22,19 @@ pub const EVENT_DATA: &str = "SELECT data FROM event WHERE no = ?1";
 pub const EVENT_TIMES: &str = "SELECT deadline, ver FROM event WHERE no = ?1";
 
 pub const SUBJECT: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
-     closer_ver, closer_no FROM subject WHERE topic = ?1 /*pg: FOR UPDATE*/";
+     closer_ver, closer_no, lone FROM subject WHERE topic = ?1 /*pg: FOR UPDATE*/";
 pub const ADD_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
-     closer_no) VALUES (?1, ?2, 0, ?3, ?2, ?4, ?5, ?6) ON CONFLICT (topic) DO NOTHING";
+     closer_no, lone) VALUES (?1, ?2, 0, ?3, ?2, ?4, ?5, ?6, ?7) ON CONFLICT (topic) DO NOTHING";
 pub const SAVE_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, \
-     before_no, before_date, closer_ver, closer_no) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+     before_no, before_date, closer_ver, closer_no, lone) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
      ON CONFLICT (topic) DO UPDATE SET head = excluded.head, swept = excluded.swept, latest_ver = excluded.latest_ver, \
      latest_no = excluded.latest_no, latest_date = excluded.latest_date, before_ver = excluded.before_ver, \
      before_no = excluded.before_no, before_date = excluded.before_date, closer_ver = excluded.closer_ver, \
-     closer_no = excluded.closer_no";
+     closer_no = excluded.closer_no, lone = excluded.lone";
 pub const DROP_SUBJECT: &str = "DELETE FROM subject WHERE topic = ?1";
 
+pub const PEOPLE_OF_EVENT: &str =
+    "SELECT m.recipient FROM item i JOIN mailbox m ON m.no = i.mailbox_no WHERE i.event_no = ?1";
 pub const STANDING: &str = "SELECT own_ver, own_no, told_ver FROM standing WHERE topic = ?1 AND recipient = ?2";
 pub const SAVE_OWN: &str = "INSERT INTO standing (topic, recipient, own_ver, own_no) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT (topic, recipient) DO UPDATE SET own_ver = excluded.own_ver, own_no = excluded.own_no";
@@ -352,12 +354,12 @@ pub const PG_ADD_EVENTS: &str = "INSERT INTO event (no, key, source, id, kind, v
      bigint[]), CAST(?8 AS bytea[]), CAST(?9 AS bytea[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), CAST(?12 \
      AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS text[])) AS u(no, key, source, id, kind, ver, effect, topic, \
      topic2, date, deadline, expiry, subject_key, data) ON CONFLICT (key) DO NOTHING RETURNING no";
-pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, closer_no) SELECT \
-     topic, no, 0, ver, no, date, closer_ver, closer_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
-     CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[])) AS u(topic, no, ver, \
-     date, closer_ver, closer_no) ON CONFLICT (topic) DO NOTHING RETURNING topic";
-pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, \
-     closer_no, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
+pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
+     closer_no, lone) SELECT topic, no, 0, ver, no, date, closer_ver, closer_no, lone FROM unnest(CAST(?1 AS bytea[]), \
+     CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), \
+     CAST(?7 AS bigint[])) AS u(topic, no, ver, date, closer_ver, closer_no, lone) ON CONFLICT (topic) DO NOTHING \
+     RETURNING topic";
+pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
 pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
      u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
 pub const PG_MAILBOXES_BY_NAME: &str = "SELECT m.no FROM unnest(CAST(?1 AS text[]), CAST(?2 AS text[])) AS u(recipient, route) JOIN mailbox m ON \

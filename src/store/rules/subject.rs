@@ -39,6 +39,9 @@ pub(in crate::store) struct Subject {
     pub before: Option<Mark>,
     /// The highest closing rank: (ver, no).
     pub closer: Option<(i64, i64)>,
+    /// The topic's one dated opener, as long as there is no second: its items say who has one, and `standing` has no row
+    /// of anybody.
+    pub lone: Option<i64>,
 }
 
 impl Subject {
@@ -53,6 +56,7 @@ impl Subject {
             latest: Mark { ver: row.get(2)?, no: row.get(3)?, date: row.get(4)? },
             before,
             closer: row.get::<Option<i64>>(8)?.zip(row.get::<Option<i64>>(9)?),
+            lone: row.get(10)?,
         })
     }
 }
@@ -76,7 +80,7 @@ impl Books<'_> {
             .tx
             .prepare_cached(sql::PG_SUBJECTS)?
             .query_map([Column::blobs(topics.iter().map(|t| t.0))], |row| {
-                Ok((Topic(row.get(10)?), Some(Subject::read(row)?)))
+                Ok((Topic(row.get(11)?), Some(Subject::read(row)?)))
             })?;
         known.extend(found);
         Ok(())
@@ -98,6 +102,7 @@ impl Books<'_> {
             s.before.and_then(|m| m.date),
             s.closer.map(|c| c.0),
             s.closer.map(|c| c.1),
+            s.lone,
         ])?;
         Ok(())
     }
@@ -122,7 +127,7 @@ impl Books<'_> {
     pub fn mark(&self, subject: Option<Subject>, event: Mark) -> Result<Subject> {
         let closer = event.closes().then_some((event.ver, event.no));
         let Some(mut s) = subject else {
-            return Ok(Subject { head: event.no, swept: 0, latest: event, before: None, closer });
+            return Ok(Subject { head: event.no, swept: 0, latest: event, before: None, closer, lone: None });
         };
         if self.compare((event.ver, event.no), (s.latest.ver, s.latest.no))? == Ordering::Greater {
             if !event.same_wave(&s.latest) {
@@ -161,7 +166,9 @@ impl Books<'_> {
             let decided = s.closer.is_some_and(|c| c.0 > opener.ver);
             return Ok(Some(if decided { Reason::Decided } else { Reason::Replaced }));
         }
+        // Of a lone opener nobody has a later twin.
         if opener.date.is_some()
+            && s.lone.is_none()
             && let Some(own) = self.own(topic, recipient)?
             && self.compare(own, (opener.ver, opener.no))? == Ordering::Greater
         {
@@ -206,12 +213,15 @@ impl Books<'_> {
         Ok(own.map(|(_, no)| no).filter(|no| *no != opener.no))
     }
 
-    /// The same in a topic that nobody has spoken of before: there is nothing to compare with.
-    pub fn stand_alone(&mut self, topic: &Topic, recipient: &str, opener: Mark) -> Result<()> {
-        if opener.date.is_some() {
-            self.save_own(params![&topic.0[..], recipient, opener.ver, opener.no])?;
+    /// The topic gets a second dated opener: from now on the standing of each person is a row.
+    pub fn stand_all(&mut self, topic: &Topic, lone: i64) -> Result<()> {
+        let people = self.tx.prepare_cached(sql::PEOPLE_OF_EVENT)?.query_map([lone], |row| row.get::<String>(0))?;
+        if people.is_empty() {
+            // Purged, or of this very batch: its people come later.
+            return Ok(());
         }
-        Ok(())
+        let (mark, ..) = self.event_mark(lone)?;
+        people.iter().try_for_each(|recipient| self.stand(topic, recipient, mark).map(drop))
     }
 
     /// Enters the first marks of topics, sorted by topic. `false`: the topic is known already, and nothing was written; then
@@ -232,6 +242,7 @@ impl Books<'_> {
                 Column::Ints(firsts.iter().map(|(_, m)| m.date).collect()),
                 Column::Ints(firsts.iter().map(|(_, m)| closer(m).map(|c| c.0)).collect()),
                 Column::Ints(firsts.iter().map(|(_, m)| closer(m).map(|c| c.1)).collect()),
+                Column::Ints(firsts.iter().map(|(_, m)| m.date.map(|_| m.no)).collect()),
             ],
             |row| Ok(Topic(row.get(0)?)),
         )?;
@@ -252,6 +263,7 @@ impl Books<'_> {
             event.date,
             closer.map(|c| c.0),
             closer.map(|c| c.1),
+            event.date.map(|_| event.no),
         ])?;
         Ok(added == 1)
     }

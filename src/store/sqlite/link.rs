@@ -6,6 +6,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ToSql, params_from_iter};
 
 use super::file::{named, schema_version};
+use crate::store::rules::AsOf;
 use crate::store::rules::tx::{Cells, Database, Dialect, Each, Held, Row, Value};
 use crate::store::{Result, StoreError};
 
@@ -15,6 +16,12 @@ pub(super) struct Link<'c> {
 }
 
 impl Link<'_> {
+    /// The state of the file that this connection sees.
+    pub fn as_of(&self) -> Result<AsOf> {
+        let others = self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        Ok(AsOf { others, own: self.conn.total_changes() })
+    }
+
     fn named(&self, e: &rusqlite::Error) -> StoreError {
         named(self.path, e)
     }

@@ -53,7 +53,8 @@ CREATE TABLE subject (
     before_no    bigint,
     before_date  bigint,
     closer_ver   bigint,                    -- the highest closing rank
-    closer_no    bigint
+    closer_no    bigint,
+    lone         bigint                     -- the topic's one dated opener: then `standing` holds no row for its people
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 
 -- A person's standing in a topic: the rank of their highest dated opener (twins), and the lowest rank they were, or

@@ -110,23 +110,23 @@ impl Books<'_> {
     }
 
     fn load(&mut self, no: i64) -> Result<&mut Digest> {
-        if !self.digests.contains_key(&no) {
+        if !self.kept.digests.contains_key(&no) {
             let digest = self.tx.query_row(sql::DIGEST_TO_CHANGE, [no], Digest::read)?;
             if digest.is_unfrozen() {
-                self.windows.insert(digest.mailbox, Some(no));
+                self.kept.windows.insert(digest.mailbox, Some(no));
             }
-            self.digests.insert(no, digest);
+            self.kept.digests.insert(no, digest);
         }
-        self.digests.get_mut(&no).ok_or_else(|| StoreError::Unavailable(format!("digest {no} vanished")))
+        self.kept.digests.get_mut(&no).ok_or_else(|| StoreError::Unavailable(format!("digest {no} vanished")))
     }
 
     /// The one digest of the mailbox that takes items.
     pub fn window(&mut self, mailbox: i64) -> Result<Option<i64>> {
-        if let Some(known) = self.windows.get(&mailbox) {
+        if let Some(known) = self.kept.windows.get(&mailbox) {
             return Ok(*known);
         }
         let no = self.tx.prepare_cached(sql::WINDOW)?.query_row([mailbox], |row| row.get(0)).optional()?;
-        self.windows.insert(mailbox, no);
+        self.kept.windows.insert(mailbox, no);
         Ok(no)
     }
 
@@ -139,14 +139,14 @@ impl Books<'_> {
         let rules = self.shared.policy.rules(&route);
         let state = if rules.hold { DigestState::Held } else { DigestState::Gathering };
         let no = self.new_digest(mailbox, state, rules.priority)?;
-        self.windows.insert(mailbox, Some(no));
+        self.kept.windows.insert(mailbox, Some(no));
         Ok(no)
     }
 
     pub fn new_digest(&mut self, mailbox: i64, state: DigestState, priority: Priority) -> Result<i64> {
         let no = self.next_digest()?;
         let now = self.now;
-        self.digests.insert(
+        self.kept.digests.insert(
             no,
             Digest {
                 no,
@@ -189,7 +189,7 @@ impl Books<'_> {
             digest.until = None;
         }
         if was_unfrozen && !digest.is_unfrozen() {
-            self.windows.insert(mailbox, None);
+            self.kept.windows.insert(mailbox, None);
         }
         Ok(())
     }
@@ -227,15 +227,15 @@ impl Books<'_> {
     }
 
     pub fn write_digests(&mut self) -> Result<()> {
-        let mut changed: Vec<i64> = self.digests.values().filter(|d| d.dirty).map(|d| d.no).collect();
+        let mut changed: Vec<i64> = self.kept.digests.values().filter(|d| d.dirty).map(|d| d.no).collect();
         // Unfrozen ones last: what left the window makes room first. Within that by number, for the pages' sake.
-        changed.sort_unstable_by_key(|no| (self.digests.get(no).is_some_and(Digest::is_unfrozen), *no));
+        changed.sort_unstable_by_key(|no| (self.kept.digests.get(no).is_some_and(Digest::is_unfrozen), *no));
         if self.tx.is_postgres() {
             return self.write_at_once(&changed);
         }
         for no in changed {
             self.plan(no, None)?;
-            let Some(d) = self.digests.get_mut(&no) else { continue };
+            let Some(d) = self.kept.digests.get_mut(&no) else { continue };
             if d.fresh {
                 self.tx.prepare_cached(sql::SAVE_DIGEST)?.later(params![
                     d.no,
@@ -294,7 +294,8 @@ impl Books<'_> {
 
     /// The same in two statements, whatever their number; what left the window comes before what is new.
     fn write_at_once(&mut self, changed: &[i64]) -> Result<()> {
-        let recounted = changed.iter().filter(|no| self.digests.get(no).is_some_and(|d| d.recount && d.is_unfrozen()));
+        let recounted =
+            changed.iter().filter(|no| self.kept.digests.get(no).is_some_and(|d| d.recount && d.is_unfrozen()));
         let recounted = Column::ints(recounted.copied());
         let mut urgencies = HashMap::new();
         if recounted.len() > 0 {
@@ -306,7 +307,7 @@ impl Books<'_> {
         }
         for (statement, fresh) in [(sql::PG_UPDATE_DIGESTS, false), (sql::PG_SAVE_DIGESTS, true)] {
             let rows: Vec<&Digest> =
-                changed.iter().filter_map(|no| self.digests.get(no)).filter(|d| d.fresh == fresh).collect();
+                changed.iter().filter_map(|no| self.kept.digests.get(no)).filter(|d| d.fresh == fresh).collect();
             if rows.is_empty() {
                 continue;
             }
@@ -332,7 +333,7 @@ impl Books<'_> {
             ])?;
         }
         for no in changed {
-            if let Some(d) = self.digests.get_mut(no) {
+            if let Some(d) = self.kept.digests.get_mut(no) {
                 (d.fresh, d.dirty, d.replan, d.recount, d.anew) = (false, false, false, false, false);
                 d.saved = d.indexed();
             }
@@ -342,7 +343,7 @@ impl Books<'_> {
 
     /// The due time of a window that changed, from what is still in it.
     fn plan(&mut self, no: i64, urgencies: Option<&HashMap<i64, i64>>) -> Result<()> {
-        let Some(d) = self.digests.get(&no).filter(|d| d.replan && d.is_unfrozen()) else { return Ok(()) };
+        let Some(d) = self.kept.digests.get(&no).filter(|d| d.replan && d.is_unfrozen()) else { return Ok(()) };
         // Nothing came in the future: a clock that was ahead for a moment must not hold a mailbox until it is caught up.
         let now = self.now;
         let (mailbox, items, first_at, last_at) = (d.mailbox, d.open, d.first_at.min(now), d.last_at.min(now));
@@ -356,7 +357,7 @@ impl Books<'_> {
             d.deadline
         };
         self.mailbox(mailbox)?;
-        let Some(box_) = self.mailboxes.get(&mailbox) else { return Ok(()) };
+        let Some(box_) = self.kept.mailboxes.get(&mailbox) else { return Ok(()) };
         let window = Window {
             first_at,
             last_at,
@@ -366,7 +367,7 @@ impl Books<'_> {
         };
         let rules = self.shared.policy.rules(&box_.route);
         let due_at = self.shared.policy.due(&box_.route, box_.zone.as_deref(), &window);
-        if let Some(d) = self.digests.get_mut(&no) {
+        if let Some(d) = self.kept.digests.get_mut(&no) {
             (d.first_at, d.last_at, d.deadline) = (first_at, last_at, deadline);
             // What is due already stays due: an item that joins or leaves does not move it to the next slot, nor does it
             // undo what an operator released or hurried.

@@ -58,7 +58,7 @@ impl Books<'_> {
         }
         let missing: Vec<_> = wanted
             .iter()
-            .filter(|((route, who), _)| !self.numbers.get(*route).is_some_and(|of| of.contains_key(*who)))
+            .filter(|((route, who), _)| !self.kept.numbers.get(*route).is_some_and(|of| of.contains_key(*who)))
             .collect();
         if !missing.is_empty() {
             let of = params![
@@ -73,14 +73,14 @@ impl Books<'_> {
         self.fetch_windows()?;
         let who: BTreeSet<&str> = wanted.keys().map(|(_, who)| *who).collect();
         for recipient in &who {
-            self.open.insert((*recipient).to_owned(), 0);
+            self.kept.open.insert((*recipient).to_owned(), 0);
         }
         let of = Column::Texts(who.into_iter().map(|who| Some(who.to_owned())).collect());
         let open = self
             .tx
             .prepare_cached(sql::PG_OPEN_OF_RECIPIENTS)?
             .query_map([of], |row| Ok((row.get::<String>(0)?, row.get::<i64>(1)?)))?;
-        self.open.extend(open);
+        self.kept.open.extend(open);
         Ok(())
     }
 
@@ -90,19 +90,20 @@ impl Books<'_> {
             self.tx.prepare_cached(sql::SAVE_ZONE)?.later(params![no, zone])?;
             mailbox.zone = zone.map(str::to_owned);
         }
-        self.numbers.entry(mailbox.route.clone()).or_default().insert(mailbox.recipient.clone(), no);
-        self.mailboxes.insert(no, mailbox);
+        self.kept.numbers.entry(mailbox.route.clone()).or_default().insert(mailbox.recipient.clone(), no);
+        self.kept.mailboxes.insert(no, mailbox);
         Ok(())
     }
 
     fn fetch_windows(&mut self) -> Result<()> {
-        let unknown: Vec<i64> = self.mailboxes.keys().filter(|no| !self.windows.contains_key(no)).copied().collect();
+        let unknown: Vec<i64> =
+            self.kept.mailboxes.keys().filter(|no| !self.kept.windows.contains_key(no)).copied().collect();
         let of = Column::ints(unknown.iter().copied());
         let found = self.tx.prepare_cached(sql::PG_WINDOWS)?.query_map([of], Digest::read)?;
-        self.windows.extend(unknown.into_iter().map(|mailbox| (mailbox, None)));
+        self.kept.windows.extend(unknown.into_iter().map(|mailbox| (mailbox, None)));
         for digest in found {
-            self.windows.insert(digest.mailbox, Some(digest.no));
-            self.digests.entry(digest.no).or_insert(digest);
+            self.kept.windows.insert(digest.mailbox, Some(digest.no));
+            self.kept.digests.entry(digest.no).or_insert(digest);
         }
         Ok(())
     }
@@ -155,7 +156,7 @@ impl Books<'_> {
             by_event.entry(item.event_no).or_default().push(item);
         }
         // What is not locked yet is read again when it is needed, under its lock.
-        by_event.retain(|_, items| items.iter().all(|item| self.mailboxes.contains_key(&item.mailbox)));
+        by_event.retain(|_, items| items.iter().all(|item| self.kept.mailboxes.contains_key(&item.mailbox)));
         self.fetched.items = by_event;
         Ok(())
     }

@@ -70,7 +70,7 @@ impl Books<'_> {
             if let Some(no) = window {
                 let now = self.now;
                 join(self.digest_mut(no)?, item.urgency, now);
-                self.count_open(item.mailbox);
+                self.count_open(item.mailbox, 1);
             }
             rows.push((item, window, state, born));
         }
@@ -92,12 +92,12 @@ impl Books<'_> {
     /// Open items of a mailbox's recipient over all routes, those of this transaction included.
     pub fn open_items(&mut self, mailbox: i64) -> Result<i64> {
         self.mailbox(mailbox)?;
-        let Some(recipient) = self.mailboxes.get(&mailbox).map(|m| m.recipient.as_str()) else { return Ok(0) };
-        if let Some(n) = self.open.get(recipient) {
+        let Some(recipient) = self.kept.mailboxes.get(&mailbox).map(|m| m.recipient.as_str()) else { return Ok(0) };
+        if let Some(n) = self.kept.open.get(recipient) {
             return Ok(*n);
         }
         let n: i64 = self.tx.prepare_cached(sql::OPEN_OF_RECIPIENT)?.query_row([recipient], |row| row.get(0))?;
-        self.open.insert(recipient.to_owned(), n);
+        self.kept.open.insert(recipient.to_owned(), n);
         Ok(n)
     }
 
@@ -137,7 +137,7 @@ impl Books<'_> {
                 join(self.digest_mut(no)?, urgency, now);
             }
             if added {
-                self.count_open(mailbox);
+                self.count_open(mailbox, 1);
             } else {
                 self.tidy(no)?;
             }
@@ -145,9 +145,15 @@ impl Books<'_> {
         Ok(added)
     }
 
-    fn count_open(&mut self, mailbox: i64) {
-        if let Some(open) = self.mailboxes.get(&mailbox).and_then(|m| self.open.get_mut(&m.recipient)) {
-            *open += 1;
+    fn count_open(&mut self, mailbox: i64, change: i64) {
+        match self.kept.mailboxes.get(&mailbox) {
+            Some(known) => {
+                if let Some(open) = self.kept.open.get_mut(&known.recipient) {
+                    *open += change;
+                }
+            }
+            // Whose it is costs more to look up than to count anew whoever is asked next.
+            None => self.kept.open.clear(),
         }
     }
 
@@ -157,7 +163,7 @@ impl Books<'_> {
 
     /// A final item is pending again; its row is written by the caller.
     pub fn reopened(&mut self, mailbox: i64, from: ItemState) {
-        self.count_open(mailbox);
+        self.count_open(mailbox, 1);
         self.deltas[from as usize] -= 1;
         self.deltas[ItemState::Pending as usize] += 1;
     }
@@ -198,6 +204,11 @@ impl Books<'_> {
         ])?;
         self.deltas[item.state as usize] -= 1;
         self.deltas[state as usize] += 1;
+        match (item.state.is_final(), state.is_final()) {
+            (false, true) => self.count_open(item.mailbox, -1),
+            (true, false) => self.count_open(item.mailbox, 1),
+            _ => {}
+        }
         Ok(())
     }
 

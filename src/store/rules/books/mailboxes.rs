@@ -18,7 +18,7 @@ pub(in crate::store) struct Mailbox {
 impl Books<'_> {
     /// The mailbox of a recipient on a route, made if new. A known zone replaces what was known.
     pub fn mailbox_of(&mut self, recipient: &str, route: &str, zone: Option<&str>) -> Result<i64> {
-        if let Some(no) = self.numbers.get(route).and_then(|by| by.get(recipient)) {
+        if let Some(no) = self.kept.numbers.get(route).and_then(|by| by.get(recipient)) {
             return Ok(*no);
         }
         let found = self
@@ -48,18 +48,18 @@ impl Books<'_> {
                 })?;
                 if !self.tx.is_postgres() {
                     // Nobody else can have made a window for it.
-                    self.windows.insert(added.0, None);
+                    self.kept.windows.insert(added.0, None);
                 }
                 added
             }
         };
-        self.mailboxes.insert(no, mailbox);
-        self.numbers.entry(route.to_owned()).or_default().insert(recipient.to_owned(), no);
+        self.kept.mailboxes.insert(no, mailbox);
+        self.kept.numbers.entry(route.to_owned()).or_default().insert(recipient.to_owned(), no);
         Ok(no)
     }
 
     pub fn mailbox(&mut self, no: i64) -> Result<&Mailbox> {
-        if !self.mailboxes.contains_key(&no) {
+        if !self.kept.mailboxes.contains_key(&no) {
             let mailbox = self.tx.prepare_cached(sql::MAILBOX)?.query_row([no], |row| {
                 Ok(Mailbox {
                     recipient: row.get(0)?,
@@ -68,9 +68,9 @@ impl Books<'_> {
                     previous_at: row.get::<Option<i64>>(3)?.map(Time),
                 })
             })?;
-            self.mailboxes.insert(no, mailbox);
+            self.kept.mailboxes.insert(no, mailbox);
         }
-        self.mailboxes.get(&no).ok_or_else(|| StoreError::Unavailable(format!("mailbox {no} vanished")))
+        self.kept.mailboxes.get(&no).ok_or_else(|| StoreError::Unavailable(format!("mailbox {no} vanished")))
     }
 
     /// When the digest that is sent now began; the next window keeps its gap to it.
@@ -87,7 +87,7 @@ impl Books<'_> {
     pub fn assume_sent(&mut self, mailbox: i64) -> Result<()> {
         let now = self.now;
         self.mailbox(mailbox)?;
-        if let Some(known) = self.mailboxes.get_mut(&mailbox) {
+        if let Some(known) = self.kept.mailboxes.get_mut(&mailbox) {
             known.previous_at = Some(now);
         }
         Ok(())
