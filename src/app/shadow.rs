@@ -31,10 +31,12 @@ impl Shadow {
     /// # Errors
     /// A source would take messages away from the deployment; the shadow's store can't be made.
     pub async fn of(config: &Config, keep: bool) -> Result<Shadow, AppError> {
-        let real = config
-            .store
-            .sqlite_path()
-            .ok_or_else(|| AppError::Config(format!("store.url: {} is no sqlite: URL", config.store.url)))?;
+        let real = config.store.sqlite_path().ok_or_else(|| {
+            AppError::Config(format!(
+                "store.url: {} is no sqlite: URL; only a SQLite store can have a shadow",
+                config.store.shown()
+            ))
+        })?;
         let own = PathBuf::from(format!("{}.{MARK}", real.display()));
         let mut config = config.clone();
         config.store.url = format!("sqlite:{}", own.display());

@@ -58,7 +58,7 @@ impl Default for HttpConfig {
 pub struct StoreConfig {
     /// `sqlite:PATH`, or `postgres://USER@HOST:PORT/DATABASE`.
     pub url: String,
-    /// Of PostgreSQL: the password, if the URL has none.
+    /// Of PostgreSQL: the password; the URL has none.
     pub password: Option<Secret>,
     /// Of PostgreSQL: authorities of the server's certificate, in PEM form; without it, the system's.
     pub ca_file: Option<String>,

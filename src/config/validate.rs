@@ -161,8 +161,11 @@ impl Check<'_> {
     fn postgres_url(&mut self, url: &str) {
         let path = ["store", "url"];
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let place = base.split_once("://").map_or("", |(_, rest)| rest);
-        let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+        let rest = base.split_once("://").map_or("", |(_, rest)| rest);
+        let (user, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+        if user.contains(':') || query.split('&').any(|pair| pair.starts_with("password=")) {
+            self.error(&path, "a password has no place in a URL, which stands in messages: set store.password");
+        }
         if place.split_once('/').is_none_or(|(host, database)| host.is_empty() || database.is_empty()) {
             self.error(&path, "expected postgres://USER@HOST:PORT/DATABASE");
         }

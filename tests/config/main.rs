@@ -210,6 +210,11 @@ fn a_database_of_postgresql_is_named_well_and_its_keys_are_its_alone() {
     load("[store]\nurl='postgresql://h/d'").unwrap();
     assert_problems(&store("url='postgres://u@h'"), &["2:5 expected postgres://USER@HOST:PORT/DATABASE"]);
     assert_problems(&store("url='postgres://h/d?sslmode=require'"), &["2:5 sslmode=require: expected verify-full"]);
+    for url in ["postgres://u:secret@h/d", "postgres://u@h/d?password=secret"] {
+        let found = store(&format!("url='{url}'"));
+        assert_problems(&found, &["2:5 a password has no place in a URL"]);
+        assert!(!found[0].contains("secret"));
+    }
     assert_problems(&store("url='postgres://h/d'\nconnections=0"), &["3:13 must be at least 1"]);
     assert_problems(
         &store("password='x'\nca_file='y'"),
