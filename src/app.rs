@@ -28,6 +28,7 @@ use crate::upkeep::{Rhythm, Upkeep};
 use crate::vitals::Vitals;
 
 mod intake;
+pub mod moving;
 mod outlets;
 mod parts;
 pub mod shadow;

@@ -14,6 +14,7 @@ use crate::quota::{Day, Terms};
 
 pub mod desk;
 pub mod letters;
+pub mod moving;
 pub mod postgres;
 mod rules;
 pub mod sqlite;

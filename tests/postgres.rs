@@ -5,6 +5,8 @@
 mod certificates;
 #[path = "postgres/faults.rs"]
 mod faults;
+#[path = "postgres/moving.rs"]
+mod moving;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/process.rs"]

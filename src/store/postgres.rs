@@ -26,10 +26,13 @@ use timing::Timing;
 mod connect;
 mod errors;
 mod link;
+mod load;
 mod schema;
 mod timing;
 mod tls;
 mod values;
+
+pub use load::Loader;
 
 /// A transaction that lost a race is begun anew so often.
 const TRIES: u32 = 6;

@@ -15,6 +15,7 @@ use crate::model::Time;
 use file::{connect, named, schema_version};
 use link::Link;
 
+mod dump;
 mod file;
 mod identity;
 mod link;
@@ -23,6 +24,7 @@ mod sql;
 
 #[doc(hidden)]
 pub use super::rules::HOT;
+pub use dump::Dump;
 
 mod migrations {
     refinery::embed_migrations!("src/store/sqlite/migrations");

@@ -31,7 +31,7 @@ impl Clock for Always {
     }
 }
 
-struct AtOnce;
+pub struct AtOnce;
 
 impl Policy for AtOnce {
     fn rules(&self, _route: &str) -> Rules {
@@ -81,6 +81,10 @@ pub fn open(url: String) -> Arc<Postgres> {
     store
 }
 
+pub fn person(who: &str) -> Person {
+    Person { principal: who.into(), address: Some(format!("{who}@example.com")), zone: None, language: None }
+}
+
 /// News for one person.
 pub fn news(id: impl std::fmt::Display, who: &str) -> Entry {
     let event = Event {
@@ -96,9 +100,7 @@ pub fn news(id: impl std::fmt::Display, who: &str) -> Entry {
         subject_key: None,
         data: serde_json::Map::new(),
     };
-    let person =
-        Person { principal: who.into(), address: Some(format!("{who}@example.com")), zone: None, language: None };
-    let asked = Asked { route: "tell".into(), references: vec![who.into()], people: vec![person], except: None };
+    let asked = Asked { route: "tell".into(), references: vec![who.into()], people: vec![person(who)], except: None };
     Entry::Event(Box::new(Arrival { asked: vec![asked], ..Arrival::new(event, NOW) }))
 }
 

@@ -65,7 +65,8 @@ impl Dump {
             let all = format!("SELECT {} FROM {}", names.join(", "), of.name);
             let mut found = self.conn.prepare(&all).map_err(|e| named(&self.path, &e))?;
             let mut rows = found.query([]).map_err(|e| named(&self.path, &e))?;
-            let empty = || Page { table, rows: 0, columns: of.columns.iter().map(|(_, kind)| Cells::of(*kind)).collect() };
+            let empty =
+                || Page { table, rows: 0, columns: of.columns.iter().map(|(_, kind)| Cells::of(*kind)).collect() };
             let (mut page, mut bytes) = (empty(), 0);
             while let Some(row) = rows.next().map_err(|e| named(&self.path, &e))? {
                 for (i, column) in page.columns.iter_mut().enumerate() {

@@ -10,3 +10,6 @@ pub const OUTCOMES_OF_EVENT: &str = "SELECT m.route, m.recipient, i.state, i.rea
 pub const HAS_QUOTA: &str = "SELECT count(*) = 1 FROM sqlite_schema WHERE name = 'quota'";
 pub const SUPPRESSED_AFTER: &str =
     "SELECT address, reason FROM suppression WHERE address > ?1 ORDER BY address LIMIT ?2";
+
+/// What the one row of `meta` says.
+pub const NUMBERS: &str = "SELECT store_id, next_event, next_digest, next_letter, mails_sent FROM meta";
