@@ -23,21 +23,23 @@ use crate::phase::Phase;
 use crate::policy::Policies;
 use crate::render::Renderer;
 use crate::source::SourceError;
-use crate::store::sqlite::{Opening, Sqlite};
-use crate::store::{Gauges, Store, StoreError, Upkeep as _};
+use crate::store::{Gauges, Opening, Store, StoreError};
 use crate::upkeep::{Rhythm, Upkeep};
 use crate::vitals::Vitals;
 
 mod intake;
+pub mod moving;
 mod outlets;
 mod parts;
 pub mod shadow;
 mod sources;
+mod stores;
 
 use intake::Tap;
 pub use parts::{Parts, mailer, renderer, try_renderer};
 pub use sources::kafka as kafka_settings;
 pub use sources::sqs_options;
+use stores::Opened;
 
 /// Why the worker can't start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +76,8 @@ pub enum Role {
 pub struct Worker {
     /// Intake, delivery, and what serves both: ended in this order.
     groups: [JoinSet<Ended>; 3],
-    store: Arc<Sqlite>,
+    store: Arc<dyn Store>,
+    store_id: u32,
     parts: Parts,
     phase: watch::Sender<Phase>,
     /// One for each group.
@@ -130,13 +133,14 @@ impl Worker {
         let renderer = Arc::new(renderer(config)?);
         // What leaves is delivery's: the two halves of one deployment would send each letter twice.
         let outlet = if role == Role::Intake { None } else { outlets::dead_letters(&config.dead_letters)? };
-        let store = Arc::new(parts.open_store(config, Opening::Worker)?);
+        let Opened { store, id: store_id } = parts.open_store(config, Opening::Worker).await?;
         let vitals = Vitals::new();
         vitals.set_store("start", Ok(()));
         let (phase, phases) = watch::channel(if until_idle { Phase::Holding } else { Phase::Normal });
         let mut worker = Worker {
             groups: std::array::from_fn(|_| JoinSet::new()),
             store,
+            store_id,
             parts,
             phase,
             stops: std::array::from_fn(|_| CancellationToken::new()),
@@ -294,8 +298,13 @@ impl Worker {
         self.address
     }
 
-    pub fn store(&self) -> Arc<Sqlite> {
+    pub fn store(&self) -> Arc<dyn Store> {
         self.store.clone()
+    }
+
+    /// The first half of its digest ids.
+    pub fn store_id(&self) -> u32 {
+        self.store_id
     }
 
     pub fn policies(&self) -> Arc<Policies> {

@@ -26,6 +26,7 @@ pub mod schema;
 pub mod shadow;
 pub mod since;
 pub mod status;
+mod store;
 pub mod suppressions;
 pub mod table;
 pub mod why;
@@ -60,6 +61,7 @@ pub enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Migrate(migrate::Args),
+    Store(store::Args),
     Schema(schema::Args),
 }
 
@@ -107,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Pause(args) => pause::pause(args, &config),
         Command::Resume(args) => pause::resume(args, &config),
         Command::Migrate(args) => migrate::run(args, &config),
+        Command::Store(args) => store::run(args, &config),
         Command::Schema(args) => schema::run(args),
     };
     outcome.unwrap_or_else(|failure| {

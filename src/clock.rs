@@ -1,6 +1,7 @@
 //! Time as the store tells it. Loops and pure code are handed a [`Time`]; nothing else reads a clock.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
 use crate::model::Time;
@@ -8,19 +9,23 @@ use crate::model::Time;
 /// The store's clock: SQLite's is this machine's, PostgreSQL's is its server's.
 pub trait Clock: Send + Sync {
     fn now(&self) -> Time;
+
+    /// The store's server is so many microseconds ahead of this machine (or behind: below zero).
+    fn follow(&self, _ahead_us: i64) {}
 }
 
-/// The machine's wall clock. A jump of more than [`JUMP_MS`] against the monotonic clock is logged once: due times
+/// The machine's wall clock, by the store's server where there is one. A jump of more than [`JUMP_MS`] against the monotonic clock is logged once: due times
 /// follow the wall clock, and an operator wants to know why everything came at once, or late.
 pub struct SystemClock {
     last: Mutex<(Time, Instant)>,
+    ahead_us: AtomicI64,
 }
 
 const JUMP_MS: i64 = 5_000;
 
 impl SystemClock {
     pub fn new() -> SystemClock {
-        SystemClock { last: Mutex::new((wall(), Instant::now())) }
+        SystemClock { last: Mutex::new((wall(), Instant::now())), ahead_us: AtomicI64::new(0) }
     }
 }
 
@@ -40,7 +45,11 @@ impl Clock for SystemClock {
             tracing::warn!(jump_ms = off_ms, "the system clock jumped; due times follow it");
         }
         *last = (now, mono);
-        now
+        Time(now.0.saturating_add(self.ahead_us.load(Ordering::Relaxed)))
+    }
+
+    fn follow(&self, ahead_us: i64) {
+        self.ahead_us.store(ahead_us, Ordering::Relaxed);
     }
 }
 

@@ -14,15 +14,29 @@ use crate::quota::{Day, Terms};
 
 pub mod desk;
 pub mod letters;
+pub mod moving;
+pub mod postgres;
+mod rules;
 pub mod sqlite;
 
 pub use crate::model::Window;
 pub use desk::{Command, Desk, Page, Query, Report, Rows};
 pub use letters::{Fate, Letter, Letters, Portion};
+#[doc(hidden)]
+pub use rules::HOT;
 
 /// Everything a worker needs of one store.
 pub trait Store: Intake + Delivery + Upkeep + Letters + Desk {}
 impl<T: Intake + Delivery + Upkeep + Letters + Desk> Store for T {}
+
+/// Who opens a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// A worker. Of SQLite the only one: it takes the lock, and ends what a dead worker left behind.
+    Worker,
+    /// A command beside running workers.
+    Operator,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -275,5 +289,13 @@ impl Gauges {
 
     pub fn digest(&self, state: DigestState) -> u64 {
         self.digests[state as usize]
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) if e.is_cancelled() => Err(StoreError::Unavailable("the process is stopping".into())),
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
 }

@@ -110,7 +110,7 @@ impl Bench {
         std::fs::write(&file, text).unwrap();
         let config = config::load(&[file], std::iter::empty()).unwrap_or_else(|p| panic!("{p:?}"));
         let parts = Parts::new(&config, clock.clone(), false).unwrap_or_else(|e| panic!("{e}"));
-        Arc::new(parts.open_store(&config, Opening::Worker).unwrap_or_else(|e| panic!("{e}")))
+        Arc::new(parts.open_sqlite(&config, Opening::Worker).unwrap_or_else(|e| panic!("{e}")))
     }
 }
 

@@ -331,7 +331,7 @@ impl<'w> Members<'w> {
         let store = [("OWLPOST__STORE__URL".to_owned(), format!("sqlite:{}", path.display()))];
         let config = config::load(&[world.path().join("owlpost.toml")], store.into_iter()).unwrap();
         let parts = Parts::new(&config, Arc::new(SystemClock::new()), false).unwrap();
-        let store = Arc::new(parts.open_store(&config, Opening::Worker).unwrap());
+        let store = Arc::new(parts.open_sqlite(&config, Opening::Worker).unwrap());
         Members { world, config, parts, store, running: vec![] }
     }
 

@@ -31,6 +31,7 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("outlet", "kafka"),
     ("source", "sqs"),
     ("outlet", "sqs"),
+    ("store", "postgres"),
     ("store", "sqlite"),
     ("mailer", "capture"),
     ("mailer", "discard"),

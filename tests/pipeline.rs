@@ -130,7 +130,7 @@ impl Office {
         runtime.block_on(async {
             let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(from));
             let parts = Parts::new(&config, clock.clone(), false).unwrap();
-            let store = Arc::new(parts.open_store(&config, Opening::Worker).unwrap());
+            let store = Arc::new(parts.open_sqlite(&config, Opening::Worker).unwrap());
             let all: Arc<dyn Store> = store.clone();
             let (vitals, wake, stop) = (Vitals::new(), Arc::new(Notify::new()), CancellationToken::new());
             let (_phase, phases) = watch::channel(Phase::Normal);

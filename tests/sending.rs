@@ -164,7 +164,7 @@ impl Office {
         let config = config::load(&[path], std::iter::empty()).unwrap_or_else(|p| panic!("{p:?}"));
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(START));
         let parts = Parts::new(&config, clock.clone(), false).unwrap();
-        let store = Arc::new(parts.open_store(&config, Opening::Worker).unwrap());
+        let store = Arc::new(parts.open_sqlite(&config, Opening::Worker).unwrap());
         let books = Books {
             per_second,
             per_day,

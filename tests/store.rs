@@ -21,14 +21,24 @@ mod keeping;
 mod letters;
 #[path = "store/notices.rs"]
 mod notices;
+#[path = "store/on_postgres.rs"]
+mod on_postgres;
+#[path = "store/on_sqlite.rs"]
+mod on_sqlite;
 #[path = "store/operators.rs"]
 mod operators;
 #[path = "store/oracle.rs"]
 mod oracle;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/process.rs"]
+mod process;
 #[path = "store/property.rs"]
 mod property;
 #[path = "store/quota.rs"]
 mod quota;
+#[path = "store/replicas.rs"]
+mod replicas;
 #[path = "store/sending.rs"]
 mod sending;
 #[path = "store/subjects.rs"]

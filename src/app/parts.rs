@@ -22,8 +22,7 @@ use crate::render::{self, Renderer};
 use crate::route::{OnInDoubt, RouteConfig, Router};
 use crate::schedule::{Backoff, Cadence, Calendar, Problems};
 use crate::span::Span;
-use crate::store::sqlite::{Opening, Settings, Sqlite};
-use crate::store::{Limits, Rules};
+use crate::store::Rules;
 
 /// The pure and the read-only parts, made from the configuration alone: what commands share with the worker.
 pub struct Parts {
@@ -71,27 +70,6 @@ impl Parts {
             retention: config.store.retention.0,
             recipients_max: limits.recipients_per_event,
         }
-    }
-
-    /// # Errors
-    /// The store can't be opened: see [`StoreError`].
-    pub fn open_store(&self, config: &Config, opening: Opening) -> Result<Sqlite, AppError> {
-        let path = config
-            .store
-            .sqlite_path()
-            .ok_or_else(|| AppError::Config(format!("store.url: {} is no sqlite: URL", config.store.url)))?;
-        let settings = Settings {
-            path,
-            opening,
-            migrate: config.store.migrate,
-            limits: Limits {
-                open_items_per_recipient: config.limits.open_items_per_recipient,
-                retention: config.store.retention.0,
-            },
-            policy: self.policies.clone(),
-            account: account(config),
-        };
-        Ok(Sqlite::open(settings, self.clock.now())?)
     }
 }
 

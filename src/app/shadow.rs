@@ -10,9 +10,9 @@ use super::{AppError, Parts, parts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Allowance, Config, DeadLettersConfig, SourceKind};
 use crate::model::{ItemState, Reason};
+use crate::store::sqlite::Sqlite;
 use crate::store::sqlite::outcomes::{self, EventOutcome, ItemOutcome, Outcomes};
-use crate::store::sqlite::{Opening, Sqlite};
-use crate::store::{Command, Desk as _, StoreError};
+use crate::store::{Command, Opening, StoreError};
 
 /// A shadow that may start.
 pub struct Shadow {
@@ -31,10 +31,12 @@ impl Shadow {
     /// # Errors
     /// A source would take messages away from the deployment; the shadow's store can't be made.
     pub async fn of(config: &Config, keep: bool) -> Result<Shadow, AppError> {
-        let real = config
-            .store
-            .sqlite_path()
-            .ok_or_else(|| AppError::Config(format!("store.url: {} is no sqlite: URL", config.store.url)))?;
+        let real = config.store.sqlite_path().ok_or_else(|| {
+            AppError::Config(format!(
+                "store.url: {} is no sqlite: URL; only a SQLite store can have a shadow",
+                config.store.shown()
+            ))
+        })?;
         let own = PathBuf::from(format!("{}.{MARK}", real.display()));
         let mut config = config.clone();
         config.store.url = format!("sqlite:{}", own.display());
@@ -66,7 +68,8 @@ impl Shadow {
             known(&mut quota.per_day, per_day.map(|n| n as f64));
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let store = Parts::new(&self.config, clock.clone(), false)?.open_store(&self.config, Opening::Worker)?;
+        let parts = Parts::new(&self.config, clock.clone(), false)?;
+        let store = parts.open_store(&self.config, Opening::Worker).await?.store;
         let mut after = String::new();
         loop {
             let page = outcomes::suppressed(&self.real, &after).await?;

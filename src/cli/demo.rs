@@ -117,5 +117,5 @@ async fn finish(worker: Worker) -> Result<u64, Failure> {
     if open > 0 {
         return Err(Failure::failed(format!("{open} items are still open, which must not be")));
     }
-    books::mails_sent(&store).await
+    books::mails_sent(&*store).await
 }

@@ -9,7 +9,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, SourceKind};
 use crate::mailer::Finding;
 use crate::source::{kafka, sqs};
-use crate::store::sqlite::Opening;
+use crate::store::Opening;
 
 /// # Errors
 /// The configuration names something that can't even be built, e.g. a certificate file that is not there.
@@ -35,9 +35,7 @@ pub fn probe(config: &Config) -> Result<Vec<Finding>, Failure> {
 /// Beside a running worker, and without making anything.
 fn store(config: &Config) -> Finding {
     let url = &config.store.url;
-    let Some(path) = config.store.sqlite_path() else {
-        return Finding { ok: false, what: format!("store: {url} is no sqlite: URL") };
-    };
+    let Some(path) = config.store.sqlite_path() else { return open(config) };
     if !path.exists() {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         return match std::fs::metadata(folder) {
@@ -49,12 +47,19 @@ fn store(config: &Config) -> Finding {
             Err(_) => Finding { ok: true, what: format!("store: {url} and its folder are made by `owlpost run`") },
         };
     }
+    open(config)
+}
+
+fn open(config: &Config) -> Finding {
     let mut quiet = config.clone();
     quiet.store.migrate = false;
-    let opened = Parts::new(&quiet, Arc::new(SystemClock::new()), false)
-        .and_then(|parts| parts.open_store(&quiet, Opening::Operator));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let opened = runtime.map_err(|e| app::AppError::Failed(format!("cannot start: {e}"))).and_then(|runtime| {
+        let parts = Parts::new(&quiet, Arc::new(SystemClock::new()), false)?;
+        runtime.block_on(parts.open_store(&quiet, Opening::Operator)).map(|opened| opened.id)
+    });
     match opened {
-        Ok(store) => Finding { ok: true, what: format!("store: {url} can be read, id {:08x}", store.store_id()) },
+        Ok(id) => Finding { ok: true, what: format!("store: {} can be read, id {id:08x}", config.store.shown()) },
         Err(why) => Finding { ok: false, what: format!("store: {why}") },
     }
 }

@@ -12,14 +12,13 @@ use crate::config::Config;
 use crate::ingest;
 use crate::model::{Entry, Receipt, Time};
 use crate::source::Message;
-use crate::store::sqlite::Opening;
-use crate::store::{Command, Intake, Page, Query, Report, Rows, Store, StoreError};
+use crate::store::{Command, Intake, Opening, Page, Query, Report, Rows, Store, StoreError};
 
 /// A store and what the configuration makes of it, for commands that do one thing after the other.
 pub struct Office {
     config: Config,
     parts: Parts,
-    store: Box<dyn Store>,
+    store: Arc<dyn Store>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -51,12 +50,12 @@ impl Office {
         // Without the directories: a people file that is broken right now must lock nobody out of the store.
         let nobody = Config { directories: vec![], ..config.clone() };
         let parts = Parts::new(&nobody, Arc::new(SystemClock::new()), false)?;
-        let store = parts.open_store(&config, opening)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|e| Failure::failed(format!("cannot start: {e}")))?;
-        Ok(Office { config, parts, store: Box::new(store), runtime })
+        let store = runtime.block_on(parts.open_store(&config, opening))?.store;
+        Ok(Office { config, parts, store, runtime })
     }
 
     /// The names of the configured routes.

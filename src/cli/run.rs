@@ -105,7 +105,7 @@ async fn work(config: &Config, args: &Args) -> Outcome {
 }
 
 async fn to_the_end(worker: Worker, config: &Config, stop: &CancellationToken) -> Result<Gauges, AppError> {
-    let store = worker.store().store_id();
+    let store = worker.store_id();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = worker.address().map(|a| a.to_string()),

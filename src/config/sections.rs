@@ -56,8 +56,14 @@ impl Default for HttpConfig {
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
-    /// `sqlite:PATH`.
+    /// `sqlite:PATH`, or `postgres://USER@HOST:PORT/DATABASE`.
     pub url: String,
+    /// Of PostgreSQL: the password; the URL has none.
+    pub password: Option<Secret>,
+    /// Of PostgreSQL: authorities of the server's certificate, in PEM form; without it, the system's.
+    pub ca_file: Option<String>,
+    /// Of PostgreSQL: most connections of one worker.
+    pub connections: u32,
     /// Bring the schema up to date at start.
     pub migrate: bool,
     /// How long proof, dedupe keys and dead letters are kept.
@@ -66,7 +72,14 @@ pub struct StoreConfig {
 
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
-        StoreConfig { url: "sqlite:data/owlpost.db".into(), migrate: true, retention: seconds(90 * DAY_S) }
+        StoreConfig {
+            url: "sqlite:data/owlpost.db".into(),
+            password: None,
+            ca_file: None,
+            connections: 8,
+            migrate: true,
+            retention: seconds(90 * DAY_S),
+        }
     }
 }
 
@@ -74,6 +87,18 @@ impl StoreConfig {
     /// The SQLite file. `None`: another kind of store.
     pub fn sqlite_path(&self) -> Option<PathBuf> {
         self.url.strip_prefix("sqlite:").map(PathBuf::from)
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        self.url.starts_with("postgres://") || self.url.starts_with("postgresql://")
+    }
+
+    /// For messages: a password may stand in the URL.
+    pub fn shown(&self) -> String {
+        match (self.url.split_once("://"), self.url.rsplit_once('@')) {
+            (Some((kind, _)), Some((_, place))) => format!("{kind}://{place}"),
+            _ => self.url.clone(),
+        }
     }
 }
 

@@ -129,8 +129,23 @@ impl Check<'_> {
                 self.error(&path, "expected a file: sqlite:PATH, as in \"sqlite:data/owlpost.db\"")
             }
             Some(("sqlite", _)) => {}
-            Some(("postgres" | "postgresql", _)) => self.not_yet(&path, "PostgreSQL store", "sqlite:PATH"),
-            _ => self.error(&path, "not a store: expected sqlite:PATH, as in \"sqlite:data/owlpost.db\""),
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
+                self.at_least_one(&["store", "connections"], config.store.connections.into());
+                self.postgres_url(&config.store.url);
+            }
+            _ => self.error(
+                &path,
+                "not a store: expected sqlite:PATH, as in \"sqlite:data/owlpost.db\", or postgres://USER@HOST/DATABASE",
+            ),
+        }
+        if !config.store.is_postgres() {
+            for (key, set) in
+                [("password", config.store.password.is_some()), ("ca_file", config.store.ca_file.is_some())]
+            {
+                if set {
+                    self.error(&["store", key], "of no use with a SQLite file; it belongs to postgres://");
+                }
+            }
         }
         let patience = config.routes.iter().filter_map(|r| r.give_up_after).chain([config.delivery.give_up_after]);
         let longest = patience.map(|span| span.0).fold(REDELIVERY, Duration::max);
@@ -140,6 +155,23 @@ impl Check<'_> {
                 Span(longest)
             );
             self.error(&["store", "retention"], message);
+        }
+    }
+
+    fn postgres_url(&mut self, url: &str) {
+        let path = ["store", "url"];
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let rest = base.split_once("://").map_or("", |(_, rest)| rest);
+        let (user, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+        if user.contains(':') || query.split('&').any(|pair| pair.starts_with("password=")) {
+            self.error(&path, "a password has no place in a URL, which stands in messages: set store.password");
+        }
+        if place.split_once('/').is_none_or(|(host, database)| host.is_empty() || database.is_empty()) {
+            self.error(&path, "expected postgres://USER@HOST:PORT/DATABASE");
+        }
+        let modes = query.split('&').filter_map(|pair| pair.strip_prefix("sslmode="));
+        for mode in modes.filter(|mode| !matches!(*mode, "disable" | "verify-full")) {
+            self.error(&path, format!("sslmode={mode}: expected verify-full (the default off loopback) or disable"));
         }
     }
 

@@ -155,7 +155,7 @@ fn wrong_types_and_missing_keys_stand_with_their_place() {
 #[test]
 fn what_the_values_mean_together_is_checked() {
     let found = problems(
-        "[http]\nlisten = '0.0.0.0:80'\n[store]\nurl = 'postgres://h/d'\nretention = '1h'\n[mailer]\nkind = 'ses'\nfrom = 'nobody'\nreply_to = \"a@b.c\\r\\nBcc: x@y.z\"\n[delivery]\nlease = '85s'\ndrain = '1s'\nin_flight = 0\nbackoff_max = '1s'\n[limits]\nmax_listed = 0\n[schedule]\nzone = 'Europe/Berlyn'\nworkdays = ['mon', 'tus']\nholidays = ['2026-02-30']\n[templates]\nui_url = 'javascript:alert(1)'\n[log]\nlevel = '=='",
+        "[http]\nlisten = '0.0.0.0:80'\n[store]\nurl = 'mysql://h/d'\nretention = '1h'\n[mailer]\nkind = 'ses'\nfrom = 'nobody'\nreply_to = \"a@b.c\\r\\nBcc: x@y.z\"\n[delivery]\nlease = '85s'\ndrain = '1s'\nin_flight = 0\nbackoff_max = '1s'\n[limits]\nmax_listed = 0\n[schedule]\nzone = 'Europe/Berlyn'\nworkdays = ['mon', 'tus']\nholidays = ['2026-02-30']\n[templates]\nui_url = 'javascript:alert(1)'\n[log]\nlevel = '=='",
     );
     let at_start = found.iter().position(|p| p.contains("recipients.allowed_domains is required"));
     let mut found = found;
@@ -164,7 +164,7 @@ fn what_the_values_mean_together_is_checked() {
         &found,
         &[
             "2:10 others can reach this address",
-            "4:7 this version has no PostgreSQL store yet",
+            "4:7 not a store",
             "5:13 shorter than 1d",
             "8:8 not an address",
             "9:12 not an address",
@@ -194,14 +194,32 @@ fn a_mail_must_have_room_to_name_every_item_that_it_lists() {
 
 #[test]
 fn adapters_of_later_versions_are_refused_by_name() {
-    for (text, what) in [
-        ("[[source]]\nname='a'\nkind='zms'", "ZMS source"),
-        ("[[directory]]\nkind='zms'", "ZMS directory"),
-        ("[store]\nurl='postgresql://h/d'", "PostgreSQL store"),
-    ] {
+    for (text, what) in
+        [("[[source]]\nname='a'\nkind='zms'", "ZMS source"), ("[[directory]]\nkind='zms'", "ZMS directory")]
+    {
         let found = problems(text);
         assert!(found.len() == 1 && found[0].contains(&format!("this version has no {what} yet")), "{found:?}");
     }
+}
+
+#[test]
+fn a_database_of_postgresql_is_named_well_and_its_keys_are_its_alone() {
+    let store = |more: &str| problems(&format!("[store]\n{more}"));
+    load("[store]\nurl='postgres://u@h:5433/d?sslmode=verify-full'\npassword='x'\nca_file='ca.pem'\nconnections=2")
+        .unwrap();
+    load("[store]\nurl='postgresql://h/d'").unwrap();
+    assert_problems(&store("url='postgres://u@h'"), &["2:5 expected postgres://USER@HOST:PORT/DATABASE"]);
+    assert_problems(&store("url='postgres://h/d?sslmode=require'"), &["2:5 sslmode=require: expected verify-full"]);
+    for url in ["postgres://u:secret@h/d", "postgres://u@h/d?password=secret"] {
+        let found = store(&format!("url='{url}'"));
+        assert_problems(&found, &["2:5 a password has no place in a URL"]);
+        assert!(!found[0].contains("secret"));
+    }
+    assert_problems(&store("url='postgres://h/d'\nconnections=0"), &["3:13 must be at least 1"]);
+    assert_problems(
+        &store("password='x'\nca_file='y'"),
+        &["2:10 of no use with a SQLite", "3:9 of no use with a SQLite"],
+    );
 }
 
 #[test]

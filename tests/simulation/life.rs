@@ -51,7 +51,7 @@ pub fn run(seed: u64, verbose: bool) -> Vec<String> {
 fn name_the_store(path: &Path, seed: u64) {
     let config = configuration(path);
     let clock = Arc::new(owlpost::clock::SystemClock::new());
-    drop(Parts::new(&config, clock, false).unwrap().open_store(&config, Opening::Worker).unwrap());
+    drop(Parts::new(&config, clock, false).unwrap().open_sqlite(&config, Opening::Worker).unwrap());
     Connection::open(path).unwrap().execute("UPDATE meta SET store_id = ?1", [seed as u32]).unwrap();
 }
 
@@ -150,7 +150,7 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
     let parts = Parts::new(&config, clock.clone(), last).unwrap_or_else(|e| panic!("{e}"));
     let directory = Arc::new(SimDirectory { world: world.clone() });
     let parts = Parts { directory: directory.clone(), ..parts };
-    let inner: Arc<Sqlite> = Arc::new(parts.open_store(&config, Opening::Worker).unwrap_or_else(|e| panic!("{e}")));
+    let inner: Arc<Sqlite> = Arc::new(parts.open_sqlite(&config, Opening::Worker).unwrap_or_else(|e| panic!("{e}")));
     let mut oracle = Oracle::new(world.clone(), path);
     oracle.check("open");
     let store = Arc::new(FaultyStore { inner, world: world.clone(), oracle: tokio::sync::Mutex::new(oracle) });

@@ -371,9 +371,10 @@ fn the_file_does_not_grow_without_bound() {
                 assert_eq!(count(&w, table), 0, "{table}");
             }
             assert!(count(&w, "ledger_delta") == 0 && count(&w, "ledger_total") <= 6);
+            w.bench.rest();
             sizes.push(w.call(async |s| s.gauges(now).await).unwrap().size_bytes);
         }
-        assert!(sizes[3] <= sizes[0] + 65_536, "{sizes:?}");
+        assert!(sizes[3] <= sizes[0] + sizes[0] / 10, "{sizes:?}");
     }
 }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use owlpost::model::{AttemptId, Entry, Receipt, Time};
 use owlpost::quota::Terms;
-use owlpost::store::{Answer, Ask, Begun, Command, Evidence, Intent, Learned, Leased, Report, Result, Store, Tidied};
+use owlpost::store::{
+    Answer, Ask, Begun, Command, Evidence, Intent, Learned, Leased, Page, Query, Report, Result, Rows, Store, Tidied,
+};
 
-use crate::bench::{Bench, LEASE, Said, Setup, benches};
+use crate::bench::{Bench, LEASE, OnSqlite, Said, Setup, benches};
 use crate::events::{Ev, ROLE, at, person};
 use crate::oracle::{Known, Snapshot, Truth};
 
@@ -50,6 +52,13 @@ pub struct World {
 pub fn worlds(setup: Setup) -> Vec<World> {
     benches().into_iter().map(|bench| World::on(bench, setup.clone())).collect()
 }
+
+/// For what is tried hundreds of times: on the quick store each time, on all of them now and then.
+pub fn some_worlds(setup: Setup, time: u64) -> Vec<World> {
+    if time.is_multiple_of(NOW_AND_THEN) { worlds(setup) } else { vec![World::on(Box::new(OnSqlite::new()), setup)] }
+}
+
+const NOW_AND_THEN: u64 = 8;
 
 impl World {
     pub fn on(mut bench: Box<dyn Bench>, setup: Setup) -> World {
@@ -95,13 +104,18 @@ impl World {
         self.trace.push(step.into());
     }
 
-    /// The worker stops, or dies, and another one takes over the same file.
+    /// The worker stops, or dies, and another one takes over: at once where there can be only one, else when the leases
+    /// are over.
     pub fn restart(&mut self) {
         self.note("restart");
         self.store = None;
         let limits = self.setup().limits;
         self.store = Some(self.bench.open(self.policy.clone(), limits, self.now).unwrap());
         self.check();
+        if !self.bench.is_alone() {
+            self.pass(LEASE);
+            self.expire();
+        }
     }
 
     pub fn pass(&mut self, time: Duration) {
@@ -147,6 +161,14 @@ impl World {
     pub fn gauges(&self) -> owlpost::store::Gauges {
         let now = self.now;
         self.call(async |s| s.gauges(now).await).unwrap()
+    }
+
+    pub fn mails_sent(&self) -> u64 {
+        let query = Query::Status { now: self.now };
+        match self.call(async |s| s.read(&query, Page::FIRST).await).unwrap() {
+            Rows::Status(status) => status.mails.sent,
+            other => panic!("not a status: {other:?}"),
+        }
     }
 
     // ---- delivery

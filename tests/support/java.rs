@@ -4,14 +4,15 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::process::{Random, until};
+#[path = "ports.rs"]
+mod ports;
+
+pub use ports::{free_ports, unique};
 
 /// Where `tests/run` keeps the jars of `name`.
 pub fn jars(name: &str) -> PathBuf {
@@ -20,31 +21,6 @@ pub fn jars(name: &str) -> PathBuf {
     let libs = target.join("servers").join(name).join("libs");
     assert!(libs.is_dir(), "{} is missing; tests/run fetches it: tests/run brokers", libs.display());
     libs
-}
-
-/// No two of a machine's test runs get the same: process, moment, counter.
-pub fn unique(prefix: &str) -> String {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() % 100_000_000;
-    format!("{prefix}-{}-{moment}-{n}", std::process::id())
-}
-
-/// Ports that nobody listens at. Below the range that the kernel draws from for connections (from 32,768 on): there a
-/// client that keeps knocking at a stopped server's port would one day be given that very port, and talk to itself.
-pub fn free_ports<const N: usize>() -> [u16; N] {
-    let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-    let mut random = Random(u64::from(moment) ^ (u64::from(std::process::id()) << 32));
-    let mut held = Vec::new();
-    let mut draw = || {
-        until("a free port", || {
-            let port = 20_000 + u16::try_from(random.below(12_000)).unwrap();
-            // Held until all are found, so that no two are the same.
-            held.push(TcpListener::bind(("127.0.0.1", port)).ok()?);
-            Some(port)
-        })
-    };
-    std::array::from_fn(|_| draw())
 }
 
 /// A JVM and its folder; both are gone when this is dropped, or when the process that owns it has ended in any way.

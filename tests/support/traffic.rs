@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use rusqlite::types::Value;
 
 use crate::process::{Random, until};
 
@@ -86,17 +87,23 @@ fn event(kind: &str, id: &str, second: u8, data: &str) -> String {
     )
 }
 
+/// On a SQLite file in that folder.
 pub fn config(folder: &Path, name: &str, source: &str) {
+    config_on(folder, name, source, "url = \"sqlite:owlpost.db\"", "outbox");
+}
+
+/// `store`: the keys of `[store]`; `outbox`: the folder of the mails.
+pub fn config_on(folder: &Path, name: &str, source: &str, store: &str, outbox: &str) {
     let text = format!(
         r#"
 {source}
 [store]
-url = "sqlite:owlpost.db"
+{store}
 [http]
 listen = "127.0.0.1:0"
 [mailer]
 kind = "outbox"
-dir = "outbox"
+dir = "{outbox}"
 from = "Athenz <access@example.com>"
 [limits]
 batch_events = 25
@@ -162,33 +169,36 @@ struct Item {
 const DELIVERED: i64 = 2;
 const WITHDRAWN: i64 = 3;
 
-fn items(conn: &Connection) -> Vec<Item> {
-    let mut found = conn
-        .prepare(
-            "SELECT e.id, m.recipient, m.route, i.state, i.reason, i.digest_no, i.left_before FROM item i \
-             JOIN event e ON e.no = i.event_no JOIN mailbox m ON m.no = i.mailbox_no",
-        )
-        .unwrap();
-    let mut tries = conn.prepare("SELECT n, outcome FROM attempt WHERE digest_no = ?1 AND n < ?2").unwrap();
-    let mut rows = found.query([]).unwrap();
-    let mut all = Vec::new();
-    while let Some(row) = rows.next().unwrap() {
-        let (digest, left): (Option<i64>, Option<i64>) = (row.get(5).unwrap(), row.get(6).unwrap());
-        let of_item = tries
-            .query_map((digest, left.unwrap_or(i64::MAX)), |r| Ok((digest.unwrap_or(0), r.get(0)?, r.get(1)?)))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        all.push(Item {
-            event: row.get(0).unwrap(),
-            recipient: row.get(1).unwrap(),
-            route: row.get(2).unwrap(),
-            state: row.get(3).unwrap(),
-            reason: row.get(4).unwrap(),
-            tries: of_item,
-        });
+/// Rows of the store's database, past its own code; each cell as text.
+pub type Rows<'r> = &'r dyn Fn(&str) -> Vec<Vec<Option<String>>>;
+
+fn int(cell: &Option<String>) -> Option<i64> {
+    cell.as_ref().map(|text| text.parse().unwrap())
+}
+
+fn items(rows: Rows<'_>) -> Vec<Item> {
+    let mut attempts: BTreeMap<i64, Vec<(i64, i64)>> = BTreeMap::new();
+    for row in rows("SELECT digest_no, n, outcome FROM attempt ORDER BY digest_no, n") {
+        attempts.entry(int(&row[0]).unwrap()).or_default().push((int(&row[1]).unwrap(), int(&row[2]).unwrap()));
     }
-    all
+    let found = rows(
+        "SELECT e.id, m.recipient, m.route, i.state, i.reason, i.digest_no, i.left_before FROM item i \
+         JOIN event e ON e.no = i.event_no JOIN mailbox m ON m.no = i.mailbox_no",
+    );
+    let item = |row: Vec<Option<String>>| {
+        let (digest, left) = (int(&row[5]), int(&row[6]).unwrap_or(i64::MAX));
+        let of_digest = digest.and_then(|no| attempts.get(&no)).into_iter().flatten();
+        let tries = of_digest.filter(|(n, _)| *n < left).map(|(n, outcome)| (digest.unwrap_or(0), *n, *outcome));
+        Item {
+            event: row[0].clone().unwrap(),
+            recipient: row[1].clone().unwrap(),
+            route: row[2].clone().unwrap(),
+            state: int(&row[3]).unwrap(),
+            reason: int(&row[4]),
+            tries: tries.collect(),
+        }
+    };
+    found.into_iter().map(item).collect()
 }
 
 /// The roles that each mail in the folder names, by (digest, attempt).
@@ -209,21 +219,38 @@ fn told(folder: &Path) -> BTreeMap<(i64, i64), BTreeSet<u64>> {
     all
 }
 
+/// The SQLite file in that folder.
 pub fn compare(folder: &Path, plan: &Plan) {
     let conn = Connection::open(folder.join("owlpost.db")).unwrap();
-    let one = |q: &str| -> i64 { conn.query_row(q, [], |row| row.get(0)).unwrap() };
     let sound: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(sound, "ok");
+    let rows = |sql: &str| -> Vec<Vec<Option<String>>> {
+        let mut found = conn.prepare(sql).unwrap();
+        let columns = found.column_count();
+        let text = |value| match value {
+            Value::Null => None,
+            Value::Integer(n) => Some(n.to_string()),
+            Value::Text(text) => Some(text),
+            other => panic!("neither a number nor a text: {other:?}"),
+        };
+        let cells = |row: &rusqlite::Row<'_>| (0..columns).map(|i| row.get(i).map(text)).collect();
+        found.query_map([], cells).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    };
+    compare_rows(&rows, folder, plan);
+}
+
+pub fn compare_rows(look: Rows<'_>, folder: &Path, plan: &Plan) {
+    let one = |q: &str| -> i64 { int(&look(q)[0][0]).unwrap() };
     let decisions = plan.asked.iter().filter(|a| a.decided).count();
     assert_eq!(one("SELECT count(*) FROM event") as usize, plan.asked.len() + decisions, "each event once");
     assert_eq!(one("SELECT count(*) FROM digest WHERE state <> 6"), 0, "every digest is closed");
-    let mut ledger = conn
-        .prepare("SELECT state, sum(n) FROM (SELECT state, n FROM ledger_total UNION ALL SELECT state, n FROM ledger_delta) GROUP BY state HAVING sum(n) <> 0")
-        .unwrap();
-    let ledger: BTreeMap<i64, i64> =
-        ledger.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
+    let ledger = look(
+        "SELECT state, CAST(sum(n) AS bigint) FROM (SELECT state, n FROM ledger_total UNION ALL \
+         SELECT state, n FROM ledger_delta) AS counted GROUP BY state HAVING sum(n) <> 0",
+    );
+    let ledger: BTreeMap<i64, i64> = ledger.iter().map(|row| (int(&row[0]).unwrap(), int(&row[1]).unwrap())).collect();
 
-    let items = items(&conn);
+    let items = items(look);
     let mut rows: BTreeMap<i64, i64> = BTreeMap::new();
     for item in &items {
         *rows.entry(item.state).or_default() += 1;

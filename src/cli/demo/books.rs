@@ -10,8 +10,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::model::Time;
 use crate::store::desk::{LedgerRow, Status, Verified};
-use crate::store::sqlite::{Opening, Sqlite};
-use crate::store::{Desk as _, Page, Query, Rows};
+use crate::store::{Desk, Opening, Page, Query, Rows};
 
 /// Far above what the demo makes: a ledger that does not end must not keep it from ending.
 const PAGES_MAX: usize = 100;
@@ -47,15 +46,15 @@ impl Books {
     /// Failed: the store or the outbox can't be read.
     pub async fn read(config: &Config, folder: &Folder) -> Result<Books, Failure> {
         let parts = Parts::new(config, std::sync::Arc::new(SystemClock::new()), true)?;
-        let store = parts.open_store(config, Opening::Operator)?;
-        let Rows::Status(status) = ask(&store, &Query::Status { now: parts.clock.now() }, Page::FIRST).await? else {
+        let store = parts.open_store(config, Opening::Operator).await?.store;
+        let Rows::Status(status) = ask(&*store, &Query::Status { now: parts.clock.now() }, Page::FIRST).await? else {
             return Err(odd());
         };
-        let Rows::Verified(verified) = ask(&store, &Query::Verify, Page::FIRST).await? else { return Err(odd()) };
+        let Rows::Verified(verified) = ask(&*store, &Query::Verify, Page::FIRST).await? else { return Err(odd()) };
         let (mut ledger, mut page) = (Vec::new(), Page::FIRST);
         for _ in 0..PAGES_MAX {
             let Rows::Ledger { rows, next } =
-                ask(&store, &Query::Ledger { since: None, recipient: None }, page).await?
+                ask(&*store, &Query::Ledger { since: None, recipient: None }, page).await?
             else {
                 return Err(odd());
             };
@@ -91,14 +90,14 @@ impl Books {
 }
 
 /// How many mails were sent so far.
-pub async fn mails_sent(store: &Sqlite) -> Result<u64, Failure> {
+pub async fn mails_sent(store: &(impl Desk + ?Sized)) -> Result<u64, Failure> {
     match ask(store, &Query::Status { now: SystemClock::new().now() }, Page::FIRST).await? {
         Rows::Status(status) => Ok(status.mails.sent),
         _ => Err(odd()),
     }
 }
 
-async fn ask(store: &Sqlite, query: &Query, page: Page) -> Result<Rows, Failure> {
+async fn ask(store: &(impl Desk + ?Sized), query: &Query, page: Page) -> Result<Rows, Failure> {
     Ok(store.read(query, page).await.map_err(AppError::from)?)
 }
 

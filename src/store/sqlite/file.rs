@@ -172,3 +172,14 @@ pub(super) fn named(path: &Path, e: &rusqlite::Error) -> StoreError {
         _ => StoreError::Unavailable(said),
     }
 }
+
+/// Free pages a turn: 16 MiB of a file with pages of 8 KiB.
+const PAGES: u32 = 2_048;
+
+/// Gives free pages back to the file system, a bounded number a call.
+pub(super) fn give_back(conn: &Connection) -> Result<()> {
+    let mut vacuum = conn.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
+    let mut rows = vacuum.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}

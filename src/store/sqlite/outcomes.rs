@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::file::named;
-use super::{blocking, sql};
+use super::sql;
 use crate::model::{ItemState, Reason};
-use crate::store::Result;
+use crate::store::{Result, blocking};
 
 /// Events of one step: with their items some thousand rows.
 const PAGE: u32 = 500;

@@ -1,0 +1,200 @@
+//! The store in a PostgreSQL database, for any number of workers: a bounded pool, one READ COMMITTED transaction a call,
+//! one `spawn_blocking` a transaction (the rules are written as if there were no waiting).
+//!
+//! Locks are taken in one order: events (their unique key), subjects by topic, mailboxes by number; a mailbox's row is the
+//! lock of all its digests and items. Who meets a deadlock all the same is begun anew. No lock is held while a mail is on
+//! its way.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool::managed::{Object, PoolError, Timeouts};
+use tokio::runtime::Handle;
+
+use super::rules::tx::Tx;
+use super::rules::{Books, Engine, Kept, Shared, heal};
+use super::{Limits, Opening, Policy, Result, StoreError};
+use crate::clock::Clock;
+use crate::model::Time;
+use connect::{Pool, Server};
+use errors::named;
+use link::{BEGIN, BEGIN_LOOK, BEGIN_PEEK, Link};
+use timing::Timing;
+
+mod connect;
+mod errors;
+mod link;
+mod load;
+mod schema;
+mod timing;
+mod tls;
+mod values;
+
+pub use load::Loader;
+
+/// A transaction that lost a race is begun anew so often.
+const TRIES: u32 = 6;
+
+/// How long a call waits for a connection of the pool.
+const POOL_WAIT: Duration = Duration::from_secs(30);
+
+pub struct Settings {
+    /// `postgres://user@host:5432/database`, with `?sslmode=disable` or `verify-full` (the default off loopback).
+    pub url: String,
+    pub password: Option<String>,
+    /// Authorities of the server's certificate, in PEM form; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Most connections.
+    pub pool: usize,
+    pub opening: Opening,
+    /// Bring the schema up to date; without it, an older schema is refused.
+    pub migrate: bool,
+    pub limits: Limits,
+    pub policy: Arc<dyn Policy>,
+    /// Whose quota counts, for example `ses/eu-west-1`; `None`: the mailer has none.
+    pub account: Option<String>,
+}
+
+pub struct Postgres {
+    pool: Pool,
+    place: Arc<Place>,
+}
+
+struct Place {
+    name: String,
+    handle: Handle,
+    timing: Timing,
+    shared: Shared,
+}
+
+impl Postgres {
+    /// Connects, and migrates. The connections live in the runtime that this is called in.
+    ///
+    /// # Errors
+    /// The server can't be reached, or the schema is not this version's.
+    pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Postgres> {
+        let server = Server::new(&settings.url, settings.password.as_deref(), settings.ca_file.as_deref())?;
+        schema::prepare(&server, settings.migrate).await?;
+        let name = server.place.clone();
+        let handle = server.handle().clone();
+        let timeouts = Timeouts { wait: Some(POOL_WAIT), ..Timeouts::default() };
+        let pool = Pool::builder(server)
+            .max_size(settings.pool.max(1))
+            .timeouts(timeouts)
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()
+            .map_err(|e| StoreError::Unusable(format!("{name}: no pool: {e}")))?;
+        let connection = get(&pool, &name).await?;
+        let store_id = schema::store_id(&connection.client).await.map_err(|e| named(&name, &e))?;
+        let timing = Timing::new(clock);
+        timing.measure(&connection.client).await.map_err(|e| named(&name, &e))?;
+        let now = timing.now();
+        drop(connection);
+        let shared = Shared::new(store_id, settings.limits, settings.policy, settings.account);
+        let store = Postgres { pool, place: Arc::new(Place { name, handle, timing, shared }) };
+        if settings.opening == Opening::Worker {
+            store.write(now, heal).await?;
+        }
+        Ok(store)
+    }
+
+    /// The first half of this store's digest ids.
+    pub fn store_id(&self) -> u32 {
+        self.place.shared.store_id
+    }
+
+    async fn read<T, W>(&self, begin: &'static str, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Fn(Tx<'_>, &Shared) -> Result<T> + Send + 'static,
+    {
+        let (connection, place) = (get(&self.pool, &self.place.name).await?, self.place.clone());
+        super::blocking(move || {
+            let link = Link::new(&connection, &place.handle, &place.name);
+            in_transaction(&link, begin, || work(Tx(&link), &place.shared))
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Engine for Postgres {
+    async fn write<T, W>(&self, now: Time, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
+        let (connection, place) = (get(&self.pool, &self.place.name).await?, self.place.clone());
+        if place.timing.is_old() {
+            place.timing.measure(&connection.client).await.map_err(|e| named(&place.name, &e))?;
+        }
+        super::blocking(move || {
+            let mut tries = 1;
+            loop {
+                let link = Link::new(&connection, &place.handle, &place.name);
+                let result = in_transaction(&link, BEGIN, || {
+                    let mut books = Books::open(Tx(&link), &place.shared, now, Kept::default())?;
+                    let result = work(&mut books)?;
+                    books.close()?;
+                    Ok(result)
+                });
+                match result {
+                    Err(why) if link.lost_a_race() && tries < TRIES => {
+                        tracing::debug!(tries, error = %why, "a transaction lost a race; it is begun anew");
+                        tries += 1;
+                    }
+                    Err(StoreError::Broken(why)) if link.lost_a_race() => return Err(StoreError::Unavailable(why)),
+                    result => return result,
+                }
+            }
+        })
+        .await
+    }
+
+    async fn look<T, W>(&self, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Fn(Tx<'_>, &Shared) -> Result<T> + Send + 'static,
+    {
+        self.read(BEGIN_LOOK, work).await
+    }
+
+    async fn peek<T, W>(&self, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Fn(Tx<'_>, &Shared) -> Result<T> + Send + 'static,
+    {
+        self.read(BEGIN_PEEK, work).await
+    }
+
+    /// Autovacuum does that.
+    async fn give_back(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Commits what was done, or rolls it back. A connection whose transaction has not ended is never used again.
+fn in_transaction<T>(link: &Link<'_>, begin: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    link.connection.spoil(true);
+    link.batch(begin)?;
+    let result = work().and_then(|done| link.flush().map(|()| done));
+    if result.is_err() || link.has_failed() {
+        if link.batch("ROLLBACK").is_ok() {
+            link.connection.spoil(false);
+        }
+        let lost = || StoreError::Unavailable(format!("{}: a statement failed", link.place));
+        return result.and_then(|_| Err(lost()));
+    }
+    link.batch("COMMIT")?;
+    link.connection.spoil(false);
+    result
+}
+
+async fn get(pool: &Pool, name: &str) -> Result<Object<Server>> {
+    pool.get().await.map_err(|e| match e {
+        PoolError::Backend(why) => why,
+        other => StoreError::Unavailable(format!("{name}: no connection of the pool: {other}")),
+    })
+}

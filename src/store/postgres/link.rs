@@ -1,0 +1,217 @@
+//! How the rules speak to a PostgreSQL connection: each statement is prepared once a connection and waited for here, in
+//! the blocking thread that runs the transaction.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, TryStreamExt as _};
+use tokio::runtime::Handle;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Statement};
+
+use super::connect::Connection;
+use super::errors::{is_conflict, named};
+use super::values::{Bound, Owned};
+use crate::store::rules::tx::{Database, Dialect, Each, Held, Row, Value};
+use crate::store::{Result, StoreError};
+
+/// Longer than `statement_timeout`: past it the server or the network is gone, and so is the connection.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Planned without statistics: tables are empty when the first plans are made. Every statement of the worker finds its rows
+/// by an index. `SET LOCAL` ends with the transaction, so that a pooler in between may give each its own connection.
+pub(super) const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; \
+     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off; SET LOCAL statement_timeout = '30s'; \
+     SET LOCAL lock_timeout = '20s'; SET LOCAL idle_in_transaction_session_timeout = '60s'";
+/// One picture for many statements.
+pub(super) const BEGIN_LOOK: &str =
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '60s'";
+pub(super) const BEGIN_PEEK: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '10s'";
+
+pub(super) struct Link<'c> {
+    pub connection: &'c Connection,
+    pub handle: &'c Handle,
+    pub place: &'c str,
+    /// A statement failed: the transaction can only be rolled back.
+    failed: Cell<bool>,
+    /// It lost a race: the same again may do.
+    conflict: Cell<bool>,
+    /// Changes that nobody has waited for yet, in their order.
+    queue: RefCell<Vec<(Statement, Vec<Owned>)>>,
+}
+
+/// Changes that travel together at most: what the server has not answered yet is bounded.
+const QUEUE_MAX: usize = 512;
+
+impl<'c> Link<'c> {
+    pub fn new(connection: &'c Connection, handle: &'c Handle, place: &'c str) -> Link<'c> {
+        Link {
+            connection,
+            handle,
+            place,
+            failed: Cell::new(false),
+            conflict: Cell::new(false),
+            queue: RefCell::default(),
+        }
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    pub fn lost_a_race(&self) -> bool {
+        self.conflict.get()
+    }
+
+    /// Statements without values and rows.
+    pub fn batch(&self, sql: &str) -> Result<()> {
+        self.wait(self.connection.client.batch_execute(sql))
+    }
+
+    /// Sends what is queued: all at once, and done in its order.
+    pub fn flush(&self) -> Result<()> {
+        let queue = std::mem::take(&mut *self.queue.borrow_mut());
+        if queue.is_empty() {
+            return Ok(());
+        }
+        let client = &self.connection.client;
+        // Each is on its way when it was asked once; the set asks in the order of its filling.
+        let bound: Vec<Vec<&(dyn ToSql + Sync)>> =
+            queue.iter().map(|(_, values)| values.iter().map(|v| v as _).collect()).collect();
+        self.wait(async {
+            let mut all = FuturesUnordered::new();
+            for ((statement, _), values) in queue.iter().zip(&bound) {
+                let mut one = Box::pin(client.execute(statement, values));
+                let first = poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx))).await;
+                match first {
+                    Poll::Ready(done) => drop(done?),
+                    Poll::Pending => all.push(one),
+                }
+            }
+            while all.try_next().await?.is_some() {}
+            Ok(())
+        })
+    }
+
+    fn wait<T>(&self, answer: impl Future<Output = std::result::Result<T, Error>>) -> Result<T> {
+        match self.handle.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, answer).await }) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(e)) => {
+                self.failed.set(true);
+                self.conflict.set(self.conflict.get() || is_conflict(&e));
+                Err(named(self.place, &e))
+            }
+            Err(_) => {
+                self.failed.set(true);
+                self.connection.spoil(true);
+                Err(StoreError::Unavailable(format!("{}: no answer in {} s", self.place, ANSWER_TIMEOUT.as_secs())))
+            }
+        }
+    }
+
+    fn prepare(&self, sql: &str) -> Result<Statement> {
+        if let Some(known) = self.connection.known(sql) {
+            return Ok(known);
+        }
+        let statement = self.wait(self.connection.client.prepare(&translate(sql)))?;
+        self.connection.keep(sql, &statement);
+        Ok(statement)
+    }
+
+    fn run(&self, statement: &Statement, values: &[Value<'_>]) -> Result<u64> {
+        let bound: Vec<Bound<'_>> = values.iter().map(|v| Bound(*v)).collect();
+        let bound: Vec<&(dyn ToSql + Sync)> = bound.iter().map(|b| b as _).collect();
+        self.wait(self.connection.client.execute(statement, &bound))
+    }
+}
+
+impl Database for Link<'_> {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
+    fn schema_version(&self) -> Result<u32> {
+        let version = super::schema::version(&self.connection.client);
+        self.wait(version)
+    }
+
+    fn size_bytes(&self) -> Result<u64> {
+        let row = self.wait(self.connection.client.query_one("SELECT pg_database_size(current_database())", &[]))?;
+        Ok(row.try_get::<_, i64>(0).ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+    }
+
+    fn later(&self, sql: &str, values: &[Value<'_>]) -> Result<()> {
+        if self.connection.known(sql).is_none() {
+            // Preparing waits for its answer, so what came before must be on its way.
+            self.flush()?;
+        }
+        let statement = self.prepare(sql)?;
+        let mut queue = self.queue.borrow_mut();
+        queue.push((statement, values.iter().map(Owned::from).collect()));
+        let full = queue.len() >= QUEUE_MAX;
+        drop(queue);
+        if full { self.flush() } else { Ok(()) }
+    }
+
+    fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64> {
+        self.flush()?;
+        let statement = self.prepare(sql)?;
+        self.run(&statement, values)
+    }
+
+    fn query(&self, sql: &str, values: &[Value<'_>], each: Each<'_>) -> Result<()> {
+        self.flush()?;
+        let statement = self.prepare(sql)?;
+        let bound: Vec<Bound<'_>> = values.iter().map(|v| Bound(*v)).collect();
+        let bound: Vec<&(dyn ToSql + Sync)> = bound.iter().map(|b| b as _).collect();
+        for row in self.wait(self.connection.client.query(&statement, &bound))? {
+            if !each(&Row(&row))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold<'s>(&'s self, sql: &'static str) -> Result<Box<dyn Held + 's>> {
+        Ok(Box::new(Hand { link: self, statement: self.prepare(sql)? }))
+    }
+}
+
+struct Hand<'s> {
+    link: &'s Link<'s>,
+    statement: Statement,
+}
+
+impl Held for Hand<'_> {
+    fn execute(&mut self, values: &[Value<'_>]) -> Result<u64> {
+        self.link.flush()?;
+        self.link.run(&self.statement, values)
+    }
+}
+
+/// The text that both databases share, in PostgreSQL's words.
+fn translate(sql: &str) -> String {
+    let mut text = sql.replace('?', "$").replace("CROSS JOIN", "JOIN");
+    while let Some((before, after)) = text.split_once("/*pg:") {
+        let Some((said, rest)) = after.split_once("*/") else { break };
+        text = format!("{before}{said}{rest}");
+    }
+    while let Some((before, after)) = text.split_once(" INDEXED BY ") {
+        let rest = after.split_once(' ').map_or("", |(_, rest)| rest);
+        text = format!("{before} {rest}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::translate;
+
+    #[test]
+    fn what_is_said_to_postgresql_alone_is_a_comment_for_the_other() {
+        let both = "SELECT a FROM /*pg: m JOIN*/ d INDEXED BY i WHERE a = ?1 /*pg: FOR UPDATE*/";
+        assert_eq!(translate(both), "SELECT a FROM  m JOIN d WHERE a = $1  FOR UPDATE");
+    }
+}

@@ -1,0 +1,49 @@
+//! The rules of the life cycle as transactions, once for every database: an adapter brings statements, commits and locks
+//! ([`tx::Database`]), and gives itself as an [`Engine`]; that makes it a store.
+
+use std::sync::{Arc, Mutex};
+
+use super::{Limits, Policy};
+
+pub(crate) mod tx;
+
+mod accept;
+mod act;
+mod begin;
+mod books;
+mod calls;
+mod claim;
+mod closure;
+mod condition;
+mod desk;
+mod expire;
+mod forward;
+mod learn;
+mod purge;
+mod sql;
+mod subject;
+
+pub(super) use books::{AsOf, Books, Kept};
+pub(super) use calls::Engine;
+pub(super) use expire::{heal, take_over};
+pub use sql::{HOT, QUOTA};
+
+/// What every transaction may ask.
+pub(super) struct Shared {
+    /// The first half of every digest id.
+    pub store_id: u32,
+    pub limits: Limits,
+    pub policy: Arc<dyn Policy>,
+    /// Whose quota counts, for example `ses/eu-west-1`; `None`: the mailer has none.
+    pub account: Option<String>,
+    /// Where the purge goes on; a walk starts anew after a restart.
+    purge_cursor: Mutex<purge::Cursor>,
+    /// Where claims go on while much is paused.
+    steps: Mutex<claim::Steps>,
+}
+
+impl Shared {
+    pub fn new(store_id: u32, limits: Limits, policy: Arc<dyn Policy>, account: Option<String>) -> Shared {
+        Shared { store_id, limits, policy, account, purge_cursor: Mutex::default(), steps: Mutex::default() }
+    }
+}

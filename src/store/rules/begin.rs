@@ -1,0 +1,196 @@
+//! Begin: the last gate before a call. Everything that may forbid the mail is checked here; the intent is written.
+
+use crate::store::rules::tx::{Optional, params};
+
+use super::accept::nobody;
+use super::books::{Books, Item, urgency};
+use super::sql;
+use crate::model::{AttemptId, Contents, DigestState, ItemState, Listed, Person, Reason, Time};
+use crate::store::{Begun, Intent, Result};
+
+/// Subjects first, then mailboxes, both in order: the order of locks of every transaction.
+pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
+    books.lock_digests(mails.iter().map(|mail| mail.lease.digest))
+}
+
+pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
+    let no = mail.lease.digest.number;
+    let (now, last_call) = (books.now, books.now.plus(mail.send_within));
+    let Some(digest) = books.held_under(mail.lease)? else { return Ok(Begun::Lost) };
+    let mailbox = digest.mailbox;
+    if digest.until.is_none_or(|until| until < last_call) {
+        // The lease ends before the call may start: its end would be taken for a doubt, and the mail sent again.
+        books.wait(no, now)?;
+        books.tidy(no)?;
+        return Ok(Begun::Lost);
+    }
+    let route = books.mailbox(mailbox)?.route.clone();
+    if books.tx.prepare_cached(sql::IS_PAUSED)?.exists([&route])? {
+        books.wait(no, now)?;
+        books.tidy(no)?;
+        return Ok(Begun::Paused);
+    }
+    // Only looked at: a mail that turns out to be empty uses no permit.
+    if let Err(later) = books.permit(mail.lead, false)? {
+        return Ok(Begun::NoRate(later));
+    }
+    expire(books, no)?;
+    follow_audience(books, no, mailbox, &route, mail)?;
+    last_gates(books, no, mail)?;
+    // What follows reads the rows: they must say what the books say.
+    books.write_digests()?;
+    if books.digest(no)?.open == 0 {
+        books.set_state(no, DigestState::Closed)?;
+        // Nothing was sent: the window behind keeps no gap to it.
+        if let Some(window) = books.window(mailbox)? {
+            books.replan(window)?;
+        }
+        return Ok(Begun::Empty);
+    }
+    let items = contents(books, no)?;
+    let open_total: i64 = books.tx.prepare_cached(sql::OPEN_OF_MAILBOX)?.query_row([mailbox], |row| row.get(0))?;
+    let call_at = match books.permit(mail.lead, true)? {
+        Ok(at) => at,
+        Err(later) => return Ok(Begun::NoRate(later)),
+    };
+    books.set_state(no, DigestState::Sending)?;
+    let digest = books.digest_mut(no)?;
+    digest.attempts += 1;
+    digest.address = mail.recipient.address.clone();
+    let number = digest.attempts;
+    books.tx.prepare_cached(sql::ADD_ATTEMPT)?.later(params![no, number, books.now.0])?;
+    books.sent_now(mailbox)?;
+    Ok(Begun::Send(Box::new(Contents {
+        attempt: AttemptId { digest: mail.lease.digest, number: u32::try_from(number).unwrap_or(u32::MAX) },
+        route,
+        recipient: mail.recipient.clone(),
+        items,
+        open_total: u64::try_from(open_total).unwrap_or(0),
+        at: books.now,
+        call_at,
+    })))
+}
+
+/// Items beyond their `expirytime`: nobody needs to hear.
+fn expire(books: &mut Books<'_>, no: i64) -> Result<()> {
+    let over: Vec<Item> = {
+        let mut expired = books.tx.prepare_cached(sql::EXPIRED_ITEMS)?;
+        expired.query_map(params![no, books.now.0], Item::read)?
+    };
+    over.iter().try_for_each(|item| books.settle(item, ItemState::Withdrawn, Some(Reason::Expired)))
+}
+
+/// The audience is the one at the flush: leavers are suppressed, or dead if nobody is left; who joined gets items in
+/// digests of their own, in this transaction.
+fn follow_audience(books: &mut Books<'_>, no: i64, mailbox: i64, route: &str, mail: &Intent) -> Result<()> {
+    if mail.audiences.is_empty() {
+        return Ok(());
+    }
+    let recipient = books.mailbox(mailbox)?.recipient.clone();
+    let open = books.items(sql::OPEN_ITEMS, no)?;
+    for (event_no, people) in &mail.audiences {
+        let Some(item) = open.iter().find(|item| item.event_no == *event_no && item.state == ItemState::Pending) else {
+            continue;
+        };
+        if books.item_state(item)? != Some(ItemState::Pending) {
+            continue;
+        }
+        let nobody = is_nobody(books, *event_no, route, &recipient)?;
+        join(books, *event_no, route, people, nobody)?;
+        if people.is_empty() {
+            books.settle(item, ItemState::Dead, Some(Reason::Unreachable))?;
+        } else if !people.iter().any(|p| p.principal == recipient) {
+            books.settle(item, ItemState::Suppressed, Some(Reason::LeftAudience))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether this recipient stands for an audience that was nobody when the event came.
+fn is_nobody(books: &Books<'_>, event_no: i64, route: &str, recipient: &str) -> Result<bool> {
+    let mut asked = books.tx.prepare_cached(sql::ASKED)?;
+    let names: Option<String> = asked.query_row(params![event_no, route], |row| row.get(0)).optional()?;
+    let names: Vec<String> = names.map(|n| serde_json::from_str(&n).unwrap_or_default()).unwrap_or_default();
+    Ok(nobody(&names) == recipient)
+}
+
+/// Only what waits for somebody is passed on to those who joined later; news are not, unless there was nobody to hear
+/// them.
+fn join(books: &mut Books<'_>, event_no: i64, route: &str, people: &[Person], nobody: bool) -> Result<()> {
+    let (mark, opens, topics) = books.event_mark(event_no)?;
+    let topic = topics[0].filter(|_| opens);
+    if topic.is_none() && !nobody {
+        return Ok(());
+    }
+    let (ver, deadline) = books.event_times(event_no)?;
+    for person in people {
+        let mailbox = books.mailbox_of(&person.principal, route, person.zone.as_deref())?;
+        if books.has_item(event_no, mailbox)? {
+            continue;
+        }
+        let (mut over, mut older) = (None, None);
+        if let Some(topic) = topic {
+            let subject = books.subject(&topic)?;
+            if let Some(subject) = &subject {
+                over = books.over(subject, &topic, mark, &person.principal)?;
+            }
+            if subject.is_none_or(|s| s.lone != Some(event_no)) {
+                older = books.stand(&topic, &person.principal, mark)?;
+            }
+        }
+        let born = books.born(mailbox, over.map(|reason| (ItemState::Withdrawn, reason)))?;
+        books.add_item(event_no, mailbox, urgency(deadline, ver >> 1), born)?;
+        // Of twins, the last one that asks a person replaces their older item: so does one that asks them only now.
+        if let (Some(topic), Some(older)) = (topic, older)
+            && let Some(subject) = books.subject(&topic)?
+        {
+            books.replace_own(&topic, &subject, older, &person.principal)?;
+        }
+    }
+    Ok(())
+}
+
+/// Suppression and allowed domains come last (`suppression_last`), on the address as it is now.
+fn last_gates(books: &mut Books<'_>, no: i64, mail: &Intent) -> Result<()> {
+    let end = match &mail.recipient.address {
+        None => Some((ItemState::Dead, Reason::NoAddress)),
+        Some(_) if !mail.domain_allowed => Some((ItemState::Suppressed, Reason::DomainNotAllowed)),
+        Some(address) if books.is_suppressed(address)? => Some((ItemState::Suppressed, Reason::Suppressed)),
+        Some(_) => None,
+    };
+    let Some((state, reason)) = end else { return Ok(()) };
+    for item in books.items(sql::OPEN_ITEMS, no)? {
+        books.settle(&item, state, Some(reason))?;
+    }
+    Ok(())
+}
+
+impl Books<'_> {
+    fn is_suppressed(&self, address: &str) -> Result<bool> {
+        Ok(self.tx.prepare_cached(sql::IS_SUPPRESSED)?.exists([address.to_lowercase()])?)
+    }
+
+    fn item_state(&self, item: &Item) -> Result<Option<ItemState>> {
+        let mut one = self.tx.prepare_cached(sql::ITEM)?;
+        Ok(one.query_row(params![item.event_no, item.mailbox], Item::read).optional()?.map(|i| i.state))
+    }
+}
+
+/// The mail lists exactly what is pending in the digest now, most urgent first.
+fn contents(books: &Books<'_>, no: i64) -> Result<Vec<Listed>> {
+    let mut listed = books.tx.prepare_cached(sql::CONTENTS)?;
+    let rows = listed.query_map([no], |row| {
+        let data: String = row.get(7)?;
+        Ok(Listed {
+            event_number: row.get(0)?,
+            source: row.get(1)?,
+            id: row.get(2)?,
+            kind: row.get(3)?,
+            time: Time(row.get::<i64>(4)? >> 1),
+            deadline: row.get::<Option<i64>>(5)?.map(Time),
+            subject_key: row.get(6)?,
+            data: serde_json::from_str(&data).unwrap_or_default(),
+        })
+    })?;
+    Ok(rows)
+}

@@ -1,0 +1,80 @@
+//! One transaction's working set: the digests, mailboxes and counts that it touches, each read once and written once.
+
+use crate::store::rules::tx::{Tx, params};
+
+use super::{Shared, sql};
+use crate::model::{DigestId, ItemState, Time};
+use crate::store::Result;
+
+mod digests;
+mod fetched;
+mod hot;
+mod items;
+mod kept;
+mod mailboxes;
+mod numbers;
+mod quota;
+
+pub(super) use digests::Digest;
+use fetched::Fetched;
+pub(super) use fetched::{Link, Wanted};
+pub(super) use items::{Item, NewItem, purged, urgency};
+pub(in crate::store) use kept::{AsOf, Kept};
+use mailboxes::Mailbox;
+use numbers::Numbers;
+use quota::Quota;
+pub(super) use quota::read as read_quota;
+
+pub(in crate::store) struct Books<'c> {
+    pub(super) tx: Tx<'c>,
+    pub(super) shared: &'c Shared,
+    pub(super) now: Time,
+    numbers_of: Numbers,
+    kept: Kept,
+    deltas: [i64; ItemState::ALL.len()],
+    quota: Option<Quota>,
+    hot: hot::Hot<'c>,
+    /// Shares of the day that this transaction uses.
+    used_shares: i64,
+    purged: [i64; ItemState::ALL.len()],
+    /// What was read ahead.
+    pub(super) fetched: Fetched,
+}
+
+impl<'c> Books<'c> {
+    pub fn open(tx: Tx<'c>, shared: &'c Shared, now: Time, kept: Kept) -> Result<Books<'c>> {
+        Ok(Books {
+            tx,
+            shared,
+            now,
+            numbers_of: Numbers::open(tx)?,
+            kept,
+            deltas: [0; ItemState::ALL.len()],
+            quota: None,
+            hot: hot::Hot::default(),
+            used_shares: 0,
+            purged: [0; ItemState::ALL.len()],
+            fetched: Fetched::default(),
+        })
+    }
+
+    /// Writes what changed, and gives what is known of the rows now. Digests that left the window come first: a mailbox has
+    /// one unfrozen digest at any moment.
+    pub fn close(mut self) -> Result<Kept> {
+        self.write_digests()?;
+        self.write_quota()?;
+        let mut add = self.tx.prepare_cached(sql::ADD_DELTA)?;
+        for (state, n) in self.deltas.iter().enumerate().filter(|(_, n)| **n != 0) {
+            add.later(params![state as i64, n])?;
+        }
+        for (state, n) in self.purged.iter().enumerate().filter(|(_, n)| **n != 0) {
+            self.tx.prepare_cached(sql::ADD_PURGED)?.later(params![state as i64, n])?;
+        }
+        self.numbers_of.close(self.tx)?;
+        Ok(self.kept)
+    }
+
+    pub fn digest_id(&self, no: i64) -> DigestId {
+        DigestId { store: self.shared.store_id, number: no }
+    }
+}

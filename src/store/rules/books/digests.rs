@@ -1,0 +1,390 @@
+//! Digests: their states, their windows, and when they are due.
+
+use std::collections::HashMap;
+
+use crate::store::rules::tx::{Column, Optional, Row, params};
+
+use super::super::sql;
+use super::Books;
+use super::items::NO_DEADLINE;
+use crate::model::{DigestId, DigestState, Priority, Time};
+use crate::store::{Result, StoreError, Window};
+
+/// A digest's row, as far as a transaction has changed it.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Digest {
+    pub no: i64,
+    pub mailbox: i64,
+    pub state: DigestState,
+    pub priority: Priority,
+    pub due_at: Time,
+    pub open: i64,
+    pub first_at: Time,
+    pub last_at: Time,
+    pub deadline: Option<i64>,
+    pub token: i64,
+    pub until: Option<Time>,
+    pub attempts: i64,
+    pub waited_us: i64,
+    pub address: Option<String>,
+    pub opened_at: Time,
+    pub closed_at: Option<Time>,
+    /// Not in the file yet.
+    fresh: bool,
+    dirty: bool,
+    /// Its window changed: the due time is computed when the books close.
+    pub(super) replan: bool,
+    /// An item left the window: the earliest deadline is looked up again.
+    pub(super) recount: bool,
+    /// The due time is computed anew even if it has come.
+    anew: bool,
+    /// What the file holds of that which indexes hold.
+    saved: Indexed,
+}
+
+/// State, priority, due time, end of the lease or doubt.
+type Indexed = (DigestState, Priority, Time, Option<Time>);
+
+impl Digest {
+    pub fn read(row: &Row<'_>) -> Result<Digest> {
+        let mut digest = Digest {
+            no: row.get(0)?,
+            mailbox: row.get(1)?,
+            state: DigestState::from_number(row.get(2)?).unwrap_or(DigestState::Closed),
+            priority: Priority::ALL.get(row.get::<u8>(3)? as usize).copied().unwrap_or_default(),
+            due_at: Time(row.get(4)?),
+            open: row.get(5)?,
+            first_at: Time(row.get(6)?),
+            last_at: Time(row.get(7)?),
+            deadline: row.get(8)?,
+            token: row.get(9)?,
+            until: row.get::<Option<i64>>(10)?.map(Time),
+            attempts: row.get(11)?,
+            waited_us: row.get(12)?,
+            address: row.get(13)?,
+            opened_at: Time(row.get(14)?),
+            closed_at: row.get::<Option<i64>>(15)?.map(Time),
+            fresh: false,
+            dirty: false,
+            replan: false,
+            recount: false,
+            anew: false,
+            saved: (DigestState::Closed, Priority::Normal, Time::MIN, None),
+        };
+        digest.saved = digest.indexed();
+        Ok(digest)
+    }
+
+    fn indexed(&self) -> Indexed {
+        (self.state, self.priority, self.due_at, self.until)
+    }
+
+    pub fn is_unfrozen(&self) -> bool {
+        matches!(self.state, DigestState::Gathering | DigestState::Held)
+    }
+}
+
+impl Books<'_> {
+    /// Holds these digests with their mailboxes and their items' subjects until the end of the transaction, in the order
+    /// of locks: subjects by topic, mailboxes by number. (SQLite's one writer holds everything.)
+    pub fn lock_digests(&mut self, digests: impl Iterator<Item = DigestId>) -> Result<()> {
+        let mine = digests.filter(|d| d.store == self.shared.store_id).map(|d| d.number);
+        if !self.tx.is_postgres() {
+            return Ok(());
+        }
+        let mine = Column::ints(mine);
+        for statement in [sql::PG_LOCK_SUBJECTS_OF_DIGESTS, sql::PG_LOCK_MAILBOXES_OF_DIGESTS] {
+            self.tx.prepare_cached(statement)?.query_map([&mine], |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
+    pub fn digest(&mut self, no: i64) -> Result<&Digest> {
+        Ok(self.load(no)?)
+    }
+
+    pub fn digest_mut(&mut self, no: i64) -> Result<&mut Digest> {
+        let digest = self.load(no)?;
+        digest.dirty = true;
+        Ok(digest)
+    }
+
+    fn load(&mut self, no: i64) -> Result<&mut Digest> {
+        if !self.kept.digests.contains_key(&no) {
+            let digest = self.tx.query_row(sql::DIGEST_TO_CHANGE, [no], Digest::read)?;
+            if digest.is_unfrozen() {
+                self.kept.windows.insert(digest.mailbox, Some(no));
+            }
+            self.kept.digests.insert(no, digest);
+        }
+        self.kept.digests.get_mut(&no).ok_or_else(|| StoreError::Unavailable(format!("digest {no} vanished")))
+    }
+
+    /// The one digest of the mailbox that takes items.
+    pub fn window(&mut self, mailbox: i64) -> Result<Option<i64>> {
+        if let Some(known) = self.kept.windows.get(&mailbox) {
+            return Ok(*known);
+        }
+        let no = self.tx.prepare_cached(sql::WINDOW)?.query_row([mailbox], |row| row.get(0)).optional()?;
+        self.kept.windows.insert(mailbox, no);
+        Ok(no)
+    }
+
+    /// The same, made if there is none.
+    pub fn gather(&mut self, mailbox: i64) -> Result<i64> {
+        if let Some(no) = self.window(mailbox)? {
+            return Ok(no);
+        }
+        let route = self.mailbox(mailbox)?.route.clone();
+        let rules = self.shared.policy.rules(&route);
+        let state = if rules.hold { DigestState::Held } else { DigestState::Gathering };
+        let no = self.new_digest(mailbox, state, rules.priority)?;
+        self.kept.windows.insert(mailbox, Some(no));
+        Ok(no)
+    }
+
+    pub fn new_digest(&mut self, mailbox: i64, state: DigestState, priority: Priority) -> Result<i64> {
+        let no = self.next_digest()?;
+        let now = self.now;
+        self.kept.digests.insert(
+            no,
+            Digest {
+                no,
+                mailbox,
+                state,
+                priority,
+                due_at: now,
+                open: 0,
+                first_at: now,
+                last_at: now,
+                deadline: None,
+                token: 0,
+                until: None,
+                attempts: 0,
+                waited_us: 0,
+                address: None,
+                opened_at: now,
+                closed_at: None,
+                fresh: true,
+                dirty: true,
+                replan: true,
+                recount: false,
+                anew: true,
+                saved: (state, priority, now, None),
+            },
+        );
+        Ok(no)
+    }
+
+    /// Moves a digest to another state; the window it may have been takes nothing more.
+    pub fn set_state(&mut self, no: i64, state: DigestState) -> Result<()> {
+        let now = self.now;
+        let digest = self.digest_mut(no)?;
+        let (mailbox, was_unfrozen) = (digest.mailbox, digest.is_unfrozen());
+        digest.state = state;
+        if state == DigestState::Closed {
+            digest.closed_at = Some(now);
+        }
+        if !matches!(state, DigestState::Leased | DigestState::Sending | DigestState::InDoubt) {
+            digest.until = None;
+        }
+        if was_unfrozen && !digest.is_unfrozen() {
+            self.kept.windows.insert(mailbox, None);
+        }
+        Ok(())
+    }
+
+    /// Waits for a retry: the lease is over, the day's share is back, nothing is burned by that alone.
+    pub fn wait(&mut self, no: i64, due_at: Time) -> Result<()> {
+        self.set_state(no, DigestState::Waiting)?;
+        self.digest_mut(no)?.due_at = due_at;
+        Ok(())
+    }
+
+    /// Items left the window by the side: its deadline and due time are computed anew.
+    pub fn recount(&mut self, no: i64) -> Result<()> {
+        let digest = self.digest_mut(no)?;
+        (digest.replan, digest.recount, digest.anew) = (true, true, true);
+        Ok(())
+    }
+
+    pub fn replan(&mut self, no: i64) -> Result<()> {
+        self.digest_mut(no)?.replan = true;
+        Ok(())
+    }
+
+    /// Closes a digest that has nothing left to send; a running lease notices in begin, a call at its settlement.
+    pub fn tidy(&mut self, no: i64) -> Result<()> {
+        let digest = self.digest(no)?;
+        let here = matches!(
+            digest.state,
+            DigestState::Gathering | DigestState::Held | DigestState::Waiting | DigestState::InDoubt
+        );
+        if digest.open == 0 && here {
+            self.set_state(no, DigestState::Closed)?;
+        }
+        Ok(())
+    }
+
+    pub fn write_digests(&mut self) -> Result<()> {
+        let mut changed: Vec<i64> = self.kept.digests.values().filter(|d| d.dirty).map(|d| d.no).collect();
+        // Unfrozen ones last: what left the window makes room first. Within that by number, for the pages' sake.
+        changed.sort_unstable_by_key(|no| (self.kept.digests.get(no).is_some_and(Digest::is_unfrozen), *no));
+        if self.tx.is_postgres() {
+            return self.write_at_once(&changed);
+        }
+        for no in changed {
+            self.plan(no, None)?;
+            let Some(d) = self.kept.digests.get_mut(&no) else { continue };
+            if d.fresh {
+                self.tx.prepare_cached(sql::SAVE_DIGEST)?.later(params![
+                    d.no,
+                    d.mailbox,
+                    d.state as i64,
+                    d.priority as i64,
+                    d.due_at.0,
+                    d.open,
+                    d.first_at.0,
+                    d.last_at.0,
+                    d.deadline,
+                    d.token,
+                    d.until.map(|t| t.0),
+                    d.attempts,
+                    d.waited_us,
+                    d.address,
+                    d.opened_at.0,
+                    d.closed_at.map(|t| t.0),
+                ])?;
+            } else if d.indexed() == d.saved {
+                self.tx.prepare_cached(sql::UPDATE_WINDOW)?.later(params![
+                    d.no,
+                    d.open,
+                    d.first_at.0,
+                    d.last_at.0,
+                    d.deadline,
+                    d.attempts,
+                    d.waited_us,
+                    d.address,
+                    d.token,
+                    d.closed_at.map(|t| t.0),
+                ])?;
+            } else {
+                self.tx.prepare_cached(sql::UPDATE_DIGEST)?.later(params![
+                    d.no,
+                    d.state as i64,
+                    d.priority as i64,
+                    d.due_at.0,
+                    d.open,
+                    d.first_at.0,
+                    d.last_at.0,
+                    d.deadline,
+                    d.token,
+                    d.until.map(|t| t.0),
+                    d.attempts,
+                    d.waited_us,
+                    d.address,
+                    d.closed_at.map(|t| t.0),
+                ])?;
+            }
+            (d.fresh, d.dirty, d.replan, d.recount, d.anew) = (false, false, false, false, false);
+            d.saved = d.indexed();
+        }
+        Ok(())
+    }
+
+    /// The same in two statements, whatever their number; what left the window comes before what is new.
+    fn write_at_once(&mut self, changed: &[i64]) -> Result<()> {
+        let recounted =
+            changed.iter().filter(|no| self.kept.digests.get(no).is_some_and(|d| d.recount && d.is_unfrozen()));
+        let recounted = Column::ints(recounted.copied());
+        let mut urgencies = HashMap::new();
+        if recounted.len() > 0 {
+            let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
+            urgencies.extend(self.tx.prepare_cached(sql::PG_FIRST_URGENCIES)?.query_map([recounted], read)?);
+        }
+        for no in changed {
+            self.plan(*no, Some(&urgencies))?;
+        }
+        for (statement, fresh) in [(sql::PG_UPDATE_DIGESTS, false), (sql::PG_SAVE_DIGESTS, true)] {
+            let rows: Vec<&Digest> =
+                changed.iter().filter_map(|no| self.kept.digests.get(no)).filter(|d| d.fresh == fresh).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let ints = |of: fn(&Digest) -> i64| Column::ints(rows.iter().map(|d| of(d)));
+            let maybe = |of: fn(&Digest) -> Option<i64>| Column::Ints(rows.iter().map(|d| of(d)).collect());
+            self.tx.prepare_cached(statement)?.later(params![
+                ints(|d| d.no),
+                ints(|d| d.mailbox),
+                ints(|d| d.state as i64),
+                ints(|d| d.priority as i64),
+                ints(|d| d.due_at.0),
+                ints(|d| d.open),
+                ints(|d| d.first_at.0),
+                ints(|d| d.last_at.0),
+                maybe(|d| d.deadline),
+                ints(|d| d.token),
+                maybe(|d| d.until.map(|t| t.0)),
+                ints(|d| d.attempts),
+                ints(|d| d.waited_us),
+                Column::Texts(rows.iter().map(|d| d.address.clone()).collect()),
+                ints(|d| d.opened_at.0),
+                maybe(|d| d.closed_at.map(|t| t.0)),
+            ])?;
+        }
+        for no in changed {
+            if let Some(d) = self.kept.digests.get_mut(no) {
+                (d.fresh, d.dirty, d.replan, d.recount, d.anew) = (false, false, false, false, false);
+                d.saved = d.indexed();
+            }
+        }
+        Ok(())
+    }
+
+    /// The due time of a window that changed, from what is still in it.
+    fn plan(&mut self, no: i64, urgencies: Option<&HashMap<i64, i64>>) -> Result<()> {
+        let Some(d) = self.kept.digests.get(&no).filter(|d| d.replan && d.is_unfrozen()) else { return Ok(()) };
+        // Nothing came in the future: a clock that was ahead for a moment must not hold a mailbox until it is caught up.
+        let now = self.now;
+        let (mailbox, items, first_at, last_at) = (d.mailbox, d.open, d.first_at.min(now), d.last_at.min(now));
+        let deadline = if d.recount {
+            let first: Option<i64> = match urgencies {
+                Some(known) => known.get(&no).copied(),
+                None => self.tx.query_row(sql::FIRST_URGENCY, [no], |row| row.get(0))?,
+            };
+            first.filter(|u| *u < NO_DEADLINE / 2)
+        } else {
+            d.deadline
+        };
+        self.mailbox(mailbox)?;
+        let Some(box_) = self.kept.mailboxes.get(&mailbox) else { return Ok(()) };
+        let window = Window {
+            first_at,
+            last_at,
+            items: u32::try_from(items).unwrap_or(u32::MAX),
+            deadline: deadline.map(Time),
+            previous_at: box_.previous_at.map(|at| at.min(now)),
+        };
+        let rules = self.shared.policy.rules(&box_.route);
+        let due_at = self.shared.policy.due(&box_.route, box_.zone.as_deref(), &window);
+        if let Some(d) = self.kept.digests.get_mut(&no) {
+            (d.first_at, d.last_at, d.deadline) = (first_at, last_at, deadline);
+            // What is due already stays due: an item that joins or leaves does not move it to the next slot, nor does it
+            // undo what an operator released or hurried.
+            if d.anew || d.due_at > now {
+                d.due_at = due_at;
+            }
+            d.priority = rules.priority;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn join(digest: &mut Digest, urgency: i64, now: Time) {
+    digest.open += 1;
+    digest.last_at = digest.last_at.max(now);
+    if urgency < NO_DEADLINE / 2 {
+        digest.deadline = Some(digest.deadline.map_or(urgency, |d| d.min(urgency)));
+    }
+    digest.replan = true;
+}

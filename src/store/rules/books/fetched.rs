@@ -1,0 +1,173 @@
+//! What intake reads ahead from PostgreSQL, many rows a question, so that the rules find it here. Nobody else can change
+//! it meanwhile: it was read under the locks of its subjects and mailboxes. SQLite reads each when it is asked for.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::super::sql;
+use super::super::subject::{Mark, Subject};
+use super::digests::Digest;
+use super::{Books, Item, Mailbox};
+use crate::model::{Time, Topic};
+use crate::store::Result;
+use crate::store::rules::tx::{Column, Row, params};
+
+/// An event in the chain of a topic.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Link {
+    pub opens: bool,
+    pub mark: Mark,
+    pub prev: i64,
+}
+
+/// The rank of a person's highest dated opener, by recipient.
+type Owns = HashMap<String, Option<(i64, i64)>>;
+
+#[derive(Default)]
+pub(in crate::store) struct Fetched {
+    pub subjects: RefCell<HashMap<Topic, Option<Subject>>>,
+    pub owns: RefCell<HashMap<Topic, Owns>>,
+    pub links: HashMap<(i64, Topic), Link>,
+    pub items: HashMap<i64, Vec<Item>>,
+}
+
+/// (route, recipient), and the zone that is known of them now.
+pub(in crate::store::rules) type Wanted<'w> = BTreeMap<(&'w str, &'w str), Option<&'w str>>;
+
+impl Books<'_> {
+    /// Locks the mailboxes of new items, and those that a sweep of these topics will come to, in one order; reads their
+    /// windows and how much is open for their recipients.
+    pub fn fetch_mailboxes(&mut self, wanted: &Wanted<'_>, stirred: &[(Topic, Subject)]) -> Result<()> {
+        let mut numbers: BTreeSet<i64> = BTreeSet::new();
+        let recipients = Column::Texts(wanted.keys().map(|(_, who)| Some((*who).to_owned())).collect());
+        let routes = Column::Texts(wanted.keys().map(|(route, _)| Some((*route).to_owned())).collect());
+        let number = |row: &Row<'_>| row.get::<i64>(0);
+        numbers
+            .extend(self.tx.prepare_cached(sql::PG_MAILBOXES_BY_NAME)?.query_map(params![recipients, routes], number)?);
+        if !stirred.is_empty() {
+            let topics = Column::blobs(stirred.iter().map(|(topic, _)| topic.0));
+            let heads = Column::ints(stirred.iter().map(|(_, s)| s.head));
+            let swept = Column::ints(stirred.iter().map(|(_, s)| s.swept));
+            let of = params![topics, heads, swept];
+            numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_SWEEP)?.query_map(of, number)?);
+            numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_TELL)?.query_map([&topics], number)?);
+        }
+        let found = self.tx.prepare_cached(sql::PG_MAILBOXES)?.query_map([Column::ints(numbers)], read_mailbox)?;
+        for (no, mailbox) in found {
+            self.know(no, mailbox, wanted)?;
+        }
+        let missing: Vec<_> = wanted
+            .iter()
+            .filter(|((route, who), _)| !self.kept.numbers.get(*route).is_some_and(|of| of.contains_key(*who)))
+            .collect();
+        if !missing.is_empty() {
+            let of = params![
+                Column::Texts(missing.iter().map(|((_, who), _)| Some((*who).to_owned())).collect()),
+                Column::Texts(missing.iter().map(|((route, _), _)| Some((*route).to_owned())).collect()),
+                Column::Texts(missing.iter().map(|(_, zone)| zone.map(str::to_owned)).collect()),
+            ];
+            for (no, mailbox) in self.tx.prepare_cached(sql::PG_ADD_MAILBOXES)?.query_map(of, read_mailbox)? {
+                self.know(no, mailbox, wanted)?;
+            }
+        }
+        self.fetch_windows()?;
+        let who: BTreeSet<&str> = wanted.keys().map(|(_, who)| *who).collect();
+        for recipient in &who {
+            self.kept.open.insert((*recipient).to_owned(), 0);
+        }
+        let of = Column::Texts(who.into_iter().map(|who| Some(who.to_owned())).collect());
+        let open = self
+            .tx
+            .prepare_cached(sql::PG_OPEN_OF_RECIPIENTS)?
+            .query_map([of], |row| Ok((row.get::<String>(0)?, row.get::<i64>(1)?)))?;
+        self.kept.open.extend(open);
+        Ok(())
+    }
+
+    fn know(&mut self, no: i64, mut mailbox: Mailbox, wanted: &Wanted<'_>) -> Result<()> {
+        let zone = wanted.get(&(mailbox.route.as_str(), mailbox.recipient.as_str())).copied().flatten();
+        if zone.is_some() && zone != mailbox.zone.as_deref() {
+            self.tx.prepare_cached(sql::SAVE_ZONE)?.later(params![no, zone])?;
+            mailbox.zone = zone.map(str::to_owned);
+        }
+        self.kept.numbers.entry(mailbox.route.clone()).or_default().insert(mailbox.recipient.clone(), no);
+        self.kept.mailboxes.insert(no, mailbox);
+        Ok(())
+    }
+
+    fn fetch_windows(&mut self) -> Result<()> {
+        let unknown: Vec<i64> =
+            self.kept.mailboxes.keys().filter(|no| !self.kept.windows.contains_key(no)).copied().collect();
+        let of = Column::ints(unknown.iter().copied());
+        let found = self.tx.prepare_cached(sql::PG_WINDOWS)?.query_map([of], Digest::read)?;
+        self.kept.windows.extend(unknown.into_iter().map(|mailbox| (mailbox, None)));
+        for digest in found {
+            self.kept.windows.insert(digest.mailbox, Some(digest.no));
+            self.kept.digests.entry(digest.no).or_insert(digest);
+        }
+        Ok(())
+    }
+
+    /// What these people have in these topics.
+    pub fn fetch_owns(&mut self, of: &[(Topic, &str)]) -> Result<()> {
+        if of.is_empty() {
+            return Ok(());
+        }
+        let topics = Column::blobs(of.iter().map(|(topic, _)| topic.0));
+        let people = Column::Texts(of.iter().map(|(_, who)| Some((*who).to_owned())).collect());
+        let found = self.tx.prepare_cached(sql::PG_STANDINGS)?.query_map(params![topics, people], |row| {
+            let own = row.get::<Option<i64>>(2)?.zip(row.get::<Option<i64>>(3)?);
+            Ok((Topic(row.get(0)?), row.get::<String>(1)?, own))
+        })?;
+        let mut owns = self.fetched.owns.borrow_mut();
+        for (topic, who) in of {
+            owns.entry(*topic).or_default().insert((*who).to_owned(), None);
+        }
+        for (topic, who, own) in found {
+            owns.entry(topic).or_default().insert(who, own);
+        }
+        Ok(())
+    }
+
+    /// The chains that a sweep of these topics will walk, with the items of their events.
+    pub fn fetch_walks(&mut self, stirred: &[(Topic, Subject)]) -> Result<()> {
+        if stirred.is_empty() {
+            return Ok(());
+        }
+        let of = params![
+            Column::blobs(stirred.iter().map(|(topic, _)| topic.0)),
+            Column::ints(stirred.iter().map(|(_, s)| s.head)),
+            Column::ints(stirred.iter().map(|(_, s)| s.swept)),
+        ];
+        let found = self.tx.prepare_cached(sql::PG_CHAINS)?.query_map(of, |row| {
+            let no: i64 = row.get(1)?;
+            let mark = Mark { ver: row.get(4)?, no, date: row.get(5)? };
+            let opens = row.get::<i64>(2)? == super::super::accept::OPENS;
+            Ok(((no, Topic(row.get(0)?)), Link { opens, mark, prev: row.get::<Option<i64>>(3)?.unwrap_or(0) }))
+        })?;
+        let openers: BTreeSet<i64> = found.iter().filter(|(_, link)| link.opens).map(|((no, _), _)| *no).collect();
+        self.fetched.links.extend(found);
+        let items = self
+            .tx
+            .prepare_cached(sql::PG_ITEMS_OF_EVENTS)?
+            .query_map([Column::ints(openers.iter().copied())], Item::read)?;
+        let mut by_event: HashMap<i64, Vec<Item>> = openers.into_iter().map(|no| (no, vec![])).collect();
+        for item in items {
+            by_event.entry(item.event_no).or_default().push(item);
+        }
+        // What is not locked yet is read again when it is needed, under its lock.
+        by_event.retain(|_, items| items.iter().all(|item| self.kept.mailboxes.contains_key(&item.mailbox)));
+        self.fetched.items = by_event;
+        Ok(())
+    }
+
+    pub fn forget_walks(&mut self) {
+        self.fetched.links.clear();
+        self.fetched.items.clear();
+    }
+}
+
+fn read_mailbox(row: &Row<'_>) -> Result<(i64, Mailbox)> {
+    let previous_at = row.get::<Option<i64>>(4)?.map(Time);
+    Ok((row.get(0)?, Mailbox { recipient: row.get(1)?, route: row.get(2)?, zone: row.get(3)?, previous_at }))
+}

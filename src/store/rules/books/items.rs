@@ -1,0 +1,238 @@
+//! Items: every change of a state passes here, with its count and its digest's.
+
+use crate::store::rules::tx::{Column, Row, params};
+
+use super::super::sql;
+use super::Books;
+use super::digests::join;
+use crate::model::{ItemState, Reason};
+use crate::store::{Result, StoreError};
+
+/// One item's key and place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) struct Item {
+    pub event_no: i64,
+    pub mailbox: i64,
+    pub digest: Option<i64>,
+    pub state: ItemState,
+    pub left_before: Option<i64>,
+}
+
+impl Item {
+    pub fn read(row: &Row<'_>) -> Result<Item> {
+        Ok(Item {
+            event_no: row.get(0)?,
+            mailbox: row.get(1)?,
+            digest: row.get(2)?,
+            state: ItemState::from_number(row.get(3)?).unwrap_or(ItemState::Dead),
+            left_before: row.get(4)?,
+        })
+    }
+}
+
+/// Items without a deadline come after all those with one, by age.
+pub(in crate::store::rules) const NO_DEADLINE: i64 = 1 << 60;
+
+pub(in crate::store::rules) fn urgency(deadline: Option<i64>, time: i64) -> i64 {
+    deadline.unwrap_or_else(|| time.saturating_add(NO_DEADLINE))
+}
+
+/// Another replica's purge took the item between the look and the change; its counts are gone with it.
+pub(in crate::store::rules) fn purged(event_no: i64, mailbox: i64) -> StoreError {
+    StoreError::Unavailable(format!("item it-{event_no}-{mailbox} was purged just now; try again"))
+}
+
+/// An item to be: pending, unless it is born final.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct NewItem {
+    pub event_no: i64,
+    pub mailbox: i64,
+    pub urgency: i64,
+    pub born: Option<(ItemState, Reason)>,
+}
+
+impl Books<'_> {
+    /// The items of new events: none of them is there yet.
+    pub fn add_items(&mut self, items: Vec<NewItem>) -> Result<()> {
+        if !self.tx.is_postgres() {
+            for item in items {
+                let born = self.born(item.mailbox, item.born)?;
+                self.add_item(item.event_no, item.mailbox, item.urgency, born)?;
+            }
+            return Ok(());
+        }
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            let born = self.born(item.mailbox, item.born)?;
+            let window = if born.is_none() { Some(self.gather(item.mailbox)?) } else { None };
+            let state = born.map_or(ItemState::Pending, |(state, _)| state);
+            self.deltas[state as usize] += 1;
+            if let Some(no) = window {
+                let now = self.now;
+                join(self.digest_mut(no)?, item.urgency, now);
+                self.count_open(item.mailbox, 1);
+            }
+            rows.push((item, window, state, born));
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let now = self.now.0;
+        self.tx.prepare_cached(sql::PG_ADD_ITEMS)?.later(params![
+            Column::ints(rows.iter().map(|r| r.0.event_no)),
+            Column::ints(rows.iter().map(|r| r.0.mailbox)),
+            Column::Ints(rows.iter().map(|r| r.1).collect()),
+            Column::ints(rows.iter().map(|r| r.2 as i64)),
+            Column::Ints(rows.iter().map(|r| r.3.map(|(_, reason)| reason as i64)).collect()),
+            Column::ints(rows.iter().map(|r| r.0.urgency)),
+            Column::Ints(rows.iter().map(|r| r.3.map(|_| now)).collect()),
+        ])
+    }
+
+    /// Open items of a mailbox's recipient over all routes, those of this transaction included.
+    pub fn open_items(&mut self, mailbox: i64) -> Result<i64> {
+        self.mailbox(mailbox)?;
+        let Some(recipient) = self.kept.mailboxes.get(&mailbox).map(|m| m.recipient.as_str()) else { return Ok(0) };
+        if let Some(n) = self.kept.open.get(recipient) {
+            return Ok(*n);
+        }
+        let n: i64 = self.tx.prepare_cached(sql::OPEN_OF_RECIPIENT)?.query_row([recipient], |row| row.get(0))?;
+        self.kept.open.insert(recipient.to_owned(), n);
+        Ok(n)
+    }
+
+    /// How a new item begins: pending (`None`), but dead for one who has too many open items already.
+    pub fn born(&mut self, mailbox: i64, born: Option<(ItemState, Reason)>) -> Result<Option<(ItemState, Reason)>> {
+        let too_many = born.is_none() && self.has_too_many(mailbox)?;
+        Ok(if too_many { Some((ItemState::Dead, Reason::TooManyOpen)) } else { born })
+    }
+
+    pub fn has_too_many(&mut self, mailbox: i64) -> Result<bool> {
+        let limit = i64::from(self.shared.limits.open_items_per_recipient);
+        Ok(self.open_items(mailbox)? >= limit)
+    }
+
+    /// A new item: pending in its window, or born final. `false`: it was there already (callers that expect that look
+    /// with `has_item` first, since the window is made before).
+    pub fn add_item(
+        &mut self,
+        event_no: i64,
+        mailbox: i64,
+        urgency: i64,
+        born: Option<(ItemState, Reason)>,
+    ) -> Result<bool> {
+        // Only looked up for a pending one: nothing gathers for what is over.
+        let window = if born.is_none() { Some(self.gather(mailbox)?) } else { None };
+        let (state, reason, settled) = match born {
+            Some((state, reason)) => (state, Some(reason as i64), Some(self.now.0)),
+            None => (ItemState::Pending, None, None),
+        };
+        let added = self.insert_item(params![event_no, mailbox, window, state as i64, reason, urgency, settled])? == 1;
+        if added {
+            self.deltas[state as usize] += 1;
+        }
+        if let Some(no) = window {
+            let now = self.now;
+            if added {
+                join(self.digest_mut(no)?, urgency, now);
+            }
+            if added {
+                self.count_open(mailbox, 1);
+            } else {
+                self.tidy(no)?;
+            }
+        }
+        Ok(added)
+    }
+
+    fn count_open(&mut self, mailbox: i64, change: i64) {
+        match self.kept.mailboxes.get(&mailbox) {
+            Some(known) => {
+                if let Some(open) = self.kept.open.get_mut(&known.recipient) {
+                    *open += change;
+                }
+            }
+            // Whose it is costs more to look up than to count anew whoever is asked next.
+            None => self.kept.open.clear(),
+        }
+    }
+
+    pub fn has_item(&self, event_no: i64, mailbox: i64) -> Result<bool> {
+        Ok(self.tx.prepare_cached(sql::ITEM)?.exists(params![event_no, mailbox])?)
+    }
+
+    /// A final item is pending again; its row is written by the caller.
+    pub fn reopened(&mut self, mailbox: i64, from: ItemState) {
+        self.count_open(mailbox, 1);
+        self.deltas[from as usize] -= 1;
+        self.deltas[ItemState::Pending as usize] += 1;
+    }
+
+    /// Purged rows leave the counts; how many they were is kept.
+    pub fn uncount(&mut self, state: ItemState, n: i64) {
+        self.deltas[state as usize] -= n;
+        self.purged[state as usize] += n;
+    }
+
+    /// Every change of an item's state passes here, with its count and its digest's.
+    pub fn put(&mut self, item: &Item, state: ItemState, reason: Option<Reason>) -> Result<()> {
+        if item.state == state {
+            return Ok(());
+        }
+        let mut left_before = item.left_before;
+        if let Some(no) = item.digest {
+            let leaves = !item.state.is_final() && state.is_final();
+            let returns = item.state.is_final() && !state.is_final();
+            let digest = self.digest_mut(no)?;
+            digest.open += i64::from(returns) - i64::from(leaves);
+            // The attempts so far have listed it; whatever becomes of it, no later one of this digest does.
+            if leaves {
+                left_before = Some(digest.attempts + 1);
+            }
+            if leaves && digest.is_unfrozen() {
+                (digest.replan, digest.recount) = (true, true);
+            }
+        }
+        let settled = state.is_final().then_some(self.now.0);
+        self.tx.prepare_cached(sql::SETTLE_ITEM)?.later(params![
+            item.event_no,
+            item.mailbox,
+            state as i64,
+            reason.map(|r| r as i64),
+            left_before,
+            settled
+        ])?;
+        self.deltas[item.state as usize] -= 1;
+        self.deltas[state as usize] += 1;
+        match (item.state.is_final(), state.is_final()) {
+            (false, true) => self.count_open(item.mailbox, -1),
+            (true, false) => self.count_open(item.mailbox, 1),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The items of an event, as they stay until this transaction ends.
+    pub fn items_of_event(&self, no: i64) -> Result<Vec<Item>> {
+        if let Some(known) = self.fetched.items.get(&no) {
+            return Ok(known.clone());
+        }
+        if self.tx.is_postgres() {
+            self.tx.prepare_cached(sql::PG_LOCK_MAILBOXES_OF_EVENT)?.query_map([no], |_| Ok(()))?;
+        }
+        self.items(sql::ITEMS_OF_EVENT, no)
+    }
+
+    pub fn items(&self, statement: &str, of: i64) -> Result<Vec<Item>> {
+        let mut found = self.tx.prepare_cached(statement)?;
+        let rows = found.query_map([of], Item::read)?;
+        Ok(rows)
+    }
+
+    /// Puts a pending item into another digest (the rest of a claim, a replay), whose window it joins.
+    pub fn joins(&mut self, digest_no: i64, urgency: i64) -> Result<()> {
+        let now = self.now;
+        join(self.digest_mut(digest_no)?, urgency, now);
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+//! Claim and release: leases on what is due; due times.
+
+use std::sync::PoisonError;
+
+use crate::store::rules::tx::{Params, Tx, params};
+
+use super::books::{Books, Digest};
+use super::sql;
+use crate::model::{DigestState, Lease, Priority, Time};
+use crate::store::{Ask, Leased, Named, Result};
+
+/// Leases what is due: urgent first, then by due time.
+pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
+    let paused = paused(books)?;
+    if paused.iter().any(|route| route == "*") {
+        return Ok(vec![]);
+    }
+    let most = u64::from(ask.limit).min(books.second_room()?);
+    let mut taken = Vec::new();
+    for priority in Priority::ALL {
+        let room = (most - taken.len() as u64).min(books.day_room(priority)?);
+        if room == 0 {
+            continue;
+        }
+        for no in due(books, ask, priority, room as u32, !paused.is_empty())? {
+            let (mailbox, due_at) = (books.digest(no)?.mailbox, books.digest(no)?.due_at);
+            let route = books.mailbox(mailbox)?.route.clone();
+            let leased = lease(books, no, &route, ask)?;
+            books.reserve_share();
+            let audiences = audiences(books, leased, &route)?;
+            taken.push(Leased {
+                lease: Lease { digest: books.digest_id(leased), token: books.digest(leased)?.token },
+                recipient: books.mailbox(mailbox)?.recipient.clone(),
+                route,
+                due_at,
+                priority,
+                audiences,
+            });
+        }
+    }
+    Ok(taken)
+}
+
+fn paused(books: &Books<'_>) -> Result<Vec<String>> {
+    let mut all = books.tx.prepare_cached(sql::PAUSED)?;
+    let routes = all.query_map((), |row| row.get(0))?;
+    Ok(routes)
+}
+
+/// With some routes paused, those are stepped over: they must not use up the limit of the others.
+fn due(books: &Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused: bool) -> Result<Vec<i64>> {
+    let statement = match (ask.everything, some_paused) {
+        (false, false) => sql::DUE,
+        (true, false) => sql::ANY_DUE,
+        (false, true) => return due_unpaused(books, priority, limit as usize),
+        (true, true) => sql::ANY_DUE_UNPAUSED,
+    };
+    let mut due = books.tx.prepare_cached(statement)?;
+    let numbers = due.query_map(params![priority as i64, books.now.0, limit], |row| row.get(0))?;
+    Ok(numbers)
+}
+
+/// Digests that a claim looks at in one direction while routes are paused: some milliseconds under the writer's lock.
+const STEPS: u32 = 5_000;
+
+/// Where a claim of each priority goes on if so much waits for a resume that it can't look at all of it: (due time,
+/// number). `None`: from the start.
+#[derive(Default)]
+pub(crate) struct Steps([Option<(i64, i64)>; Priority::ALL.len()]);
+
+/// By due time, as long as no more is paused than one claim may step over. Else each claim goes on where the last one
+/// ended, round and round, and looks at what became due last, so that a paused route of any size holds up nobody.
+fn due_unpaused(books: &Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
+    let mut steps = books.shared.steps.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(cursor) = steps.0.get_mut(priority as usize) else { return Ok(vec![]) };
+    let (of, now) = (priority as i64, books.now.0);
+    let from = cursor.filter(|(due_at, _)| *due_at <= now);
+    let mut look = Look { limit, found: Vec::new(), seen: 0, last: from };
+    let mut more = true;
+    if let Some((due_at, no)) = from {
+        more = look.step(books, sql::DUE_AT, params![of, due_at, no, STEPS])?;
+    }
+    if more {
+        let after = from.map_or(i64::MIN, |(due_at, _)| due_at);
+        more = look.step(books, sql::DUE_AFTER, params![of, after, now, STEPS - look.seen])?;
+    }
+    let bounded = from.is_some() || look.seen >= STEPS;
+    *cursor = look.last.filter(|_| bounded && !(more && look.seen < STEPS));
+    if bounded {
+        look.step(books, sql::LAST_DUE, params![of, now, STEPS])?;
+    }
+    Ok(look.found)
+}
+
+struct Look {
+    limit: usize,
+    found: Vec<i64>,
+    seen: u32,
+    /// (due time, number) of the last one that was looked at.
+    last: Option<(i64, i64)>,
+}
+
+impl Look {
+    /// Takes what may leave of the statement's digests. `false`: there is no room for more.
+    fn step(&mut self, books: &Books<'_>, statement: &str, of: impl Params) -> Result<bool> {
+        let mut room = true;
+        books.tx.prepare_cached(statement)?.each(of, |row| {
+            let (no, due_at, paused): (i64, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if !paused && !self.found.contains(&no) {
+                if self.found.len() >= self.limit {
+                    room = false;
+                    return Ok(false);
+                }
+                self.found.push(no);
+            }
+            (self.seen, self.last) = (self.seen + 1, Some((due_at, no)));
+            Ok(true)
+        })?;
+        Ok(room)
+    }
+}
+
+/// Freezes a digest for good. Of a window that holds more than a mail lists, the most urgent items go into a digest that
+/// is made for them and is leased instead; the others stay where they are, in the next unfrozen digest. (Moving the few
+/// keeps a claim cheap however many wait; nobody has seen the window's number yet.)
+fn lease(books: &mut Books<'_>, no: i64, route: &str, ask: &Ask) -> Result<i64> {
+    let rules = books.shared.policy.rules(route);
+    let (state, open, mailbox) = {
+        let digest = books.digest(no)?;
+        (digest.state, digest.open, digest.mailbox)
+    };
+    let most = i64::from(rules.max_listed.max(1));
+    let leased = if state == DigestState::Gathering && open > most {
+        split(books, no, mailbox, rules.priority, most)?
+    } else {
+        no
+    };
+    books.set_state(leased, DigestState::Leased)?;
+    let until = books.now.plus(ask.lease);
+    let digest = books.digest_mut(leased)?;
+    digest.token += 1;
+    digest.until = Some(until);
+    Ok(leased)
+}
+
+fn split(books: &mut Books<'_>, from: i64, mailbox: i64, priority: Priority, most: i64) -> Result<i64> {
+    let urgent = most_urgent(books, from, most)?;
+    let into = books.new_digest(mailbox, DigestState::Leased, priority)?;
+    for (event_no, urgency) in &urgent {
+        books.tx.prepare_cached(sql::MOVE_ITEM)?.later(params![event_no, mailbox, into])?;
+        books.joins(into, *urgency)?;
+    }
+    let (first_at, due_at) = (books.digest(from)?.first_at, books.digest(from)?.due_at);
+    let moved = books.digest_mut(into)?;
+    (moved.first_at, moved.due_at) = (first_at, due_at);
+    books.digest_mut(from)?.open -= urgent.len() as i64;
+    // The rest keeps its gap to the mail that leaves now, although that has not begun yet.
+    books.assume_sent(mailbox)?;
+    books.recount(from)?;
+    Ok(into)
+}
+
+/// (event, urgency) of the most urgent items: deadline, then age, then rank, so that arrival decides nothing.
+fn most_urgent(books: &Books<'_>, digest: i64, most: i64) -> Result<Vec<(i64, i64)>> {
+    let mut first = books.tx.prepare_cached(sql::URGENT_ITEMS)?;
+    let mut urgent: Vec<(i64, i64)> =
+        first.query_map(params![digest, most + 1], |row| Ok((row.get(0)?, row.get(2)?)))?;
+    let Some(edge) = urgent.get(most as usize).map(|(_, urgency)| *urgency) else { return Ok(urgent) };
+    if urgent.get(most as usize - 1).is_none_or(|(_, urgency)| *urgency != edge) {
+        urgent.truncate(most as usize);
+        return Ok(urgent);
+    }
+    // A tie over the edge: those of the same urgency go by rank.
+    urgent.retain(|(_, urgency)| *urgency != edge);
+    let mut at = books.tx.prepare_cached(sql::ITEMS_AT)?;
+    let tied: Vec<i64> = at.query_map(params![digest, edge], |row| row.get(0))?;
+    let mut ranked = Vec::with_capacity(tied.len());
+    for no in tied {
+        let (ver, _) = books.event_times(no)?;
+        let tie: (String, String) =
+            books.tx.prepare_cached(sql::EVENT_TIE)?.query_row([no], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        ranked.push((ver, tie, no));
+    }
+    ranked.sort();
+    let room = most as usize - urgent.len();
+    urgent.extend(ranked.into_iter().take(room).map(|(_, _, no)| (no, edge)));
+    Ok(urgent)
+}
+
+/// Whom the items asked, where that may have changed since.
+fn audiences(books: &Books<'_>, digest: i64, route: &str) -> Result<Vec<Named>> {
+    let mut asked = books.tx.prepare_cached(sql::AUDIENCES)?;
+    let rows = asked.query_map(params![digest, route], |row| {
+        let names: String = row.get(1)?;
+        Ok(Named {
+            event_number: row.get(0)?,
+            references: serde_json::from_str(&names).unwrap_or_default(),
+            except: row.get(2)?,
+        })
+    })?;
+    Ok(rows)
+}
+
+/// Gives an unused lease back; a lost one is passed over.
+pub(super) fn release(books: &mut Books<'_>, lease: Lease) -> Result<()> {
+    if books.held_under(lease)?.is_some() {
+        let now = books.now;
+        books.wait(lease.digest.number, now)?;
+        books.tidy(lease.digest.number)?;
+    }
+    Ok(())
+}
+
+impl Books<'_> {
+    /// The digest, if this very lease still runs (`fence_begin`); not if it ended, was taken by another, or was purged.
+    pub fn held_under(&mut self, lease: Lease) -> Result<Option<&Digest>> {
+        let no = lease.digest.number;
+        if lease.digest.store != self.shared.store_id || !self.tx.prepare_cached(sql::DIGEST)?.exists([no])? {
+            return Ok(None);
+        }
+        let digest = self.digest(no)?;
+        let runs = digest.state == DigestState::Leased && digest.token == lease.token;
+        Ok(Some(digest).filter(|_| runs))
+    }
+}
+
+pub(super) fn next_due(conn: Tx<'_>, ask: &Ask) -> Result<Option<Time>> {
+    let mut next: Option<i64> = None;
+    for priority in Priority::ALL {
+        let of = [priority as i64];
+        if ask.everything && conn.prepare_cached(sql::ANY_WINDOW)?.exists(of)? {
+            return Ok(Some(Time::MIN));
+        }
+        let statement = if ask.everything { sql::NEXT_RETRY } else { sql::NEXT_DUE };
+        let at: Option<i64> = conn.prepare_cached(statement)?.query_row(of, |row| row.get(0))?;
+        next = match (next, at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+    Ok(next.map(Time))
+}
+
+/// Plans open windows anew: the cadence, the zones, the calendar or the hold may have changed. What an operator let go
+/// is never held again. The cursor is a mailbox.
+pub(super) fn replan(books: &mut Books<'_>, cursor: i64, limit: u32) -> Result<Option<i64>> {
+    let windows: Vec<(i64, i64)> = {
+        let mut after = books.tx.prepare_cached(sql::WINDOWS_AFTER)?;
+        let rows = after.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows
+    };
+    for (mailbox, no) in &windows {
+        if books.digest(*no)?.state == DigestState::Held {
+            let route = books.mailbox(*mailbox)?.route.clone();
+            if !books.shared.policy.rules(&route).hold {
+                books.set_state(*no, DigestState::Gathering)?;
+            }
+        }
+        books.replan(*no)?;
+    }
+    Ok(if windows.len() < limit as usize { None } else { windows.last().map(|(mailbox, _)| *mailbox) })
+}

@@ -1,0 +1,233 @@
+//! Closures: items that are over leave; those who were told hear that it is handled.
+
+use crate::store::rules::tx::{Optional, params};
+
+use super::accept::OPENS;
+use super::books::{Books, Item, Link, urgency};
+use super::sql;
+use super::subject::{Mark, Subject, topic};
+use crate::model::{DigestState, ItemState, Reason, Topic};
+use crate::store::Result;
+
+/// The route of the notices "already handled".
+pub(super) const HANDLED: &str = "handled";
+
+/// Outcomes of an attempt.
+pub(super) const UNKNOWN: i64 = 0;
+pub(super) const REFUSED: i64 = 1;
+pub(super) const ACCEPTED: i64 = 2;
+pub(super) const FAILED: i64 = 3;
+
+impl Books<'_> {
+    /// Walks a topic's events from the one that arrived last and withdraws the pending items that are over. What is in a
+    /// call or in doubt is left to its settlement (`closure_waits_for_call`). The walk ends where everything further
+    /// back is final, so that a topic of any length costs what is open in it.
+    pub fn sweep(&mut self, topic: &Topic, subject: Subject) -> Result<()> {
+        let mut trail: Vec<(i64, bool)> = Vec::new();
+        let mut at = subject.head;
+        while at != 0 && at != subject.swept {
+            let Some(link) = self.link(at, topic)? else { break };
+            let mut settled = true;
+            if link.opens {
+                for item in self.items_of_event(at)? {
+                    settled &= item.state.is_final() || self.withdraw_if_over(&item, topic, &subject, link.mark)?;
+                }
+            }
+            trail.push((at, settled));
+            at = link.prev;
+        }
+        let done = trail.iter().rev().take_while(|(_, settled)| *settled).last();
+        if let Some((no, _)) = done {
+            self.save_subject(topic, &Subject { swept: *no, ..subject })?;
+        }
+        Ok(())
+    }
+
+    /// An item of this event is open again: the next sweep must come by, also if a purge left a gap before it.
+    pub fn unsweep(&mut self, topic: &Topic, no: i64) -> Result<()> {
+        let Some(subject) = self.subject(topic)? else { return Ok(()) };
+        let mut at = subject.head;
+        while at != no {
+            match self.link(at, topic)? {
+                Some(link) => at = link.prev,
+                None => break,
+            }
+        }
+        let head = if at == no { subject.head } else { no };
+        if head == no && subject.head != no {
+            self.tx.prepare_cached(sql::LINK_EVENT)?.later(params![no, subject.head, None::<i64>])?;
+        }
+        self.save_subject(topic, &Subject { head, swept: 0, ..subject })
+    }
+
+    fn link(&self, no: i64, topic_wanted: &Topic) -> Result<Option<Link>> {
+        if let Some(known) = self.fetched.links.get(&(no, *topic_wanted)) {
+            return Ok(Some(*known));
+        }
+        self.tx
+            .prepare_cached(sql::EVENT_CHAIN)?
+            .query_row([no], |row| {
+                let first = topic(row, 1)? == Some(*topic_wanted);
+                Ok(Link {
+                    opens: row.get::<i64>(0)? == OPENS,
+                    mark: Mark { ver: row.get(4)?, no, date: row.get(5)? },
+                    prev: row.get::<Option<i64>>(if first { 2 } else { 3 })?.unwrap_or(0),
+                })
+            })
+            .optional()
+    }
+
+    /// `true`: the item is final now.
+    fn withdraw_if_over(&mut self, item: &Item, topic: &Topic, subject: &Subject, mark: Mark) -> Result<bool> {
+        if item.state != ItemState::Pending {
+            return Ok(false);
+        }
+        let recipient = self.mailbox(item.mailbox)?.recipient.clone();
+        let Some(reason) = self.over(subject, topic, mark, &recipient)? else { return Ok(false) };
+        if let Some(digest) = item.digest {
+            if self.digest(digest)?.state == DigestState::Sending {
+                return Ok(false);
+            }
+            self.settle(item, ItemState::Withdrawn, Some(reason))?;
+            self.tidy(digest)?;
+        }
+        Ok(true)
+    }
+
+    /// A twin replaced what this person had of an earlier one: those items leave without a walk, so that any number of
+    /// twins costs each of them its own recipients only.
+    pub fn replace_own(&mut self, topic: &Topic, subject: &Subject, older: i64, recipient: &str) -> Result<()> {
+        let Some(link) = self.link(older, topic)? else { return Ok(()) };
+        for item in self.items_of_event(older)? {
+            if self.mailbox(item.mailbox)?.recipient == recipient {
+                self.withdraw_if_over(&item, topic, subject, link.mark)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an item is over now, from its subject's marks: asked when a call or a doubt has ended.
+    pub fn is_over(&mut self, item: &Item) -> Result<Option<Reason>> {
+        let (mark, opens, topics) = self.event_mark(item.event_no)?;
+        let (true, Some(topic)) = (opens, topics[0]) else { return Ok(None) };
+        let recipient = self.mailbox(item.mailbox)?.recipient.clone();
+        match self.subject(&topic)? {
+            Some(subject) => self.over(&subject, &topic, mark, &recipient),
+            None => Ok(None),
+        }
+    }
+
+    /// Ends an item, and remembers if its recipient was, or may have been, told (`notice_on_settlement`).
+    pub fn settle(&mut self, item: &Item, state: ItemState, reason: Option<Reason>) -> Result<()> {
+        self.put(item, state, reason)?;
+        if state.is_final() { self.told(item) } else { Ok(()) }
+    }
+
+    /// Enters the person as told if an attempt that listed this final item was accepted or is unknown; if the topic was
+    /// closed at a higher rank already, they are owed the notice now.
+    pub fn told(&mut self, item: &Item) -> Result<()> {
+        let Some(digest) = item.digest else { return Ok(()) };
+        if self.digest(digest)?.attempts == 0 {
+            return Ok(());
+        }
+        let (mark, opens, topics) = self.event_mark(item.event_no)?;
+        let (true, Some(topic)) = (opens, topics[0]) else { return Ok(()) };
+        if !self.may_have_told(item)? {
+            return Ok(());
+        }
+        let recipient = self.mailbox(item.mailbox)?.recipient.clone();
+        self.tx.prepare_cached(sql::SAVE_TOLD)?.later(params![&topic.0[..], recipient, mark.ver])?;
+        if let Some(subject) = self.subject(&topic)?
+            && let Some((ver, closer)) = subject.closer
+            && mark.ver < ver
+        {
+            self.notify(closer, &recipient)?;
+        }
+        Ok(())
+    }
+
+    fn may_have_told(&self, item: &Item) -> Result<bool> {
+        Ok(self.outcomes(item)?.iter().any(|(_, _, outcome)| matches!(*outcome, UNKNOWN | ACCEPTED)))
+    }
+
+    /// (digest, attempt, outcome) of every attempt that listed the item.
+    pub fn outcomes(&self, item: &Item) -> Result<Vec<(i64, i64, i64)>> {
+        // Read again: the row's own place in its digest's lists may just have been written.
+        let mut one = self.tx.prepare_cached(sql::ITEM)?;
+        let Some(now) = one.query_row(params![item.event_no, item.mailbox], Item::read).optional()? else {
+            return Ok(vec![]);
+        };
+        let mut tries = self.tx.prepare_cached(sql::TRIES_OF_ITEM)?;
+        let rows = tries.query_map(params![item.event_no, item.mailbox, now.digest, now.left_before], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+        Ok(rows)
+    }
+
+    /// A closer of a higher rank than before: everybody who was told of what it closes hears of it.
+    pub fn notify_told(&mut self, topic: &Topic, subject: &Subject) -> Result<()> {
+        let Some((ver, closer)) = subject.closer else { return Ok(()) };
+        let recipients: Vec<String> = {
+            let mut told = self.tx.prepare_cached(sql::TOLD)?;
+            told.query_map(params![&topic.0[..], ver], |row| row.get(0))?
+        };
+        recipients.iter().try_for_each(|recipient| self.notify(closer, recipient))
+    }
+
+    /// The notice "already handled", once by its key. Who decided it needs no mail about it: their item is born
+    /// withdrawn.
+    fn notify(&mut self, closer: i64, recipient: &str) -> Result<()> {
+        let mut zones = self.tx.prepare_cached(sql::ZONE_OF)?;
+        let zone: Option<String> = zones.query_row([recipient, HANDLED], |row| row.get(0)).optional()?;
+        let mailbox = self.mailbox_of(recipient, HANDLED, zone.as_deref())?;
+        if self.has_item(closer, mailbox)? {
+            return Ok(());
+        }
+        let (ver, _) = self.event_times(closer)?;
+        let own = self.actor(closer)?.as_deref() == Some(recipient);
+        let born = self.born(mailbox, own.then_some((ItemState::Withdrawn, Reason::Decided)))?;
+        self.add_item(closer, mailbox, urgency(None, ver >> 1), born)?;
+        Ok(())
+    }
+
+    /// (ver, deadline) of an event.
+    pub fn event_times(&self, no: i64) -> Result<(i64, Option<i64>)> {
+        Ok(self.tx.prepare_cached(sql::EVENT_TIMES)?.query_row([no], |row| Ok((row.get(1)?, row.get(0)?)))?)
+    }
+
+    fn actor(&self, no: i64) -> Result<Option<String>> {
+        let data: String = self.tx.prepare_cached(sql::EVENT_DATA)?.query_row([no], |row| row.get(0))?;
+        let data: serde_json::Value = serde_json::from_str(&data).unwrap_or_default();
+        Ok(data.get("actor").and_then(|a| a.as_str()).map(str::to_owned))
+    }
+
+    /// A late answer says that a listed mail was certainly not sent: who was told by nothing else is not told. Looks at
+    /// the whole topic, but only if this item is the lowest that its person was told of: else nothing changes.
+    pub fn untell(&mut self, item: &Item) -> Result<()> {
+        let (mark, opens, topics) = self.event_mark(item.event_no)?;
+        let (true, Some(topic)) = (opens, topics[0]) else { return Ok(()) };
+        let Some(subject) = self.subject(&topic)? else { return Ok(()) };
+        let recipient = self.mailbox(item.mailbox)?.recipient.clone();
+        let mut standing = self.tx.prepare_cached(sql::STANDING)?;
+        let told: Option<Option<i64>> =
+            standing.query_row(params![&topic.0[..], recipient], |row| row.get(2)).optional()?;
+        if told.flatten() != Some(mark.ver) {
+            return Ok(());
+        }
+        let (mut lowest, mut at) = (None::<i64>, subject.head);
+        while at != 0 {
+            let Some(link) = self.link(at, &topic)? else { break };
+            for other in if link.opens { self.items_of_event(at)? } else { vec![] } {
+                if other.state.is_final()
+                    && self.mailbox(other.mailbox)?.recipient == recipient
+                    && self.may_have_told(&other)?
+                {
+                    lowest = Some(lowest.map_or(link.mark.ver, |l| l.min(link.mark.ver)));
+                }
+            }
+            at = link.prev;
+        }
+        self.tx.prepare_cached(sql::SET_TOLD)?.later(params![&topic.0[..], recipient, lowest])?;
+        Ok(())
+    }
+}

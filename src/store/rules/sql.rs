@@ -1,0 +1,469 @@
+//! Every statement that the worker runs, by name, in the words that both databases know. States and reasons are the
+//! numbers of `model.rs`.
+//!
+//! What stands in `/*pg: … */` is said to PostgreSQL alone: there transactions run side by side, so what is read to be
+//! changed is locked as it is read. A mailbox's row is the lock of all its digests and their items, and is taken first.
+
+pub const META: &str = "SELECT store_id, next_event, next_digest, next_letter, mails_sent FROM meta";
+pub const SAVE_META: &str = "UPDATE meta SET next_event = ?1, next_digest = ?2, next_letter = ?3, mails_sent = ?4";
+
+// ---- events and subjects
+pub const ADD_EVENT: &str = "INSERT INTO event (no, key, source, id, kind, ver, effect, topic, topic2, date, deadline, \
+     expiry, received_at, subject_key, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
+     ON CONFLICT (key) DO NOTHING";
+pub const EVENT_BY_KEY: &str = "SELECT no, received_at FROM event WHERE key = ?1";
+/// Somebody asks again with the very same text after it stopped counting as a copy: the older one steps aside.
+pub const RENAME_EVENT: &str = "UPDATE event SET key = ?2, id = ?3 WHERE no = ?1";
+pub const LINK_EVENT: &str = "UPDATE event SET prev = ?2, prev2 = ?3 WHERE no = ?1";
+pub const EVENT_MARK: &str = "SELECT ver, effect, topic, topic2, date FROM event WHERE no = ?1";
+pub const EVENT_TIE: &str = "SELECT id, source FROM event WHERE no = ?1";
+pub const EVENT_CHAIN: &str = "SELECT effect, topic, prev, prev2, ver, date FROM event WHERE no = ?1";
+pub const EVENT_DATA: &str = "SELECT data FROM event WHERE no = ?1";
+pub const EVENT_TIMES: &str = "SELECT deadline, ver FROM event WHERE no = ?1";
+
+pub const SUBJECT: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
+     closer_ver, closer_no, lone FROM subject WHERE topic = ?1 /*pg: FOR UPDATE*/";
+pub const ADD_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
+     closer_no, lone) VALUES (?1, ?2, 0, ?3, ?2, ?4, ?5, ?6, ?7) ON CONFLICT (topic) DO NOTHING";
+pub const SAVE_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, \
+     before_no, before_date, closer_ver, closer_no, lone) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+     ON CONFLICT (topic) DO UPDATE SET head = excluded.head, swept = excluded.swept, latest_ver = excluded.latest_ver, \
+     latest_no = excluded.latest_no, latest_date = excluded.latest_date, before_ver = excluded.before_ver, \
+     before_no = excluded.before_no, before_date = excluded.before_date, closer_ver = excluded.closer_ver, \
+     closer_no = excluded.closer_no, lone = excluded.lone";
+pub const DROP_SUBJECT: &str = "DELETE FROM subject WHERE topic = ?1";
+
+pub const PEOPLE_OF_EVENT: &str =
+    "SELECT m.recipient FROM item i JOIN mailbox m ON m.no = i.mailbox_no WHERE i.event_no = ?1";
+pub const STANDING: &str = "SELECT own_ver, own_no, told_ver FROM standing WHERE topic = ?1 AND recipient = ?2";
+pub const SAVE_OWN: &str = "INSERT INTO standing (topic, recipient, own_ver, own_no) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT (topic, recipient) DO UPDATE SET own_ver = excluded.own_ver, own_no = excluded.own_no";
+pub const SAVE_TOLD: &str = "INSERT INTO standing (topic, recipient, told_ver) VALUES (?1, ?2, ?3) \
+     ON CONFLICT (topic, recipient) DO UPDATE SET told_ver = CASE WHEN \
+     standing.told_ver < excluded.told_ver THEN standing.told_ver ELSE excluded.told_ver END";
+pub const SET_TOLD: &str = "UPDATE standing SET told_ver = ?3 WHERE topic = ?1 AND recipient = ?2";
+pub const TOLD: &str = "SELECT recipient FROM standing WHERE topic = ?1 AND told_ver < ?2 ORDER BY recipient";
+pub const DROP_STANDING: &str = "DELETE FROM standing WHERE topic = ?1";
+
+pub const ASKED: &str = "SELECT names FROM asked WHERE event_no = ?1 AND route = ?2";
+pub const ADD_ASKED: &str = "INSERT INTO asked (event_no, route, names, except_for) VALUES (?1, ?2, ?3, ?4)";
+
+// ---- mailboxes and digests
+pub const MAILBOX_BY_NAME: &str = "SELECT no, zone, previous_at FROM mailbox WHERE recipient = ?1 AND route = ?2 \
+     /*pg: FOR UPDATE*/";
+pub const MAILBOX: &str = "SELECT recipient, route, zone, previous_at FROM mailbox WHERE no = ?1 /*pg: FOR UPDATE*/";
+/// If another replica has made it meanwhile: that one.
+pub const ADD_MAILBOX: &str = "INSERT INTO mailbox (recipient, route, zone) VALUES (?1, ?2, ?3) \
+     ON CONFLICT (recipient, route) DO UPDATE SET zone = coalesce(excluded.zone, mailbox.zone) \
+     RETURNING no, zone, previous_at";
+/// Of a route that knows it: the one that was mailed last.
+pub const ZONE_OF: &str = "SELECT zone FROM mailbox WHERE recipient = ?1 AND route <> ?2 AND zone IS NOT NULL \
+     ORDER BY previous_at DESC";
+pub const SAVE_ZONE: &str = "UPDATE mailbox SET zone = ?2 WHERE no = ?1";
+pub const SAVE_PREVIOUS: &str = "UPDATE mailbox SET previous_at = ?2 WHERE no = ?1";
+pub const OPEN_OF_RECIPIENT: &str = "SELECT CAST((SELECT coalesce(sum(d.open), 0) FROM mailbox m JOIN digest d ON \
+     d.mailbox_no = m.no AND d.state IN (0, 1) WHERE m.recipient = ?1) + (SELECT coalesce(sum(d.open), 0) FROM mailbox m \
+     JOIN digest d ON d.mailbox_no = m.no AND d.state IN (2, 3, 4, 5) WHERE m.recipient = ?1) AS bigint)";
+pub const OPEN_OF_MAILBOX: &str = "SELECT CAST((SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND \
+     state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND state IN (2, 3, 4, 5)) AS bigint)";
+
+pub const DIGEST: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
+     until, attempts, waited_us, address, opened_at, closed_at FROM digest WHERE no = ?1";
+pub const DIGEST_TO_CHANGE: &str = "SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, \
+     d.deadline, d.token, d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at \
+     FROM /*pg: mailbox m JOIN*/ digest d /*pg: ON m.no = d.mailbox_no*/ WHERE d.no = ?1 /*pg: FOR UPDATE OF m, d*/";
+pub const WINDOW: &str = "SELECT no FROM digest WHERE mailbox_no = ?1 AND state IN (0, 1)";
+pub const SAVE_DIGEST: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
+     deadline, token, until, attempts, waited_us, address, opened_at, closed_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+pub const UPDATE_DIGEST: &str = "UPDATE digest SET state = ?2, priority = ?3, due_at = ?4, open = ?5, first_at = ?6, \
+     last_at = ?7, deadline = ?8, token = ?9, until = ?10, attempts = ?11, waited_us = ?12, address = ?13, \
+     closed_at = ?14 WHERE no = ?1";
+/// The same where only what no index holds has changed: indexes of `state` and `due_at` stay untouched.
+pub const UPDATE_WINDOW: &str = "UPDATE digest SET open = ?2, first_at = ?3, last_at = ?4, deadline = ?5, \
+     attempts = ?6, waited_us = ?7, address = ?8, token = ?9, closed_at = ?10 WHERE no = ?1";
+/// A claim passes over what another transaction has in its hands; it is there the next time.
+macro_rules! claimable {
+    ($which:literal, $order:literal) => {
+        claimable!("d.no", $which, $order)
+    };
+    ($columns:literal, $which:literal, $order:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM /*pg: mailbox m JOIN*/ digest d /*pg: ON m.no = d.mailbox_no*/ WHERE ",
+            $which,
+            $order,
+            " /*pg: FOR UPDATE OF m, d SKIP LOCKED*/"
+        )
+    };
+}
+pub const DUE: &str =
+    claimable!("d.state IN (0, 4) AND d.priority = ?1 AND d.due_at <= ?2", " ORDER BY d.due_at LIMIT ?3");
+/// `run --until-idle`: windows whatever their time, retries when their wait is over.
+pub const ANY_DUE: &str = claimable!(
+    "d.state IN (0, 4) AND d.priority = ?1 AND (d.state = 0 OR d.due_at <= ?2)",
+    " ORDER BY d.due_at LIMIT ?3"
+);
+/// While some routes are paused: what is due, and whether its route is paused. With one due time a walk goes on by number
+/// (a comparison of pairs would read all of that time again), then by due time; or it goes back from what became due last.
+macro_rules! due_or_paused {
+    ($which:literal, $order:literal) => {
+        claimable!(
+            "d.no, d.due_at, EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no)",
+            $which,
+            $order
+        )
+    };
+}
+pub const DUE_AT: &str =
+    due_or_paused!("d.state IN (0, 4) AND d.priority = ?1 AND d.due_at = ?2 AND d.no > ?3", " ORDER BY d.no LIMIT ?4");
+pub const DUE_AFTER: &str = due_or_paused!(
+    "d.state IN (0, 4) AND d.priority = ?1 AND d.due_at > ?2 AND d.due_at <= ?3",
+    " ORDER BY d.due_at, d.no LIMIT ?4"
+);
+pub const LAST_DUE: &str = due_or_paused!(
+    "d.state IN (0, 4) AND d.priority = ?1 AND d.due_at <= ?2",
+    " ORDER BY d.due_at DESC, d.no DESC LIMIT ?3"
+);
+pub const ANY_DUE_UNPAUSED: &str = claimable!(
+    "d.state IN (0, 4) AND d.priority = ?1 AND (d.state = 0 OR d.due_at <= ?2) \
+     AND NOT EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no)",
+    " ORDER BY d.due_at LIMIT ?3"
+);
+pub const NEXT_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1";
+pub const NEXT_RETRY: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 4";
+pub const ANY_WINDOW: &str = "SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 0 LIMIT 1";
+pub const ENDED: &str = claimable!("d.state IN (2, 3, 5) AND d.until <= ?1", " ORDER BY d.until LIMIT ?2");
+pub const DOUBTS: &str = claimable!("d.state IN (2, 3, 5) AND d.state = 5", " ORDER BY d.until LIMIT ?1");
+pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3, 5)";
+pub const HELD_BY_OTHERS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state IN (2, 3)";
+pub const SHORTEN_WAITS: &str =
+    "UPDATE digest SET due_at = ?2 WHERE state IN (0, 4) AND priority = ?1 AND due_at > ?2 AND state = 4";
+/// By mailbox, so that the partial index bounds the walk, however many digests are closed.
+pub const WINDOWS_AFTER: &str = "SELECT mailbox_no, no FROM digest WHERE state IN (0, 1) AND mailbox_no > ?1 \
+     ORDER BY mailbox_no LIMIT ?2";
+
+// ---- items
+pub const ADD_ITEM: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_no, mailbox_no) DO NOTHING";
+pub const SETTLE_ITEM: &str = "UPDATE item SET state = ?3, reason = ?4, left_before = ?5, settled_at = ?6 \
+     WHERE event_no = ?1 AND mailbox_no = ?2";
+pub const MOVE_ITEM: &str = "UPDATE item SET digest_no = ?3 WHERE event_no = ?1 AND mailbox_no = ?2";
+pub const REOPEN_ITEM: &str = "UPDATE item SET state = 0, reason = NULL, left_before = NULL, settled_at = NULL, \
+     forwarded_at = NULL, forward_error = NULL, digest_no = ?3 WHERE event_no = ?1 AND mailbox_no = ?2";
+pub const ITEM: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item \
+     WHERE event_no = ?1 AND mailbox_no = ?2";
+pub const ITEMS_OF_EVENT: &str =
+    "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ?1";
+pub const OPEN_ITEMS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item \
+     WHERE digest_no = ?1 AND state IN (0, 1)";
+pub const URGENT_ITEMS: &str = "SELECT event_no, mailbox_no, urgency FROM item WHERE digest_no = ?1 AND state = 0 \
+     ORDER BY urgency LIMIT ?2";
+pub const ITEMS_AT: &str = "SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 AND state = 0 AND urgency = ?2";
+pub const FIRST_URGENCY: &str = "SELECT min(urgency) FROM item WHERE digest_no = ?1 AND state = 0";
+/// What attempt ?2 of digest ?1 listed.
+pub const LISTED: &str = "SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 \
+     AND (left_before IS NULL OR left_before > ?2) \
+     UNION SELECT event_no, mailbox_no FROM relisted WHERE digest_no = ?1 AND (left_before IS NULL OR left_before > ?2)";
+/// Outcomes of the attempts that listed an item.
+pub const TRIES_OF_ITEM: &str = "SELECT a.digest_no, a.n, a.outcome FROM attempt a WHERE a.digest_no = ?3 \
+     AND a.n < coalesce(?4, 9223372036854775807) UNION ALL SELECT a.digest_no, a.n, a.outcome FROM relisted r \
+     JOIN attempt a ON a.digest_no = r.digest_no AND a.n < coalesce(r.left_before, 9223372036854775807) \
+     WHERE r.event_no = ?1 AND r.mailbox_no = ?2";
+pub const ADD_RELISTED: &str = "INSERT INTO relisted (digest_no, event_no, mailbox_no, left_before) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT DO NOTHING";
+pub const AUDIENCES: &str = "SELECT i.event_no, a.names, a.except_for FROM item i JOIN asked a ON a.event_no = i.event_no \
+     AND a.route = ?2 WHERE i.digest_no = ?1 AND i.state = 0";
+pub const CONTENTS: &str = "SELECT e.no, e.source, e.id, e.kind, e.ver, e.deadline, e.subject_key, e.data FROM item i \
+     JOIN event e ON e.no = i.event_no WHERE i.digest_no = ?1 AND i.state = 0 ORDER BY i.urgency, e.ver, e.id, e.source";
+pub const EXPIRED_ITEMS: &str = "SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, i.left_before FROM item i \
+     JOIN event e ON e.no = i.event_no WHERE i.digest_no = ?1 AND i.state = 0 AND e.expiry <= ?2";
+
+// ---- attempts
+pub const ADD_ATTEMPT: &str = "INSERT INTO attempt (digest_no, n, begun_at, outcome, free) VALUES (?1, ?2, ?3, 0, 0)";
+pub const ATTEMPT: &str = "SELECT outcome FROM attempt WHERE digest_no = ?1 AND n = ?2";
+pub const SETTLE_ATTEMPT: &str = "UPDATE attempt SET outcome = ?3, free = ?4, settled_at = ?5, \
+     message_id = coalesce(?6, message_id), detail = ?7 WHERE digest_no = ?1 AND n = ?2";
+pub const NOTE_ATTEMPT: &str = "UPDATE attempt SET detail = ?3 WHERE digest_no = ?1 AND n = ?2";
+pub const BURNED: &str = "SELECT count(*) FROM attempt WHERE digest_no = ?1 AND free = 0";
+
+// ---- the account's quota
+pub const QUOTA: &str = "SELECT per_second, per_day, burst, urgent_reserve, external, tat, factor, slowed_at, full_until \
+     FROM quota WHERE account = ?1";
+pub const QUOTA_TO_CHANGE: &str = "SELECT per_second, per_day, burst, urgent_reserve, external, tat, factor, slowed_at, \
+     full_until FROM quota WHERE account = ?1 /*pg: FOR UPDATE*/";
+pub const SAVE_TERMS: &str = "INSERT INTO quota (account, per_second, per_day, burst, urgent_reserve, external, asked_at, tat, \
+     factor, slowed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1.0, ?8) ON CONFLICT (account) DO UPDATE SET \
+     per_second = excluded.per_second, per_day = excluded.per_day, burst = excluded.burst, \
+     urgent_reserve = excluded.urgent_reserve, external = excluded.external, asked_at = excluded.asked_at";
+pub const SAVE_QUOTA: &str =
+    "UPDATE quota SET tat = ?2, factor = ?3, slowed_at = ?4, full_until = ?5 WHERE account = ?1";
+pub const DAY_HAS_ROOM: &str = "UPDATE quota SET full_until = NULL WHERE account = ?1";
+pub const USE_SHARES: &str = "INSERT INTO quota_use (account, minute, n) VALUES (?1, ?2, ?3) \
+     ON CONFLICT (account, minute) DO UPDATE SET n = quota_use.n + excluded.n";
+pub const USED_SHARES: &str =
+    "SELECT CAST(coalesce(sum(n), 0) AS bigint) FROM quota_use WHERE account = ?1 AND minute >= ?2";
+pub const FORGET_SHARES: &str = "DELETE FROM quota_use WHERE minute < ?1";
+/// Every lease and every call holds a share of the day.
+pub const RESERVED: &str = "SELECT count(*) FROM digest WHERE state IN (2, 3, 5) AND state < 5";
+
+// ---- ledger, gates, dead letters
+pub const ADD_DELTA: &str = "INSERT INTO ledger_delta (state, n) VALUES (?1, ?2)";
+pub const COUNTS: &str = "SELECT state, CAST(sum(n) AS bigint) FROM (SELECT state, n FROM ledger_total UNION ALL \
+     SELECT state, n FROM ledger_delta) AS counted GROUP BY state";
+pub const ROLL_UP: &str = "INSERT INTO ledger_total (state, n) SELECT state, sum(n) FROM ledger_delta WHERE true GROUP BY state \
+     ON CONFLICT (state) DO UPDATE SET n = ledger_total.n + excluded.n";
+pub const ADD_PURGED: &str = "INSERT INTO ledger_total (state, n, purged) VALUES (?1, 0, ?2) \
+     ON CONFLICT (state) DO UPDATE SET purged = ledger_total.purged + excluded.purged";
+pub const PURGED: &str = "SELECT state, purged FROM ledger_total";
+pub const CLEAR_DELTAS: &str = "DELETE FROM ledger_delta";
+pub const IS_PAUSED: &str = "SELECT 1 FROM pause WHERE route IN ('*', ?1) LIMIT 1";
+pub const PAUSED: &str = "SELECT route FROM pause";
+pub const IS_SUPPRESSED: &str = "SELECT 1 FROM suppression WHERE address = ?1";
+pub const ADD_LETTER: &str = "INSERT INTO dead_letter (no, key, source, position, reason, detail, first_at, last_at, count, \
+     bytes, sha256, headers, body, broker_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8, ?9, ?10, ?11, ?12) \
+     ON CONFLICT (key) DO UPDATE SET count = dead_letter.count + 1, last_at = excluded.last_at, position = excluded.position, \
+     reason = excluded.reason, detail = excluded.detail, broker_id = excluded.broker_id, discarded_at = NULL";
+pub const DISCARD_LETTER: &str = "UPDATE dead_letter SET discarded_at = ?2 WHERE no = ?1 AND discarded_at IS NULL";
+pub const SUPPRESS: &str =
+    "INSERT INTO suppression (address, reason, since) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+pub const UNSUPPRESS: &str = "DELETE FROM suppression WHERE address = ?1";
+pub const PAUSE: &str = "INSERT INTO pause (route, since) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+pub const RESUME: &str = "DELETE FROM pause WHERE route = ?1";
+pub const IS_HELD: &str = "SELECT 1 FROM digest WHERE no = ?1 AND state = 1";
+pub const HELD: &str = "SELECT d.no FROM digest d JOIN mailbox m ON m.no = d.mailbox_no WHERE d.state = 1 \
+     AND (CAST(?1 AS text) IS NULL OR m.route = ?1) ORDER BY d.no LIMIT ?2";
+
+// ---- forwarding
+/// Refused inputs that nobody has confirmed, oldest first: at most ?1.
+pub const UNFORWARDED_INPUTS: &str = "SELECT no, source, position, reason, detail, first_at, count, bytes, broker_id, sha256, \
+     headers, body FROM dead_letter WHERE discarded_at IS NULL AND forwarded_at IS NULL AND forward_error IS NULL \
+     ORDER BY no LIMIT ?1";
+/// Dead items likewise, with what the last attempt of their digest said.
+pub const UNFORWARDED_ITEMS: &str = "SELECT i.event_no, i.mailbox_no, i.reason, i.settled_at, e.source, e.id, e.kind, e.ver, \
+     e.received_at, e.subject_key, e.data, m.recipient, m.route, (SELECT a.detail FROM attempt a \
+     WHERE a.digest_no = i.digest_no ORDER BY a.n DESC LIMIT 1) \
+     FROM item i CROSS JOIN event e ON e.no = i.event_no CROSS JOIN mailbox m ON m.no = i.mailbox_no \
+     WHERE i.state = 5 AND i.forwarded_at IS NULL AND i.forward_error IS NULL ORDER BY i.event_no, i.mailbox_no LIMIT ?1";
+pub const FORWARDED_INPUT: &str = "UPDATE dead_letter SET forwarded_at = ?2, forward_error = ?3 WHERE no = ?1";
+/// One that was replayed meanwhile is another death when it dies again.
+pub const FORWARDED_ITEM: &str = "UPDATE item SET forwarded_at = ?3, forward_error = ?4 WHERE event_no = ?1 \
+     AND mailbox_no = ?2 AND state = 5";
+pub const COUNT_UNFORWARDED: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM dead_letter WHERE discarded_at IS NULL \
+     AND forwarded_at IS NULL AND forward_error IS NULL LIMIT ?1) AS inputs) + (SELECT count(*) FROM (SELECT 1 FROM item \
+     WHERE state = 5 AND forwarded_at IS NULL AND forward_error IS NULL LIMIT ?1) AS items)";
+
+// ---- how the worker's parts are
+pub const CLEAR_CONDITIONS: &str = "DELETE FROM condition";
+pub const ADD_CONDITION: &str =
+    "INSERT INTO condition (part, name, state, detail, lag, since, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+pub const CONDITIONS: &str = "SELECT name, state, detail, lag, since, at FROM condition WHERE part = ?1 ORDER BY name";
+
+// ---- purge and gauges
+pub const EVENTS_AFTER: &str = "SELECT no, ver, received_at, topic, topic2, prev, prev2 FROM event WHERE no > ?1 \
+     ORDER BY no LIMIT ?2";
+pub const EVENT_TO_PURGE: &str = "SELECT no, ver, received_at, topic, topic2, prev, prev2 FROM event WHERE no = ?1";
+pub const OPEN_OR_YOUNG: &str = "SELECT 1 FROM item WHERE event_no = ?1 AND (state < 2 OR settled_at >= ?2) LIMIT 1";
+pub const STATES_OF_EVENT: &str = "SELECT state, count(*) FROM item WHERE event_no = ?1 GROUP BY state";
+pub const DROP_ITEMS: &str = "DELETE FROM item WHERE event_no = ?1";
+pub const DROP_RELISTED: &str = "DELETE FROM relisted WHERE event_no = ?1";
+pub const DROP_ASKED: &str = "DELETE FROM asked WHERE event_no = ?1";
+pub const DROP_EVENT: &str = "DELETE FROM event WHERE no = ?1";
+pub const DIGESTS_AFTER: &str = "SELECT no, opened_at, CASE state WHEN 6 THEN closed_at END FROM digest WHERE no > ?1 \
+     ORDER BY no LIMIT ?2";
+pub const IS_LISTED: &str = "SELECT 1 FROM item WHERE digest_no = ?1 UNION ALL SELECT 1 FROM relisted WHERE digest_no = ?1 \
+     LIMIT 1";
+pub const DROP_ATTEMPTS: &str = "DELETE FROM attempt WHERE digest_no = ?1";
+pub const DROP_DIGEST: &str = "DELETE FROM digest WHERE no = ?1";
+pub const DROP_LETTERS: &str =
+    "DELETE FROM dead_letter WHERE no IN (SELECT no FROM dead_letter WHERE last_at < ?1 LIMIT ?2)";
+/// The last of the next mailboxes after ?1, and how many they are.
+pub const MAILBOXES_AFTER: &str =
+    "SELECT max(no), count(*) FROM (SELECT no FROM mailbox WHERE no > ?1 ORDER BY no LIMIT ?2) AS page";
+macro_rules! unused_mailboxes {
+    ($verb:literal, $end:literal) => {
+        concat!(
+            $verb,
+            "no > ?1 AND no <= ?2 AND coalesce(previous_at, 0) < ?3 \
+             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (0, 1)) \
+             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (2, 3, 4, 5)) \
+             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state = 6) \
+             AND NOT EXISTS (SELECT 1 FROM item WHERE mailbox_no = mailbox.no AND digest_no IS NULL)",
+            $end
+        )
+    };
+}
+/// Mailboxes from ?1 to ?2 that nothing refers to, and whose last digest began before ?3. An item that is in a digest
+/// keeps that digest, so that only those in none are looked for.
+pub const DROP_MAILBOXES: &str = unused_mailboxes!("DELETE FROM mailbox WHERE ", "");
+/// A capped count by the partial index that holds the state.
+pub fn count_state(state: crate::model::DigestState) -> String {
+    use crate::model::DigestState::{Gathering, Held, Waiting};
+    let (index, within) = match state {
+        Held => ("digest_held", "state = 1"),
+        Gathering => ("digest_window", "state IN (0, 1) AND state = 0"),
+        Waiting => ("digest_busy", "state IN (2, 3, 4, 5) AND state = 4"),
+        _ => ("digest_until", "state IN (2, 3, 5)"),
+    };
+    let n = state as i64;
+    format!(
+        "SELECT count(*) FROM (SELECT 1 FROM digest INDEXED BY {index} WHERE {within} AND state = {n} LIMIT ?1) AS capped"
+    )
+}
+pub const COUNT_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 \
+     AND due_at <= ?2 LIMIT ?3) AS capped";
+pub const OLDEST_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2";
+pub const OPEN_LETTERS: &str = "SELECT count(*) FROM dead_letter WHERE discarded_at IS NULL";
+
+pub const PG_LOCK_UNUSED_MAILBOXES: &str =
+    unused_mailboxes!("SELECT no FROM mailbox WHERE ", " ORDER BY no FOR UPDATE SKIP LOCKED");
+
+// ---- PostgreSQL alone: counters are sequences, mails are counted by rows, and between two statements others may write
+pub const PG_META: &str =
+    "SELECT store_id, 0, 0, 0, CAST(mails_sent + (SELECT coalesce(sum(n), 0) FROM mail_delta) AS bigint) FROM meta";
+pub const ADD_MAILS: &str = "INSERT INTO mail_delta (n) VALUES (?1)";
+pub const EVENT_BLOCK: &str = "SELECT nextval('event_no')";
+pub const DIGEST_NUMBERS: &str = "SELECT nextval('digest_no') FROM generate_series(1, CAST(?1 AS bigint))";
+pub const LETTER_NUMBER: &str = "SELECT nextval('letter_no')";
+/// One statement: what is added while it runs stays for the next one.
+pub const PG_ROLL_UP: &str = "WITH gone AS (DELETE FROM ledger_delta RETURNING state, n) INSERT INTO ledger_total (state, n) \
+     SELECT state, sum(n) FROM gone GROUP BY state ORDER BY state \
+     ON CONFLICT (state) DO UPDATE SET n = ledger_total.n + excluded.n";
+pub const PG_ROLL_UP_MAILS: &str = "WITH gone AS (DELETE FROM mail_delta RETURNING n) UPDATE meta SET mails_sent = mails_sent \
+     + (SELECT coalesce(sum(n), 0) FROM gone)";
+/// Openers that these digests list or have listed: before mailboxes, by topic. What left before the first attempt of its
+/// digest was told to nobody.
+pub const PG_LOCK_SUBJECTS_OF_DIGESTS: &str = "SELECT 1 FROM subject WHERE topic IN (SELECT e.topic FROM item i \
+     JOIN event e ON e.no = i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL \
+     AND coalesce(i.left_before, 2) > 1 UNION SELECT e.topic FROM relisted r JOIN event e ON e.no = r.event_no \
+     WHERE r.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL) ORDER BY topic FOR UPDATE";
+pub const PG_LOCK_MAILBOXES_OF_DIGESTS: &str = "SELECT 1 FROM mailbox WHERE no IN (SELECT mailbox_no FROM digest \
+     WHERE no = ANY(CAST(?1 AS bigint[]))) ORDER BY no FOR UPDATE";
+/// What a purge is about to delete, nobody changes meanwhile.
+pub const PG_LOCK_ITEMS_OF_EVENT: &str = "SELECT 1 FROM item WHERE event_no = ?1 ORDER BY mailbox_no FOR UPDATE";
+/// Who changes the items of an event has their mailboxes.
+pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no IN (SELECT mailbox_no FROM item \
+     WHERE event_no = ?1) ORDER BY no FOR UPDATE";
+
+// ---- PostgreSQL alone: many rows at once
+pub const PG_ADD_EVENTS: &str = "INSERT INTO event (no, key, source, id, kind, ver, effect, topic, topic2, date, deadline, expiry, \
+     received_at, subject_key, data) SELECT no, key, source, id, kind, ver, effect, topic, topic2, date, \
+     deadline, expiry, CAST(?13 AS bigint), subject_key, data FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
+     bytea[]), CAST(?3 AS text[]), CAST(?4 AS text[]), CAST(?5 AS text[]), CAST(?6 AS bigint[]), CAST(?7 AS \
+     bigint[]), CAST(?8 AS bytea[]), CAST(?9 AS bytea[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), CAST(?12 \
+     AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS text[])) AS u(no, key, source, id, kind, ver, effect, topic, \
+     topic2, date, deadline, expiry, subject_key, data) ON CONFLICT (key) DO NOTHING RETURNING no";
+pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
+     closer_no, lone) SELECT topic, no, 0, ver, no, date, closer_ver, closer_no, lone FROM unnest(CAST(?1 AS bytea[]), \
+     CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), \
+     CAST(?7 AS bigint[])) AS u(topic, no, ver, date, closer_ver, closer_no, lone) ON CONFLICT (topic) DO NOTHING \
+     RETURNING topic";
+pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
+pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
+     u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
+pub const PG_MAILBOXES_BY_NAME: &str = "SELECT m.no FROM unnest(CAST(?1 AS text[]), CAST(?2 AS text[])) AS u(recipient, route) JOIN mailbox m ON \
+     m.recipient = u.recipient AND m.route = u.route";
+/// From the head of each topic back to what everything behind is final.
+pub const PG_MAILBOXES_TO_SWEEP: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
+     CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
+     e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
+     DISTINCT i.mailbox_no FROM chain c JOIN item i ON i.event_no = c.no WHERE c.no <> c.swept AND i.state IN (0, \
+     1)";
+pub const PG_CHAINS: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
+     CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
+     e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
+     c.topic, e.no, e.effect, CASE WHEN e.topic = c.topic THEN e.prev ELSE e.prev2 END, e.ver, e.date FROM chain \
+     c JOIN event e ON e.no = c.no WHERE c.no <> c.swept";
+pub const PG_MAILBOXES_TO_TELL: &str = "SELECT m.no FROM standing s JOIN mailbox m ON m.recipient = s.recipient AND m.route = 'handled' WHERE \
+     s.topic = ANY(CAST(?1 AS bytea[])) AND s.told_ver IS NOT NULL";
+pub const PG_MAILBOXES: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?1 AS bigint[])) ORDER BY no \
+     FOR UPDATE";
+pub const PG_ADD_MAILBOXES: &str = "INSERT INTO mailbox (recipient, route, zone) SELECT recipient, route, zone FROM unnest(CAST(?1 AS text[]), \
+     CAST(?2 AS text[]), CAST(?3 AS text[])) AS u(recipient, route, zone) ON CONFLICT (recipient, route) DO \
+     UPDATE SET zone = coalesce(excluded.zone, mailbox.zone) RETURNING no, recipient, route, zone, previous_at";
+pub const PG_WINDOWS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
+     waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
+     IN (0, 1)";
+pub const PG_OPEN_OF_RECIPIENTS: &str = "SELECT recipient, CAST(sum(open) AS bigint) FROM (SELECT m.recipient, d.open FROM mailbox m JOIN digest d ON \
+     d.mailbox_no = m.no AND d.state IN (0, 1) WHERE m.recipient = ANY(CAST(?1 AS text[])) UNION ALL SELECT \
+     m.recipient, d.open FROM mailbox m JOIN digest d ON d.mailbox_no = m.no AND d.state IN (2, 3, 4, 5) WHERE \
+     m.recipient = ANY(CAST(?1 AS text[]))) AS all_open GROUP BY recipient";
+pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
+     bigint[]))";
+pub const PG_ADD_ITEMS: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) SELECT * FROM \
+     unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS \
+     bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS bigint[]))";
+pub const PG_FIRST_URGENCIES: &str = "SELECT digest_no, min(urgency) FROM item WHERE digest_no = ANY(CAST(?1 AS bigint[])) AND state = 0 GROUP BY \
+     digest_no";
+pub const PG_SAVE_DIGESTS: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
+     until, attempts, waited_us, address, opened_at, closed_at) SELECT * FROM unnest(CAST(?1 AS bigint[]), \
+     CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS \
+     bigint[]), CAST(?7 AS bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), CAST(?11 \
+     AS bigint[]), CAST(?12 AS bigint[]), CAST(?13 AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS bigint[]), \
+     CAST(?16 AS bigint[]))";
+pub const PG_UPDATE_DIGESTS: &str = "UPDATE digest d SET state = u.state, priority = u.priority, due_at = u.due_at, open = u.open, first_at = \
+     u.first_at, last_at = u.last_at, deadline = u.deadline, token = u.token, until = u.until, attempts = \
+     u.attempts, waited_us = u.waited_us, address = u.address, closed_at = u.closed_at FROM unnest(CAST(?1 AS \
+     bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 \
+     AS bigint[]), CAST(?7 AS bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), \
+     CAST(?11 AS bigint[]), CAST(?12 AS bigint[]), CAST(?13 AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS \
+     bigint[]), CAST(?16 AS bigint[])) AS u(no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
+     deadline, token, until, attempts, waited_us, address, opened_at, closed_at) WHERE d.no = u.no";
+
+/// What runs for every event, mail or turn: each must find its rows by an index (`tests/store`).
+pub const HOT: &[&str] = &[
+    EVENT_BY_KEY,
+    EVENT_CHAIN,
+    SUBJECT,
+    STANDING,
+    TOLD,
+    MAILBOX_BY_NAME,
+    OPEN_OF_RECIPIENT,
+    OPEN_OF_MAILBOX,
+    DIGEST,
+    WINDOW,
+    DUE,
+    DUE_AT,
+    DUE_AFTER,
+    LAST_DUE,
+    NEXT_DUE,
+    NEXT_RETRY,
+    ENDED,
+    DOUBTS,
+    NEXT_UNTIL,
+    ITEM,
+    ITEMS_OF_EVENT,
+    OPEN_ITEMS,
+    URGENT_ITEMS,
+    ITEMS_AT,
+    FIRST_URGENCY,
+    LISTED,
+    TRIES_OF_ITEM,
+    AUDIENCES,
+    EXPIRED_ITEMS,
+    ATTEMPT,
+    BURNED,
+    IS_PAUSED,
+    IS_SUPPRESSED,
+    QUOTA,
+    USED_SHARES,
+    RESERVED,
+    HELD,
+    EVENTS_AFTER,
+    OPEN_OR_YOUNG,
+    DIGESTS_AFTER,
+    IS_LISTED,
+    DROP_ITEMS,
+    DROP_RELISTED,
+    DROP_ATTEMPTS,
+    DROP_LETTERS,
+    DROP_MAILBOXES,
+    UNFORWARDED_INPUTS,
+    UNFORWARDED_ITEMS,
+    FORWARDED_INPUT,
+    FORWARDED_ITEM,
+    ZONE_OF,
+    WINDOWS_AFTER,
+    SHORTEN_WAITS,
+];

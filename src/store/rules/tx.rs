@@ -1,0 +1,399 @@
+//! What the rules need of a database: statements by their text, values and rows. Each database is an adapter behind
+//! [`Database`]; the rules above it stand once.
+//!
+//! One text serves both databases: `?1` is a parameter, and what stands in `/*pg: … */` is said to PostgreSQL alone.
+
+use crate::store::{Result, StoreError};
+
+/// A value on its way to the database or from it, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'v> {
+    Null,
+    Int(i64),
+    Real(f64),
+    Text(&'v str),
+    Blob(&'v [u8]),
+    /// Columns of many rows: a statement for any number of them (PostgreSQL alone has these).
+    Column(&'v Column),
+}
+
+/// One column of many rows.
+#[derive(Clone, Debug)]
+pub enum Column {
+    Ints(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+    Blobs(Vec<Option<Vec<u8>>>),
+}
+
+impl Column {
+    pub fn len(&self) -> usize {
+        match self {
+            Column::Ints(all) => all.len(),
+            Column::Texts(all) => all.len(),
+            Column::Blobs(all) => all.len(),
+        }
+    }
+
+    pub fn ints(all: impl IntoIterator<Item = i64>) -> Column {
+        Column::Ints(all.into_iter().map(Some).collect())
+    }
+
+    pub fn blobs<B: AsRef<[u8]>>(all: impl IntoIterator<Item = B>) -> Column {
+        Column::Blobs(all.into_iter().map(|b| Some(b.as_ref().to_vec())).collect())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// One database in one transaction, or in one consistent look.
+pub trait Database {
+    fn dialect(&self) -> Dialect;
+    fn schema_version(&self) -> Result<u32>;
+    fn size_bytes(&self) -> Result<u64>;
+    /// Rows that it changed.
+    fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64>;
+    /// The same, before the next row is read: nobody waits for it.
+    fn later(&self, sql: &str, values: &[Value<'_>]) -> Result<()> {
+        self.execute(sql, values).map(drop)
+    }
+    /// Every row, until `each` says `false`.
+    fn query(&self, sql: &str, values: &[Value<'_>], each: Each<'_>) -> Result<()>;
+    /// The same statement many times: finding it each time costs as much as a small insert.
+    fn hold<'s>(&'s self, sql: &'static str) -> Result<Box<dyn Held + 's>>;
+}
+
+pub type Each<'e> = &'e mut dyn FnMut(&Row<'_>) -> Result<bool>;
+
+pub trait Held {
+    fn execute(&mut self, values: &[Value<'_>]) -> Result<u64>;
+}
+
+/// The cells of one row.
+pub trait Cells {
+    fn cell(&self, column: usize) -> Result<Value<'_>>;
+}
+
+pub struct Row<'r>(pub &'r dyn Cells);
+
+impl Row<'_> {
+    pub fn get<T: FromCell>(&self, column: usize) -> Result<T> {
+        let cell = self.0.cell(column)?;
+        T::from_cell(cell).ok_or_else(|| StoreError::Broken(format!("column {column} of a row holds {cell:.0?}")))
+    }
+}
+
+/// How the rules speak to their database.
+#[derive(Clone, Copy)]
+pub struct Tx<'c>(pub &'c dyn Database);
+
+impl<'c> Tx<'c> {
+    pub fn dialect(&self) -> Dialect {
+        self.0.dialect()
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        self.dialect() == Dialect::Postgres
+    }
+
+    pub fn schema_version(&self) -> Result<u32> {
+        self.0.schema_version()
+    }
+
+    pub fn size_bytes(&self) -> Result<u64> {
+        self.0.size_bytes()
+    }
+
+    pub fn prepare_cached<'s>(&self, sql: &'s str) -> Result<Statement<'c, 's>> {
+        Ok(Statement { db: self.0, sql })
+    }
+
+    pub fn query_row<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> std::result::Result<T, Miss> {
+        Statement { db: self.0, sql }.query_row(params, read)
+    }
+
+    pub fn hold(&self, sql: &'static str) -> Result<Box<dyn Held + 'c>> {
+        self.0.hold(sql)
+    }
+}
+
+pub struct Statement<'c, 's> {
+    db: &'c dyn Database,
+    sql: &'s str,
+}
+
+impl Statement<'_, '_> {
+    pub fn execute(&mut self, params: impl Params) -> Result<u64> {
+        self.db.execute(self.sql, &params.values())
+    }
+
+    /// For a change of which nothing is asked: many of them travel together.
+    pub fn later(&mut self, params: impl Params) -> Result<()> {
+        self.db.later(self.sql, &params.values())
+    }
+
+    pub fn query_row<T>(
+        &mut self,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> std::result::Result<T, Miss> {
+        let mut found = None;
+        let mut each = |row: &Row<'_>| {
+            found = Some(read(row)?);
+            Ok(false)
+        };
+        self.db.query(self.sql, &params.values(), &mut each).map_err(Miss::Failed)?;
+        found.ok_or(Miss::NoRow)
+    }
+
+    pub fn query_map<T>(&mut self, params: impl Params, mut read: impl FnMut(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        self.each(params, |row| {
+            all.push(read(row)?);
+            Ok(true)
+        })?;
+        Ok(all)
+    }
+
+    /// Row after row, until one says `false`.
+    pub fn each(&mut self, params: impl Params, mut each: impl FnMut(&Row<'_>) -> Result<bool>) -> Result<()> {
+        self.db.query(self.sql, &params.values(), &mut each)
+    }
+
+    pub fn exists(&mut self, params: impl Params) -> Result<bool> {
+        let mut found = false;
+        self.each(params, |_| {
+            found = true;
+            Ok(false)
+        })?;
+        Ok(found)
+    }
+}
+
+/// Why there is no such row to read.
+#[derive(Debug)]
+pub enum Miss {
+    NoRow,
+    Failed(StoreError),
+}
+
+impl From<Miss> for StoreError {
+    fn from(miss: Miss) -> StoreError {
+        match miss {
+            Miss::NoRow => StoreError::Broken("a row that others refer to is not there".into()),
+            Miss::Failed(why) => why,
+        }
+    }
+}
+
+pub trait Optional<T> {
+    fn optional(self) -> Result<Option<T>>;
+}
+
+impl<T> Optional<T> for std::result::Result<T, Miss> {
+    fn optional(self) -> Result<Option<T>> {
+        match self {
+            Ok(found) => Ok(Some(found)),
+            Err(Miss::NoRow) => Ok(None),
+            Err(Miss::Failed(why)) => Err(why),
+        }
+    }
+}
+
+// ---- values on their way to the database
+
+pub trait Bind {
+    fn value(&self) -> Value<'_>;
+}
+
+macro_rules! bind_int {
+    ($($int:ty),*) => {$(
+        impl Bind for $int {
+            fn value(&self) -> Value<'_> {
+                Value::Int(i64::from(*self))
+            }
+        }
+    )*};
+}
+bind_int!(i64, i32, u32, u8, bool);
+
+impl Bind for f64 {
+    fn value(&self) -> Value<'_> {
+        Value::Real(*self)
+    }
+}
+
+impl Bind for str {
+    fn value(&self) -> Value<'_> {
+        Value::Text(self)
+    }
+}
+
+impl Bind for String {
+    fn value(&self) -> Value<'_> {
+        Value::Text(self)
+    }
+}
+
+impl Bind for [u8] {
+    fn value(&self) -> Value<'_> {
+        Value::Blob(self)
+    }
+}
+
+impl Bind for Vec<u8> {
+    fn value(&self) -> Value<'_> {
+        Value::Blob(self)
+    }
+}
+
+impl<const N: usize> Bind for [u8; N] {
+    fn value(&self) -> Value<'_> {
+        Value::Blob(self)
+    }
+}
+
+impl Bind for Column {
+    fn value(&self) -> Value<'_> {
+        Value::Column(self)
+    }
+}
+
+impl<T: Bind + ?Sized> Bind for &T {
+    fn value(&self) -> Value<'_> {
+        (**self).value()
+    }
+}
+
+impl<T: Bind> Bind for Option<T> {
+    fn value(&self) -> Value<'_> {
+        self.as_ref().map_or(Value::Null, Bind::value)
+    }
+}
+
+pub trait Params {
+    fn values(&self) -> Vec<Value<'_>>;
+}
+
+impl Params for () {
+    fn values(&self) -> Vec<Value<'_>> {
+        vec![]
+    }
+}
+
+impl Params for &[&dyn Bind] {
+    fn values(&self) -> Vec<Value<'_>> {
+        self.iter().map(|v| v.value()).collect()
+    }
+}
+
+impl<T: Bind, const N: usize> Params for [T; N] {
+    fn values(&self) -> Vec<Value<'_>> {
+        self.iter().map(Bind::value).collect()
+    }
+}
+
+macro_rules! params_of_tuple {
+    ($($name:ident),*) => {
+        impl<$($name: Bind),*> Params for ($($name,)*) {
+            #[allow(non_snake_case)]
+            fn values(&self) -> Vec<Value<'_>> {
+                let ($($name,)*) = self;
+                vec![$($name.value()),*]
+            }
+        }
+    };
+}
+params_of_tuple!(A, B);
+params_of_tuple!(A, B, C);
+params_of_tuple!(A, B, C, D);
+params_of_tuple!(A, B, C, D, E);
+params_of_tuple!(A, B, C, D, E, F);
+
+macro_rules! params {
+    ($($value:expr),* $(,)?) => {
+        &[$(&$value as &dyn $crate::store::rules::tx::Bind),*] as &[&dyn $crate::store::rules::tx::Bind]
+    };
+}
+pub(crate) use params;
+
+// ---- cells of rows
+
+pub trait FromCell: Sized {
+    /// `None`: the cell holds something else.
+    fn from_cell(cell: Value<'_>) -> Option<Self>;
+}
+
+macro_rules! int_from_cell {
+    ($($int:ty),*) => {$(
+        impl FromCell for $int {
+            fn from_cell(cell: Value<'_>) -> Option<$int> {
+                match cell {
+                    Value::Int(n) => n.try_into().ok(),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+int_from_cell!(i64, u32, u8, u64);
+
+impl FromCell for bool {
+    fn from_cell(cell: Value<'_>) -> Option<bool> {
+        i64::from_cell(cell).map(|n| n != 0)
+    }
+}
+
+impl FromCell for f64 {
+    fn from_cell(cell: Value<'_>) -> Option<f64> {
+        match cell {
+            Value::Real(x) => Some(x),
+            Value::Int(n) => Some(n as f64),
+            _ => None,
+        }
+    }
+}
+
+impl FromCell for String {
+    fn from_cell(cell: Value<'_>) -> Option<String> {
+        match cell {
+            Value::Text(text) => Some(text.to_owned()),
+            _ => None,
+        }
+    }
+}
+
+impl FromCell for Vec<u8> {
+    fn from_cell(cell: Value<'_>) -> Option<Vec<u8>> {
+        match cell {
+            Value::Blob(bytes) => Some(bytes.to_vec()),
+            _ => None,
+        }
+    }
+}
+
+impl<const N: usize> FromCell for [u8; N] {
+    fn from_cell(cell: Value<'_>) -> Option<[u8; N]> {
+        match cell {
+            Value::Blob(bytes) => bytes.try_into().ok(),
+            _ => None,
+        }
+    }
+}
+
+impl<T: FromCell> FromCell for Option<T> {
+    fn from_cell(cell: Value<'_>) -> Option<Option<T>> {
+        match cell {
+            Value::Null => Some(None),
+            cell => T::from_cell(cell).map(Some),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Three workers of the real binary on one PostgreSQL store, killed with SIGKILL in turn while events come in and mails go
+//! out; now and then it is the server that is killed. What was acknowledged is compared with what was told: everybody once,
+//! or honestly in doubt.
+//!
+//! `OWLPOST_ROUNDS` (default 5) kills; `OWLPOST_SEED` replays the traffic and the draws, though not the machine's timing.
+
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/process.rs"]
+mod process;
+#[path = "support/traffic.rs"]
+mod traffic;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postgres::{Database, PASSWORD, Server, Value};
+use process::{Random, Worker, post, until};
+use traffic::{compare_rows, config_on, mails, number, plan, random_moment};
+
+const REQUESTS_A_ROUND: u64 = 120;
+const WORKERS: usize = 3;
+/// Nothing moves for so long: there is nothing left to be done, but what a dead worker has.
+const STILL: Duration = Duration::from_secs(2);
+
+/// Leases are short, so that a dead worker's digests go on soon.
+const TIMES: &str = "[delivery]\nlease = \"5s\"\nsend_within = \"1s\"\ncall_timeout = \"1s\"\nclock_error = \"1s\"\n";
+
+/// A worker's folder beside the others', with their mails in one.
+fn configure(folder: &Path, source: &str, database: &Database) {
+    fs::create_dir_all(folder).unwrap();
+    let store = format!("url = {:?}\npassword = {PASSWORD:?}\nconnections = 4", database.url());
+    config_on(folder, "owlpost.toml", &format!("{TIMES}{source}"), &store, "../outbox");
+}
+
+#[test]
+fn workers_killed_in_turn_and_a_killed_server_lose_nothing_and_tell_nobody_twice() {
+    let (rounds, seed) = (number("OWLPOST_ROUNDS", 5), number("OWLPOST_SEED", 1));
+    println!("seed {seed}, {rounds} rounds");
+    let mut random = Random(seed ^ 0x9057);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let server: &'static Server = Box::leak(Box::new(Server::start(&[("fsync", "on")])));
+    let database = server.database(None);
+    let home = |i: usize| folder.join(format!("worker-{i}"));
+    for i in 0..WORKERS {
+        configure(&home(i), "[[source]]\nname = \"kill\"\nkind = \"http\"", &database);
+    }
+    let idle = folder.join("idle");
+    configure(&idle, "[[source]]\nname = \"kill\"\nkind = \"file\"\npath = \"nothing.ndjson\"", &database);
+    fs::write(idle.join("nothing.ndjson"), "").unwrap();
+    let plan = plan(&mut random, rounds * REQUESTS_A_ROUND);
+
+    let start = |i: usize| {
+        let mut worker = Worker::start(&home(i), &["-c", "owlpost.toml"]);
+        let address = worker.address();
+        (worker, address)
+    };
+    let (mut workers, addresses): (Vec<Option<Worker>>, Vec<String>) =
+        (0..WORKERS).map(start).map(|(worker, address)| (Some(worker), address)).unzip();
+    let addresses = Arc::new(Mutex::new(addresses));
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let producer = {
+        let (addresses, acknowledged) = (addresses.clone(), acknowledged.clone());
+        let (events, mut random) = (plan.events.clone(), Random(seed ^ 0xF00D));
+        std::thread::spawn(move || {
+            let mut rest = &events[..];
+            while !rest.is_empty() {
+                let (batch, after) = rest.split_at(rest.len().min(1 + random.below(4) as usize));
+                // To any of the workers, until one has acknowledged it: copies of one event meet in the store.
+                until("an acknowledgement", || {
+                    let to = addresses.lock().unwrap()[random.below(WORKERS as u64) as usize].clone();
+                    post(&to, batch).then_some(())
+                });
+                acknowledged.fetch_add(batch.len(), Ordering::SeqCst);
+                rest = after;
+            }
+        })
+    };
+    for round in 0..rounds {
+        let sends = random.below(2) == 0;
+        random_moment(&mut random, STILL, || if sends { mails(folder) } else { acknowledged.load(Ordering::SeqCst) });
+        if random.below(4) == 0 {
+            server.kill();
+            server.restart();
+            println!("round {round}: the server was killed");
+        } else {
+            let victim = round as usize % WORKERS;
+            workers[victim].take().expect("it was started").kill();
+            let (worker, address) = start(victim);
+            workers[victim] = Some(worker);
+            addresses.lock().unwrap()[victim] = address;
+            println!("round {round}: worker {victim} was killed at {} mails", mails(folder));
+        }
+    }
+    producer.join().unwrap();
+    assert_eq!(acknowledged.load(Ordering::SeqCst), plan.events.len());
+    let look = database.admin();
+    until("the end of all digests", || {
+        let open = look.rows("SELECT count(*) FROM digest WHERE state <> 6");
+        (open == [[Value::Int(0)]]).then_some(())
+    });
+    for worker in workers.iter_mut().flatten() {
+        worker.signal("TERM");
+        assert!(worker.wait().success(), "{}", worker.log());
+    }
+    // Nothing is left for one who comes later.
+    let before = mails(folder);
+    Worker::start(&idle, &["--until-idle", "-c", "owlpost.toml"]).ends_with(0);
+    assert_eq!(mails(folder), before);
+    let text = |value| match value {
+        Value::Null => None,
+        Value::Int(n) => Some(n.to_string()),
+        Value::Text(text) => Some(text),
+    };
+    let rows = |sql: &str| look.rows(sql).into_iter().map(|row| row.into_iter().map(text).collect()).collect();
+    compare_rows(&rows, folder, &plan);
+}

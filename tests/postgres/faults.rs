@@ -1,0 +1,200 @@
+//! The server goes, comes back, cuts connections, refuses to write; others hold locks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use owlpost::model::Receipt;
+use owlpost::store::{Delivery as _, Intake as _, Opening, StoreError};
+
+use crate::postgres::{Server, Value};
+use crate::process::until;
+use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, verified};
+
+/// A server of the test's own; it lives as long as the test's process, as databases borrow it.
+fn server() -> &'static Server {
+    Box::leak(Box::new(Server::start(&[("fsync", "on")])))
+}
+
+/// Each of which may be cut once.
+const BATCHES: usize = 60;
+
+fn unavailable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
+    match result {
+        Err(StoreError::Unavailable(why)) => why,
+        other => panic!("worth another try, and not {other:?}"),
+    }
+}
+
+#[test]
+fn a_restarted_server_is_used_again() {
+    let server = server();
+    let database = server.database(None);
+    let store = open(database.url());
+    accept(&store, vec![news("n1", "ann")]).unwrap();
+    server.stop();
+    let why = unavailable(accept(&store, vec![news("n2", "ann")]));
+    assert!(why.contains(&database.name) && !why.contains(crate::postgres::PASSWORD), "it says where: {why}");
+    server.restart();
+    until("the store after the restart", || accept(&store, vec![news("n2", "ann")]).ok());
+    assert_eq!(verified(&store)["pending"], 2);
+}
+
+/// `ack_after_commit`: what a call has answered survives the server's death; what it has not may be there, or not.
+#[test]
+fn a_killed_server_has_everything_that_was_acknowledged() {
+    let server = server();
+    let database = server.database(None);
+    let store = open(database.url());
+    let mut acknowledged = 0;
+    for round in 0..3 {
+        let stop = AtomicBool::new(false);
+        let taken = std::thread::scope(|scope| {
+            let feed = scope.spawn(|| {
+                let mut n = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let entries = (0..20).map(|i| news(format!("{round}-{n}-{i}"), "ann")).collect();
+                    if accept(&store, entries).is_err() {
+                        break;
+                    }
+                    n += 1;
+                }
+                n
+            });
+            let look = server.admin(&database.name);
+            until("some batches of this round", || {
+                let there = look.rows("SELECT count(*) FROM event");
+                matches!(there[0][0], Value::Int(n) if n > acknowledged + 100).then_some(())
+            });
+            server.kill();
+            let n = feed.join().unwrap();
+            stop.store(true, Ordering::Relaxed);
+            n
+        });
+        server.restart();
+        // The same again, as a broker would: copies of what is there.
+        for n in 0..=taken {
+            let entries: Vec<_> = (0..20).map(|i| news(format!("{round}-{n}-{i}"), "ann")).collect();
+            let receipts = until("the store after the kill", || accept(&store, entries.clone()).ok());
+            if n < taken {
+                assert!(receipts.iter().all(|r| *r == Receipt::Duplicate), "batch {n} was acknowledged");
+            }
+        }
+        acknowledged += 20 * (taken + 1);
+        assert_eq!(verified(&store)["items"], acknowledged as u64);
+    }
+}
+
+#[test]
+fn cut_connections_lose_nothing_and_repeat_nothing() {
+    let database = Server::shared().database(None);
+    let store = open(database.url());
+    let batch = |n: usize| vec![news(n, "ann"), news(format!("b{n}"), "bob")];
+    let taken = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let admin = Server::shared().admin("postgres");
+            let cut =
+                format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", database.name);
+            let mut seen = 0;
+            while seen < BATCHES {
+                // Wherever the batches are just now; at most once for each, so that they go on.
+                let now = taken.load(Ordering::Relaxed);
+                if now > seen {
+                    seen = now;
+                    admin.run(&cut);
+                }
+                std::thread::yield_now();
+            }
+        });
+        for n in 0..BATCHES {
+            until("a batch that is taken", || accept(&store, batch(n)).ok());
+            taken.store(n + 1, Ordering::Relaxed);
+        }
+    });
+    until("a look that is not cut", || runtime().block_on(store.next_due(&ask())).ok());
+    assert_eq!(verified(&store)["items"], 2 * BATCHES as u64);
+}
+
+#[test]
+fn a_pool_smaller_than_the_tasks_serves_them_all() {
+    let database = Server::shared().database(None);
+    let store = {
+        let mut few = settings(database.url(), Opening::Worker);
+        few.pool = 1;
+        try_open(few).unwrap()
+    };
+    runtime().block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..40 {
+            let store = store.clone();
+            tasks.spawn(async move { store.accept(NOW, Arc::new(vec![news(n, "ann")])).await.unwrap() });
+        }
+        tasks.join_all().await;
+    });
+    assert_eq!(verified(&store)["items"], 40);
+}
+
+/// Somebody who looks at a row for an hour holds up nothing but that row.
+#[test]
+fn a_lock_of_somebody_else_holds_up_nobody_else() {
+    let database = Server::shared().database(None);
+    let store = open(database.url());
+    accept(&store, vec![news("n1", "ann"), news("n2", "bob"), news("n3", "kim")]).unwrap();
+    let other = database.admin();
+    other.run("BEGIN; SELECT * FROM mailbox WHERE recipient = 'bob' FOR UPDATE");
+    let leased = runtime().block_on(store.claim(NOW, &ask())).unwrap();
+    let names: Vec<&str> = leased.iter().map(|l| l.recipient.as_str()).collect();
+    assert_eq!(names, ["ann", "kim"]);
+    other.run("ROLLBACK");
+    assert_eq!(runtime().block_on(store.claim(NOW, &ask())).unwrap().len(), 1);
+}
+
+#[test]
+fn a_read_only_standby_takes_nothing_and_says_why() {
+    let database = Server::shared().database(None);
+    let store = open(database.url());
+    database.admin().run(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name));
+    let admin = Server::shared().admin("postgres");
+    admin.run(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", database.name));
+    let why = until("the answer of the standby", || {
+        let why = unavailable(accept(&store, vec![news("n1", "ann")]));
+        why.contains("read-only").then_some(why)
+    });
+    assert!(why.contains("primary"), "{why}");
+    verified(&store);
+    admin.run(&format!("ALTER DATABASE {} SET default_transaction_read_only = off", database.name));
+    admin.run(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", database.name));
+    until("the store after the promotion", || accept(&store, vec![news("n1", "ann")]).ok());
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_an_older_one_is_not_changed_unasked() {
+    let database = Server::shared().database(None);
+    let mut older = settings(database.url(), Opening::Operator);
+    older.migrate = false;
+    match try_open(older) {
+        Err(StoreError::Unusable(why)) => assert!(why.contains("owlpost migrate"), "{why}"),
+        other => panic!("it opened: {:?}", other.err()),
+    }
+    drop(open(database.url()));
+    database.admin().run(
+        "INSERT INTO refinery_schema_history (version, name, applied_on, checksum) VALUES (999, 'later', '2030-01-01T00:00:00Z', '1')",
+    );
+    match try_open(settings(database.url(), Opening::Worker)) {
+        Err(StoreError::Unusable(why)) => assert!(why.contains("999"), "{why}"),
+        other => panic!("it opened: {:?}", other.err()),
+    }
+}
+
+#[test]
+fn workers_that_start_at_once_on_an_empty_database_migrate_it_once() {
+    let database = Server::shared().database(None);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| try_open(settings(database.url(), Opening::Worker)).unwrap());
+        }
+    });
+    let applied = database.admin().rows("SELECT count(*), count(DISTINCT version) FROM refinery_schema_history");
+    assert_eq!(applied[0][0], applied[0][1]);
+    assert_eq!(database.admin().rows("SELECT count(*) FROM meta"), [[Value::Int(1)]]);
+}
