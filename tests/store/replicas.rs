@@ -239,8 +239,10 @@ fn an_answer_that_two_workers_bring_counts_once() {
 /// comes to its end, and no item was in two accepted mails.
 #[test]
 fn workers_that_do_everything_at_once_keep_the_ledger() {
-    for seed in 0..4 {
-        everything_at_once(seed);
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("OWLPOST_SEED") {
+        Some(seed) => everything_at_once(seed),
+        None => (0..number("OWLPOST_SEEDS").map_or(4, |seeds| seeds.div_ceil(100))).for_each(everything_at_once),
     }
 }
 
