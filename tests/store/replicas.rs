@@ -271,17 +271,18 @@ fn everything_at_once(seed: u64) {
         }
     });
     all.verify();
-    let late = at(1_000_000);
-    for _ in 0..40 {
-        let store = &all.stores[0];
+    let mut dice = Dice::new(seed);
+    for hour in 0..60 {
+        // Every lease, doubt and wait is over each time.
+        let (store, now) = (&all.stores[0], at(1_000_000 + hour * 3_600));
         runtime().block_on(async {
-            while store.expire(late, true).await.unwrap().more {}
-            store.act(late, &Command::Release { digest: None, route: None }).await.unwrap();
-            send(&**store, late, &mut Dice::new(seed), &seen).await.unwrap();
+            while store.expire(now, true).await.unwrap().more {}
+            store.act(now, &Command::Release { digest: None, route: None }).await.unwrap();
+            send(&**store, now, &mut dice, &seen).await.unwrap();
         });
     }
     let ledger = all.verify();
-    assert_eq!((ledger.pending, ledger.in_doubt), (0, 0));
+    assert_eq!((ledger.pending, ledger.in_doubt), (0, 0), "seed {seed}");
     let accepted = seen.accepted.lock().unwrap();
     let twice: Vec<_> = accepted.iter().filter(|(_, n)| **n > 1).collect();
     assert!(twice.is_empty(), "in two mails: {twice:?}");
