@@ -159,7 +159,7 @@ impl Books<'_> {
     }
 
     pub fn has_item(&self, event_no: i64, mailbox: i64) -> Result<bool> {
-        Ok(self.tx.prepare_cached(sql::ITEM)?.exists(params![event_no, mailbox])?)
+        self.tx.prepare_cached(sql::ITEM)?.exists(params![event_no, mailbox])
     }
 
     /// A final item is pending again; its row is written by the caller.
