@@ -61,6 +61,9 @@ pub struct Deliver {
     pub quota: Option<AccountGate>,
 }
 
+/// How soon what is due and was not claimed is looked at again: replicas share what is due without a word.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// What holds the sends of this process to the account's quota, beside the store's permits.
 pub struct AccountGate {
     pub pace: Arc<Pace>,
@@ -262,10 +265,12 @@ impl Deliver {
         let now = self.clock.now();
         let least = Duration::from_millis(1);
         let until = |at: Time| at.since(now).max(least).min(self.patience.look_every);
-        // Due, and yet nothing was claimed: paused. A look every so often is enough.
-        Ok(self.store.next_due(ask).await?.map(|at| {
-            Instant::now() + if at <= now { self.patience.look_every.min(Duration::from_secs(1)) } else { until(at) }
-        }))
+        // Due, and yet nothing was claimed: paused, or another worker has its mailbox for a moment.
+        Ok(self
+            .store
+            .next_due(ask)
+            .await?
+            .map(|at| Instant::now() + if at <= now { self.patience.look_every.min(LOOK_AGAIN) } else { until(at) }))
     }
 
     /// With nothing claimed and nothing in flight: what is still open is held or paused.

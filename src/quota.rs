@@ -83,9 +83,10 @@ impl Rate {
         // Of the whole rate: to be slowed down must not save up more than before.
         let whole = self::interval(terms.per_second.unwrap_or(per_second));
         let tolerance = whole.saturating_mul(terms.burst.saturating_sub(1));
-        // It was never set further ahead than this: the clock was set back, and would else stop all mail until it is
-        // where it was.
-        let tat = self.tat.min(now.plus(AHEAD).plus(tolerance).plus(interval));
+        // A worker never sets it further ahead than this; others ask by clocks of their own, and some wait for their turn.
+        // Further than any of that: the clock was set back, and would else stop all mail until it is where it was.
+        let most = now.plus(AHEAD).plus(tolerance).plus(interval);
+        let tat = if self.tat > most.plus(CLOCK_ERROR) { most } else { self.tat };
         // Kept also if there is no permit, or the wait would begin anew with each question.
         self.tat = tat;
         let from = tat.minus(tolerance).max(now);
@@ -109,6 +110,9 @@ impl Rate {
         self.slowed_at = now;
     }
 }
+
+/// Clocks of workers that share an account differ by no more, a wait for the store's locks among it (lifecycle.md).
+const CLOCK_ERROR: Duration = Duration::from_secs(60);
 
 /// Between two calls of an even stream; rounded up, so that the rate is never exceeded.
 fn interval(per_second: f64) -> Duration {

@@ -113,7 +113,7 @@ impl Sqlite {
         };
         if settings.opening == Opening::Worker {
             let mut writer = store.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            transact(&mut writer.conn, &store.place, now, None, &take_over)?;
+            transact(&mut writer.conn, &store.place, now, None, take_over)?;
         }
         Ok(store)
     }

@@ -141,14 +141,15 @@ fn split_mode(url: &str) -> (String, Option<String>) {
     (url, mode)
 }
 
-/// On this machine: nobody is between the two.
+/// On this machine: nobody is between the two. Where addresses are given, they are what is connected to.
 fn is_local(config: &Config) -> bool {
-    config.get_hosts().iter().all(|host| match host {
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        }
-        Host::Unix(_) => true,
-    })
+    config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback)
+        && config.get_hosts().iter().all(|host| match host {
+            Host::Tcp(name) => {
+                name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+            Host::Unix(_) => true,
+        })
 }
 
 fn place(config: &Config) -> String {

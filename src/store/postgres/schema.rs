@@ -36,6 +36,13 @@ pub(super) async fn version(client: &Client) -> std::result::Result<u32, Error> 
 pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<()> {
     let place = &server.place;
     let client = server.connect().await?.client;
+    let encoding = client.query_one("SELECT current_setting('server_encoding')", &[]).await;
+    let encoding: String = encoding.and_then(|row| row.try_get(0)).map_err(|e| named(place, &e))?;
+    if encoding != "UTF8" {
+        return Err(StoreError::Unusable(format!(
+            "{place}: its encoding is {encoding}, which can't hold every name; make a database with ENCODING 'UTF8'"
+        )));
+    }
     let (found, newest) = (version(&client).await.map_err(|e| named(place, &e))?, newest());
     if found > newest {
         return Err(StoreError::Unusable(format!(

@@ -28,7 +28,7 @@ pub(super) fn act(books: &mut Books<'_>, command: &Command) -> Result<Report> {
                 match letter_number(id) {
                     Some(no) => {
                         report.changed +=
-                            books.tx.prepare_cached(sql::DISCARD_LETTER)?.execute(params![no, books.now.0])? as u64;
+                            books.tx.prepare_cached(sql::DISCARD_LETTER)?.execute(params![no, books.now.0])?;
                     }
                     None => report.refused.push(format!("{id}: only refused inputs can be discarded (ids like in-5)")),
                 }
@@ -44,21 +44,21 @@ pub(super) fn act(books: &mut Books<'_>, command: &Command) -> Result<Report> {
                     address.to_lowercase(),
                     reason,
                     books.now.0
-                ])? as u64;
+                ])?;
             }
         }
         Command::Unsuppress { addresses } => {
             for address in addresses {
-                report.changed += books.tx.prepare_cached(sql::UNSUPPRESS)?.execute([address.to_lowercase()])? as u64;
+                report.changed += books.tx.prepare_cached(sql::UNSUPPRESS)?.execute([address.to_lowercase()])?;
             }
         }
         Command::Pause { route } => {
             let route = route.as_deref().unwrap_or("*");
-            report.changed = books.tx.prepare_cached(sql::PAUSE)?.execute(params![route, books.now.0])? as u64;
+            report.changed = books.tx.prepare_cached(sql::PAUSE)?.execute(params![route, books.now.0])?;
         }
         Command::Resume { route } => {
             let route = route.as_deref().unwrap_or("*");
-            report.changed = books.tx.prepare_cached(sql::RESUME)?.execute([route])? as u64;
+            report.changed = books.tx.prepare_cached(sql::RESUME)?.execute([route])?;
         }
     }
     Ok(report)

@@ -48,8 +48,8 @@ pub(in crate::store) trait Engine: Send + Sync {
 }
 
 /// For a list: one transaction for all. If one of them can't be done, now or ever, each gets a transaction of its own and
-/// only that one is given up, so that it holds up no other. Once the first is done, what was done counts: an error of the
-/// whole call would hide it.
+/// only that one is given up, so that it holds up no other. `counts`: once the first is done, what was done counts, and an
+/// error of the whole call would hide it; else it is all asked again, and what is done is known then.
 async fn write_each<E: Engine, T: Send + Sync + 'static, U: Send + 'static>(
     engine: &E,
     now: Time,
@@ -57,6 +57,7 @@ async fn write_each<E: Engine, T: Send + Sync + 'static, U: Send + 'static>(
     lock: fn(&mut Books<'_>, &[T]) -> Result<()>,
     work: fn(&mut Books<'_>, &T) -> Result<U>,
     give_up: fn(&T, &StoreError) -> U,
+    counts: bool,
 ) -> Result<Vec<U>> {
     let all = list.clone();
     let together = move |books: &mut Books<'_>| {
@@ -77,7 +78,7 @@ async fn write_each<E: Engine, T: Send + Sync + 'static, U: Send + 'static>(
         done.push(match engine.write(now, alone).await {
             Ok(one) => one,
             Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
-            Err(why) if done.is_empty() && !matches!(why, StoreError::Broken(_)) => return Err(why),
+            Err(why) if (!counts || done.is_empty()) && !matches!(why, StoreError::Broken(_)) => return Err(why),
             Err(why) => give_up(&list[i], &why),
         });
     }
@@ -118,11 +119,19 @@ impl<E: Engine> Delivery for E {
     }
 
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>> {
-        write_each(self, now, mails, begin::lock, begin::begin, |mail, why| {
-            // Its lease ends by itself; then it is tried again.
-            tracing::error!(digest = %mail.lease.digest, error = %why, "a mail could not begin; the others go on");
-            Begun::Lost
-        })
+        write_each(
+            self,
+            now,
+            mails,
+            begin::lock,
+            begin::begin,
+            |mail, why| {
+                // Its lease ends by itself; then it is tried again.
+                tracing::error!(digest = %mail.lease.digest, error = %why, "a mail could not begin; the others go on");
+                Begun::Lost
+            },
+            true,
+        )
         .await
     }
 
@@ -131,11 +140,19 @@ impl<E: Engine> Delivery for E {
     }
 
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {
-        write_each(self, now, evidence, learn::lock, learn::learn, |one, why| {
-            // Its lease ends by itself, in a doubt.
-            tracing::error!(attempt = %one.attempt, error = %why, "an answer could not be taken; the others go on");
-            Learned::Unknown
-        })
+        write_each(
+            self,
+            now,
+            evidence,
+            learn::lock,
+            learn::learn,
+            |one, why| {
+                // Its lease ends by itself, in a doubt.
+                tracing::error!(attempt = %one.attempt, error = %why, "an answer could not be taken; the others go on");
+                Learned::Unknown
+            },
+            false,
+        )
         .await
     }
 

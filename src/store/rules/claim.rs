@@ -262,8 +262,7 @@ pub(super) fn next_due(conn: Tx<'_>, ask: &Ask) -> Result<Option<Time>> {
 pub(super) fn replan(books: &mut Books<'_>, cursor: i64, limit: u32) -> Result<Option<i64>> {
     let windows: Vec<(i64, i64)> = {
         let mut after = books.tx.prepare_cached(sql::WINDOWS_AFTER)?;
-        let rows = after.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        rows
+        after.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
     };
     for (mailbox, no) in &windows {
         if books.digest(*no)?.state == DigestState::Held {

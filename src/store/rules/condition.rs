@@ -1,5 +1,7 @@
 //! How the parts of the running worker are: written by it, read by commands beside it.
 
+use std::time::Duration;
+
 use crate::store::rules::tx::{Row, Tx, params};
 
 use super::books::Books;
@@ -8,8 +10,13 @@ use crate::model::Time;
 use crate::store::desk::PartRow;
 use crate::store::{Condition, Result};
 
+/// Workers tell each half minute; what nobody told for so long is no part of any of them.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
+
 pub(super) fn report(books: &mut Books<'_>, conditions: &[Condition]) -> Result<()> {
-    books.tx.prepare_cached(sql::CLEAR_CONDITIONS)?.execute(())?;
+    // A file has one worker, which tells of all there is.
+    let before = if books.tx.is_postgres() { books.now.minus(FORGOTTEN_AFTER) } else { Time::MAX };
+    books.tx.prepare_cached(sql::CLEAR_CONDITIONS)?.execute([before.0])?;
     for c in conditions {
         let lag = c.lag.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
         books.tx.prepare_cached(sql::ADD_CONDITION)?.execute(params![

@@ -61,9 +61,10 @@ pub const ZONE_OF: &str = "SELECT zone FROM mailbox WHERE recipient = ?1 AND rou
      ORDER BY previous_at DESC";
 pub const SAVE_ZONE: &str = "UPDATE mailbox SET zone = ?2 WHERE no = ?1";
 pub const SAVE_PREVIOUS: &str = "UPDATE mailbox SET previous_at = ?2 WHERE no = ?1";
-pub const OPEN_OF_RECIPIENT: &str = "SELECT CAST((SELECT coalesce(sum(d.open), 0) FROM mailbox m JOIN digest d ON \
-     d.mailbox_no = m.no AND d.state IN (0, 1) WHERE m.recipient = ?1) + (SELECT coalesce(sum(d.open), 0) FROM mailbox m \
-     JOIN digest d ON d.mailbox_no = m.no AND d.state IN (2, 3, 4, 5) WHERE m.recipient = ?1) AS bigint)";
+/// Sums of sums: a join would be planned, while the tables are empty, as a walk over all open digests.
+pub const OPEN_OF_RECIPIENT: &str = "SELECT CAST(coalesce(sum((SELECT coalesce(sum(open), 0) FROM digest WHERE \
+     mailbox_no = m.no AND state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = m.no AND \
+     state IN (2, 3, 4, 5))), 0) AS bigint) FROM mailbox m WHERE m.recipient = ?1";
 pub const OPEN_OF_MAILBOX: &str = "SELECT CAST((SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND \
      state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND state IN (2, 3, 4, 5)) AS bigint)";
 
@@ -225,7 +226,9 @@ pub const ADD_LETTER: &str = "INSERT INTO dead_letter (no, key, source, position
      bytes, sha256, headers, body, broker_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8, ?9, ?10, ?11, ?12) \
      ON CONFLICT (key) DO UPDATE SET count = dead_letter.count + 1, last_at = excluded.last_at, position = excluded.position, \
      reason = excluded.reason, detail = excluded.detail, broker_id = excluded.broker_id, discarded_at = NULL";
-pub const DISCARD_LETTER: &str = "UPDATE dead_letter SET discarded_at = ?2 WHERE no = ?1 AND discarded_at IS NULL";
+/// Not `IS NULL`: the index of what is not discarded would be walked through for one number.
+pub const DISCARD_LETTER: &str =
+    "UPDATE dead_letter SET discarded_at = ?2 WHERE no = ?1 AND coalesce(discarded_at, 0) = 0";
 pub const SUPPRESS: &str =
     "INSERT INTO suppression (address, reason, since) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 pub const UNSUPPRESS: &str = "DELETE FROM suppression WHERE address = ?1";
@@ -255,9 +258,11 @@ pub const COUNT_UNFORWARDED: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM
      WHERE state = 5 AND forwarded_at IS NULL AND forward_error IS NULL LIMIT ?1) AS items)";
 
 // ---- how the worker's parts are
-pub const CLEAR_CONDITIONS: &str = "DELETE FROM condition";
-pub const ADD_CONDITION: &str =
-    "INSERT INTO condition (part, name, state, detail, lag, since, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+/// What was not told again for a while is gone: its worker ended, or does not have it any more.
+pub const CLEAR_CONDITIONS: &str = "DELETE FROM condition WHERE at < ?1";
+pub const ADD_CONDITION: &str = "INSERT INTO condition (part, name, state, detail, lag, since, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
+     ON CONFLICT (part, name) DO UPDATE SET state = excluded.state, detail = excluded.detail, lag = excluded.lag, \
+     since = excluded.since, at = excluded.at";
 pub const CONDITIONS: &str = "SELECT name, state, detail, lag, since, at FROM condition WHERE part = ?1 ORDER BY name";
 
 // ---- purge and gauges
@@ -286,16 +291,17 @@ macro_rules! unused_mailboxes {
         concat!(
             $verb,
             "no > ?1 AND no <= ?2 AND coalesce(previous_at, 0) < ?3 \
-             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (0, 1)) \
-             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (2, 3, 4, 5)) \
-             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state = 6) \
-             AND NOT EXISTS (SELECT 1 FROM item WHERE mailbox_no = mailbox.no AND digest_no IS NULL)",
+             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (0, 1) /*pg: OFFSET 0*/) \
+             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (2, 3, 4, 5) /*pg: OFFSET 0*/) \
+             AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state = 6 /*pg: OFFSET 0*/) \
+             AND NOT EXISTS (SELECT 1 FROM item WHERE mailbox_no = mailbox.no AND digest_no IS NULL /*pg: OFFSET 0*/)",
             $end
         )
     };
 }
 /// Mailboxes from ?1 to ?2 that nothing refers to, and whose last digest began before ?3. An item that is in a digest
-/// keeps that digest, so that only those in none are looked for.
+/// keeps that digest, so that only those in none are looked for. (`OFFSET 0`: each is looked up, whatever the planner
+/// thinks of tables that it has not seen yet.)
 pub const DROP_MAILBOXES: &str = unused_mailboxes!("DELETE FROM mailbox WHERE ", "");
 /// A capped count by the partial index that holds the state.
 pub fn count_state(state: crate::model::DigestState) -> String {
@@ -397,8 +403,8 @@ pub const PG_MAILBOXES_BY_NAME: &str = "SELECT m.no FROM unnest(CAST(?1 AS text[
 pub const PG_MAILBOXES_TO_SWEEP: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
      CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
      e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
-     DISTINCT i.mailbox_no FROM chain c JOIN item i ON i.event_no = c.no WHERE c.no <> c.swept AND i.state IN (0, \
-     1)";
+     DISTINCT i.mailbox_no FROM chain c JOIN LATERAL (SELECT mailbox_no FROM item WHERE event_no = c.no AND state IN \
+     (0, 1) OFFSET 0) AS i ON true WHERE c.no <> c.swept";
 pub const PG_CHAINS: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
      CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
      e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
@@ -414,17 +420,16 @@ pub const PG_ADD_MAILBOXES: &str = "INSERT INTO mailbox (recipient, route, zone)
 pub const PG_WINDOWS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
      waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
      IN (0, 1)";
-pub const PG_OPEN_OF_RECIPIENTS: &str = "SELECT recipient, CAST(sum(open) AS bigint) FROM (SELECT m.recipient, d.open FROM mailbox m JOIN digest d ON \
-     d.mailbox_no = m.no AND d.state IN (0, 1) WHERE m.recipient = ANY(CAST(?1 AS text[])) UNION ALL SELECT \
-     m.recipient, d.open FROM mailbox m JOIN digest d ON d.mailbox_no = m.no AND d.state IN (2, 3, 4, 5) WHERE \
-     m.recipient = ANY(CAST(?1 AS text[]))) AS all_open GROUP BY recipient";
+pub const PG_OPEN_OF_RECIPIENTS: &str = "SELECT m.recipient, CAST(sum((SELECT coalesce(sum(open), 0) FROM digest WHERE \
+     mailbox_no = m.no AND state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = m.no AND \
+     state IN (2, 3, 4, 5))) AS bigint) FROM mailbox m WHERE m.recipient = ANY(CAST(?1 AS text[])) GROUP BY m.recipient";
 pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
      bigint[]))";
 pub const PG_ADD_ITEMS: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) SELECT * FROM \
      unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS \
      bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS bigint[]))";
-pub const PG_FIRST_URGENCIES: &str = "SELECT digest_no, min(urgency) FROM item WHERE digest_no = ANY(CAST(?1 AS bigint[])) AND state = 0 GROUP BY \
-     digest_no";
+pub const PG_FIRST_URGENCIES: &str = "SELECT u.no, (SELECT min(urgency) FROM item WHERE digest_no = u.no AND state = 0) \
+     FROM unnest(CAST(?1 AS bigint[])) AS u(no)";
 pub const PG_SAVE_DIGESTS: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
      until, attempts, waited_us, address, opened_at, closed_at) SELECT * FROM unnest(CAST(?1 AS bigint[]), \
      CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS \

@@ -5,7 +5,7 @@
 -- it goes through what is due of them; let the scaler's role have a statement_timeout.)
 -- A function under the view: the scaler's role needs no right on the tables, and the plan stays at the indexes.
 CREATE FUNCTION owlpost_backlog() RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path FROM CURRENT SET jit = off SET enable_seqscan = off AS $$
+SET jit = off SET enable_seqscan = off AS $$
 WITH clock AS (
     SELECT CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint) + 30000000 AS soon
 )
@@ -38,4 +38,8 @@ SELECT
         AND EXISTS (SELECT 1 FROM condition WHERE part = 'forwarding') LIMIT 5000
     ) AS items)
 $$;
+-- It runs with its owner's rights: no table of the caller's may stand before the store's.
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION owlpost_backlog() SET search_path = %I, pg_temp', current_schema());
+END $$;
 CREATE VIEW owlpost_keda_backlog AS SELECT owlpost_backlog() AS due;

@@ -285,8 +285,9 @@ impl Books<'_> {
         let recounted = Column::ints(recounted.copied());
         let mut urgencies = HashMap::new();
         if recounted.len() > 0 {
-            let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
-            urgencies.extend(self.tx.prepare_cached(sql::PG_FIRST_URGENCIES)?.query_map([recounted], read)?);
+            let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?));
+            let found = self.tx.prepare_cached(sql::PG_FIRST_URGENCIES)?.query_map([recounted], read)?;
+            urgencies.extend(found.into_iter().filter_map(|(no, first)| Some((no, first?))));
         }
         for no in changed {
             self.plan(*no, Some(&urgencies))?;

@@ -185,8 +185,9 @@ pub(in crate::store::rules) fn read(conn: Tx<'_>, statement: &str, account: &str
         })
         .optional()?;
     let Some(mut quota) = row else { return Ok(None) };
-    quota.day.used = used(conn, account, now)?;
+    // In this order: what is settled between the two looks counts twice, and not never.
     quota.day.reserved = conn.prepare_cached(sql::RESERVED)?.query_row((), |row| row.get::<i64>(0))?.max(0) as u64;
+    quota.day.used = used(conn, account, now)?;
     Ok(Some(quota))
 }
 
