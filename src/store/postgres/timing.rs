@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Error};
 
+use super::schema::number;
 use crate::clock::Clock;
 use crate::model::Time;
 
@@ -40,8 +41,9 @@ impl Timing {
     pub async fn measure(&self, client: &Client) -> Result<(), Error> {
         const READ: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
         let asked = self.clock.now();
-        let server: i64 = client.query_one(READ, &[]).await?.try_get(0)?;
+        let server = number(client, READ).await?;
         let answered = self.clock.now();
+        let Some(server) = server else { return Ok(()) };
         let middle = asked.0 + (answered.0 - asked.0) / 2;
         let mut ahead = self.ahead_us.lock().unwrap_or_else(PoisonError::into_inner);
         *ahead = ahead.saturating_add(server - middle);
