@@ -74,21 +74,21 @@ impl Postgres {
     /// The server can't be reached, or the schema is not this version's.
     pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Postgres> {
         let server = Server::new(&settings.access)?;
-        let look = settings.opening == Opening::Worker && !settings.access.transaction_pooler;
-        schema::prepare(&server, settings.migrate).await?;
+        let first = schema::prepare(&server, settings.migrate).await?;
         let name = server.place.clone();
         let handle = server.handle().clone();
         let timeouts = Timeouts { wait: Some(POOL_WAIT), ..Timeouts::default() };
-        let pool = Pool::builder(server.clone())
+        let pool = Pool::builder(server)
             .max_size(settings.pool.max(1))
             .timeouts(timeouts)
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .map_err(|e| StoreError::Unusable(format!("{name}: no pool: {e}")))?;
         let connection = get(&pool, &name).await?;
-        if look {
-            pooler::look(&server, &connection.client).await?;
+        if !settings.access.transaction_pooler {
+            pooler::look(&name, &connection.client, &first).await?;
         }
+        drop(first);
         let store_id = schema::store_id(&connection.client).await.map_err(|e| named(&name, &e))?;
         let timing = Timing::new(clock);
         timing.measure(&connection.client).await.map_err(|e| named(&name, &e))?;

@@ -46,8 +46,7 @@ impl Loader {
     /// The server can't be reached, or the store has something in it.
     pub async fn begin(access: &Access) -> Result<Loader> {
         let server = Server::new(access)?;
-        schema::prepare(&server, true).await?;
-        let loader = Loader { client: server.connect().await?.client, place: server.place };
+        let loader = Loader { client: schema::prepare(&server, true).await?, place: server.place };
         // A worker that starts meanwhile waits for the end.
         loader.run("BEGIN; LOCK TABLE meta, event IN EXCLUSIVE MODE").await?;
         for table in TABLES {

@@ -1,21 +1,21 @@
 //! Whether something between us and the server loses what is prepared. Then a statement fails; or, when another worker's has
-//! the same name on the connection that is got, the wrong one is run. So a worker looks before it begins.
+//! the same name on the connection that is got, the wrong one is run. So everybody looks before the first statement.
 
 use tokio_postgres::{Client, Error};
 
-use super::connect::Server;
 use super::errors::named;
 use crate::store::Result;
 
 /// Others may use the pooler meanwhile, and hide what it does.
 const LOOKS: u32 = 3;
 
+/// With two connections to `place` that nobody else uses.
+///
 /// # Errors
 /// It does, and nobody has said so.
-pub(super) async fn look(server: &Server, client: &Client) -> Result<()> {
-    let other = server.connect().await?.client;
+pub(super) async fn look(place: &str, client: &Client, other: &Client) -> Result<()> {
     for _ in 0..LOOKS {
-        keeps(client, &other).await.map_err(|e| named(&server.place, &e))?;
+        keeps(client, other).await.map_err(|e| named(place, &e))?;
     }
     Ok(())
 }

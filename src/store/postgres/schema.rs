@@ -49,8 +49,8 @@ pub(super) async fn version(client: &Client) -> std::result::Result<u32, Error> 
     Ok(u32::try_from(found.unwrap_or(0)).unwrap_or(u32::MAX))
 }
 
-/// Looks at the version, and brings it up to date if that is wanted.
-pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<()> {
+/// Looks at the version, and brings it up to date if that is wanted. Gives the connection that was used.
+pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<Client> {
     let place = &server.place;
     let told = |e: Error| named(place, &e);
     let client = server.connect().await?.client;
@@ -64,7 +64,7 @@ pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<()> {
             )));
         }
         if found == newest {
-            return Ok(());
+            return Ok(client);
         }
         if !migrate {
             let what =
@@ -81,7 +81,8 @@ pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<()> {
             .is_some()
         {
             bring_up_to_date(server).await?;
-            return client.batch_execute("COMMIT").await.map_err(told);
+            client.batch_execute("COMMIT").await.map_err(told)?;
+            return Ok(client);
         }
         // Who waits keeps no transaction: a pooler may have few connections, and who migrates needs two.
         client.batch_execute("ROLLBACK").await.map_err(told)?;
