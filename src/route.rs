@@ -134,13 +134,10 @@ impl Route {
         self.conditions.iter().all(|(field, allowed)| field.any(event, |text| allowed.iter().any(|p| p.matches(text))))
     }
 
-    /// Whom it asks, and whether they could not be read. An entry without its value does not concern the event; if
+    /// Whom its audience names, and whether they could not be read. An entry without its value does not concern the event; if
     /// nothing else is left than entries with a value that can name nobody, they are what is asked, so that the event is
     /// seen to reach nobody.
     fn references(&self, event: &Event) -> (Vec<String>, bool) {
-        if let Some(named) = &event.recipients {
-            return (once(named.iter().cloned()), false);
-        }
         let mut unusable = Vec::new();
         let readable = self.audience.iter().filter_map(|entry| {
             // A reference with a blank in it could read as two, or as none.
@@ -229,9 +226,16 @@ impl Router {
             self.give_subject(&mut event, &matching);
         }
         let except = (event.kind == REQUESTED).then(|| asker(&event)).flatten();
+        // Whom the event names goes to the routes; nobody behind them reads it again.
+        let mut named = event.recipients.take().map(|named| once(named.into_iter()));
         let mut asked = Vec::with_capacity(matching.len());
-        for route in matching {
-            let (references, unreadable) = route.references(&event);
+        let last = matching.len().saturating_sub(1);
+        for (i, route) in matching.into_iter().enumerate() {
+            let named = if i == last { named.take() } else { named.clone() };
+            let (references, unreadable) = match named {
+                Some(named) => (named, false),
+                None => route.references(&event),
+            };
             if !references.is_empty() {
                 asked.push(Asking { route: route.name.clone(), references, except: except.clone(), unreadable });
             }

@@ -11,13 +11,15 @@ mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use elasticmq::{ENVIRONMENT, ElasticMq};
 use kafka::{Broker, PASSWORD, USER, free_ports, unique};
-use process::{Worker, get, owlpost, until};
+use process::{PATIENCE, Worker, get, owlpost, until};
 use serde_json::Value;
 
 const TOKEN: &str = "a-token-of-the-tests-only";
@@ -225,7 +227,8 @@ fn arrive_once(language: &str, snippets: &[Snippet]) {
     snippets.iter().filter(|snippet| snippet.source() == "http").for_each(|snippet| go_on(language, snippet));
 }
 
-/// Its first connection is lost without an answer, then nobody listens, then the worker is there.
+/// Its first connection is lost without an answer, then it is told to come later, twice, then nobody listens, then the
+/// worker is there.
 fn go_on(language: &str, snippet: &Snippet) {
     let [port] = free_ports();
     let address = format!("127.0.0.1:{port}");
@@ -234,10 +237,49 @@ fn go_on(language: &str, snippet: &Snippet) {
     let mut command = snippet.command(&address);
     let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     until("the first connection", || listener.accept().ok());
+    let mut not_before = Instant::now();
+    for (status, seconds) in [("429 Too Many Requests", 2), ("503 Service Unavailable", 1)] {
+        tells_to_wait(&listener, status, seconds);
+        let came = Instant::now();
+        assert!(came >= not_before, "{} {}: before Retry-After was over", language, snippet.name);
+        not_before = came + Duration::from_secs(seconds);
+    }
     drop(listener);
     let world = World::start(&address);
     succeeds(snippet, &running.wait_with_output().unwrap());
     assert_eq!(world.ledger(), events(language, snippet));
+}
+
+/// Takes one request to its end, as the worker does whose intake is full, or that stops.
+fn tells_to_wait(listener: &TcpListener, status: &str, seconds: u64) {
+    let (mut stream, _) = until("a request", || listener.accept().ok());
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut request, mut piece) = (Vec::new(), [0u8; 4096]);
+    while !is_whole(&request) {
+        let n = stream.read(&mut piece).unwrap();
+        assert!(n > 0, "half a request");
+        request.extend_from_slice(&piece[..n]);
+    }
+    let body = r#"{"error":"later"}"#;
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nretry-after: {seconds}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(answer.as_bytes()).unwrap();
+}
+
+/// Whether the head is there and the body that it announces.
+fn is_whole(request: &[u8]) -> bool {
+    let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
+    let body = &request[end + 4..];
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    match length {
+        Some(length) => body.len() >= length,
+        None => head.contains("transfer-encoding: chunked") && body.ends_with(b"0\r\n\r\n"),
+    }
 }
 
 fn snippets(language: &str) -> PathBuf {

@@ -5,6 +5,8 @@
 mod elasticmq;
 #[path = "sqs/faults.rs"]
 mod faults;
+#[path = "sqs/gone.rs"]
+mod gone;
 #[path = "sqs/outlet.rs"]
 mod outlet;
 #[path = "support/process.rs"]
@@ -92,7 +94,8 @@ async fn next(source: &mut SqsSource, room: Room) -> Option<Batch> {
             }
         }
     });
-    waited.await.expect("a batch in time")
+    let waited = waited.await;
+    waited.unwrap_or_else(|_| panic!("no batch in time: {:?}", source.health()))
 }
 
 /// Takes and acknowledges until so many messages came.
@@ -189,6 +192,7 @@ async fn while_the_store_is_away_nobody_else_gets_what_is_held() {
     server().send(&url, &bodies(15));
     let name = unique("source");
     let mut source = named(&name, options(server().endpoint(), Named::Url(url.clone()))).await;
+    until_depth(&url, Depth { in_flight: 15, ..EMPTY });
     let (mut held, mut count) = (Vec::new(), 0);
     // Some are out, some wait inside.
     while count < 8 {
@@ -210,6 +214,29 @@ async fn while_the_store_is_away_nobody_else_gets_what_is_held() {
     take(&mut source, ROOMY, 15 - count).await;
     stop(source).await;
     assert_eq!(server().depth(&url), EMPTY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_received_in_the_first_moments_is_hidden_in_time() {
+    let (url, dead) = server().with_redrive(1, VISIBILITY);
+    server().send(&url, &bodies(40));
+    let name = unique("source");
+    let mut source = named(&name, options(server().endpoint(), Named::Url(url.clone()))).await;
+    let mut held = Vec::new();
+    let mut count = 0;
+    while count < 40 {
+        let batch = next(&mut source, ROOMY).await.unwrap();
+        count += batch.messages.len();
+        held.push(batch);
+    }
+    // By then all of them were hidden for longer three times, which takes longer than the queue hides a message.
+    until("three rounds", || (metric("visibility_extensions_total", &name) >= 120.0).then_some(()));
+    for batch in held {
+        source.ack(batch.ack, &receipts(&batch)).await;
+    }
+    until_depth(&url, EMPTY);
+    stop(source).await;
+    assert_eq!((server().depth(&dead), metric("deletes_failed_total", &name)), (EMPTY, 0.0), "each was received once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

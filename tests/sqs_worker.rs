@@ -124,6 +124,24 @@ fn every_envelope_becomes_events_and_the_queue_is_empty() {
 }
 
 #[test]
+fn a_run_of_a_thousand_poison_messages_holds_up_nobody() {
+    let server = ElasticMq::shared();
+    let (url, dead) = server.with_redrive(1, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    config(folder, server.endpoint(), &format!("queue_url = \"{url}\""));
+    let mut bodies = vec![request("before", "user.a").to_string()];
+    bodies.extend((0..1_000).map(|n| format!("poison {n}")));
+    bodies.push(request("behind", "user.b").to_string());
+    server.send(&url, &bodies);
+    until_idle(folder);
+    assert_eq!(ids(folder), ["before", "behind"]);
+    let conn = Connection::open(folder.join("owlpost.db")).unwrap();
+    let kept: i64 = conn.query_row("SELECT count(*) FROM dead_letter", [], |row| row.get(0)).unwrap();
+    assert_eq!((kept, server.depth(&url), server.depth(&dead)), (1_000, EMPTY, EMPTY), "ours, and not the queue's");
+}
+
+#[test]
 fn a_redriven_queue_mails_nobody_twice() {
     let server = ElasticMq::shared();
     let url = server.queue(&[]);
@@ -257,4 +275,48 @@ fn what_is_published_to_a_queue_is_taken_from_it() {
         assert_eq!(out.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&out.stderr).contains("the queue is not there"));
     }
+}
+
+/// Another process writes to the store and does not end: nothing can be committed.
+fn lock(folder: &Path) -> Connection {
+    let conn = Connection::open(folder.join("owlpost.db")).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    conn
+}
+
+#[test]
+fn a_queue_that_is_deleted_under_a_worker_whose_store_is_away_costs_nothing_that_was_received() {
+    let server = ElasticMq::shared();
+    let url = server.queue(&[(QueueAttributeName::VisibilityTimeout, "3")]);
+    let name = url.rsplit('/').next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    config(folder, server.endpoint(), &format!("queue_url = \"{url}\""));
+    let mut worker = Worker::spawn(folder, command(folder, &["run"]));
+    let address = worker.address();
+    let all = |range: std::ops::Range<usize>| -> Vec<String> {
+        range.map(|n| request(&format!("g{n}"), &format!("user.m{n}")).to_string()).collect()
+    };
+    let away = lock(folder);
+    // As many as are received before the store has said a word.
+    server.send(&url, &all(0..10));
+    until("all of them are held", || (server.depth(&url) == Depth { in_flight: 10, ..EMPTY }).then_some(()));
+    server.delete(&url);
+    let why = until("not ready", || {
+        let (status, body) = get(&address, "/readyz").ok()?;
+        (status == 503 && body.contains("the queue is not there")).then_some(body)
+    });
+    assert!(why.contains("source queue") && why.contains(name), "{why}");
+    assert_eq!(get(&address, "/livez").unwrap().0, 200);
+    away.execute_batch("ROLLBACK").unwrap();
+    until("what was received", || (ids(folder).len() == 10).then_some(()));
+    // The same name: a queue of its own, which begins empty.
+    server.call(server.client().create_queue().queue_name(name).send()).unwrap();
+    server.send(&url, &all(10..20));
+    until("the new queue's", || (ids(folder).len() == 20).then_some(()));
+    until("ready", || get(&address, "/readyz").ok().filter(|(status, _)| *status == 200));
+    worker.signal("TERM");
+    worker.ends_with(0);
+    assert_eq!(server.depth(&url), EMPTY);
 }

@@ -135,7 +135,7 @@ pub(super) async fn prepare(
     // Decoding is all CPU: it must not hold up the runtime's other tasks.
     let drafted = tokio::task::spawn_blocking(move || {
         let mut stamps = mine;
-        let drafts = draft(&worker, &batch.messages, now, &mut stamps);
+        let drafts = draft(&worker, batch.messages, now, &mut stamps);
         (drafts, stamps)
     });
     let drafts = match drafted.await {
@@ -179,14 +179,15 @@ pub(super) async fn prepare(
 
 fn draft(
     pipeline: &Pipeline,
-    messages: &[Message],
+    messages: Vec<Message>,
     now: Time,
     stamps: &mut Stamps,
 ) -> Vec<(Vec<Drafted>, Vec<Position>)> {
     let horizon = now.minus(pipeline.retention);
     let mut all = Vec::with_capacity(messages.len());
+    // Each message leaves as soon as it is decoded: a batch stands in memory once, and not as text and events.
     for message in messages {
-        let (decoded, positions) = pipeline.decoder.decode_with_positions(message, now);
+        let (decoded, positions) = pipeline.decoder.decode_with_positions(&message, now);
         let alone = decoded.len() == 1;
         let mut drafts = Vec::with_capacity(decoded.len());
         for one in decoded {
@@ -195,7 +196,7 @@ fn draft(
                     let routed = pipeline.router.route(*event);
                     let event = routed.event;
                     let time = event.time.unwrap_or_else(|| stamps.next(now));
-                    let stale = (time < horizon).then(|| Box::new(refuse::too_old(pipeline, message, alone, &event)));
+                    let stale = (time < horizon).then(|| Box::new(refuse::too_old(pipeline, &message, alone, &event)));
                     // From here on its data is text: a batch of parsed values would take five times the memory.
                     let arrival = Box::new(Arrival { stale, ..Arrival::new(event, time) });
                     Ok(Draft::Event { arrival, asking: routed.asked })

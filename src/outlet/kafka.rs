@@ -217,6 +217,7 @@ impl Outlet for KafkaOutlet {
     async fn send(&self, messages: &[Outgoing]) -> Vec<Result<(), OutletError>> {
         let held = self.producer();
         let Some(producer) = &held.0 else { return messages.iter().map(|_| Err(self.full())).collect() };
+        let began = Instant::now();
         let mut answers: Vec<Option<Settled>> = std::iter::repeat_with(|| None).take(messages.len()).collect();
         {
             let driven = self.drive(producer, messages, &mut answers);
@@ -224,7 +225,7 @@ impl Outlet for KafkaOutlet {
             loop {
                 tokio::select! {
                     () = &mut driven => break,
-                    () = self.trouble.locked_out() => {
+                    () = self.trouble.locked_out(began) => {
                         // Waiting for the time each message has would change nothing. What is handed over after it goes
                         // the same way.
                         producer.purge(PurgeConfig::default().queue().inflight());
@@ -243,6 +244,7 @@ impl Outlet for KafkaOutlet {
                 None => Err(self.full()),
             });
         }
+        self.trouble.call_is_over();
         self.replace_broken();
         told
     }

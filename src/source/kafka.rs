@@ -37,6 +37,9 @@ use shared::{Shared, State};
 /// queue beside them. With full ones the process kept 170 MB where it may have 128.
 const BATCH: Room = Room { messages: 3_000, bytes: 3 * 1024 * 1024 };
 
+/// A run to the end waits so long for the group to hear where it ended: longer than a coordinator takes to move.
+const HEARD_WITHIN: Duration = Duration::from_secs(20);
+
 /// Under this target librdkafka's own lines stand in the log.
 const LOG: &str = "librdkafka";
 
@@ -74,7 +77,10 @@ pub struct KafkaSource {
     name: String,
     until_idle: bool,
     topics: Vec<String>,
+    group: String,
     shared: Arc<Shared>,
+    /// Of a run that is at its end: by then the group must have heard of it.
+    heard_by: Option<Instant>,
     /// The thread says that it is gone.
     gone: Option<oneshot::Receiver<()>>,
 }
@@ -109,14 +115,14 @@ impl KafkaSource {
             settings.client().create_with_context(Quiet).map_err(|e| fatal(thread::in_words(&e)))?;
         let shared = Arc::new(Shared::default());
         let (tell, gone) = oneshot::channel();
-        let (until_idle, topics) = (settings.until_idle, settings.topics.clone());
+        let (until_idle, topics, group) = (settings.until_idle, settings.topics.clone(), settings.group.clone());
         let tokens = settings.cluster.iam.then(|| Tokens::keep(settings.identity.clone()));
         let poller = thread::Poller::new(settings, tokens, Arc::clone(&shared));
         std::thread::Builder::new()
             .name(format!("source {name}"))
             .spawn(move || poller.run(consumer, tell))
             .map_err(|e| fatal(format!("no thread to poll its topics: {e}")))?;
-        Ok(KafkaSource { name, until_idle, topics, shared, gone: Some(gone) })
+        Ok(KafkaSource { name, until_idle, topics, group, shared, heard_by: None, gone: Some(gone) })
     }
 
     /// Whether a run to the end would wait for something that only a person changes: a topic that nobody makes, a
@@ -149,7 +155,18 @@ impl KafkaSource {
         state.again.retain(|refused| !refused.is_empty());
         if kept.is_empty() {
             if self.until_idle && state.is_at_end() {
-                return Some(Ok(None));
+                if state.is_heard() {
+                    return Some(Ok(None));
+                }
+                let by = *self.heard_by.get_or_insert_with(|| Instant::now() + HEARD_WITHIN);
+                let why = || {
+                    let (name, group, seconds) = (&self.name, &self.group, HEARD_WITHIN.as_secs());
+                    format!(
+                        "source {name}: everything is kept, but the brokers did not take the offsets of source.group \
+                         {group:?} within {seconds} seconds; the log says why"
+                    )
+                };
+                return (Instant::now() >= by).then(|| Err(SourceError::Fatal(why())));
             }
             if self.until_idle && self.is_hopeless(&state) {
                 let why = state.condition.words().unwrap_or_default();
@@ -157,6 +174,7 @@ impl KafkaSource {
             }
             return None;
         }
+        self.heard_by = None;
         let ack = Ack { batch: state.next_batch, epoch: state.epoch };
         state.next_batch += 1;
         let topics = state.topics.clone();
@@ -237,7 +255,7 @@ impl Source for KafkaSource {
 
     fn health(&self) -> Health {
         let state = self.shared.state();
-        if self.shared.is_stopping() || (self.until_idle && state.is_at_end()) {
+        if self.shared.is_stopping() || (self.until_idle && state.is_at_end() && state.is_heard()) {
             return Health::Ended;
         }
         match state.fatal.clone().or_else(|| state.condition.words()) {

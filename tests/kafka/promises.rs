@@ -133,5 +133,7 @@ async fn a_source_that_ends_says_so_once_everything_is_settled() {
     }
     assert_eq!(timeout(PATIENCE, source.next(ROOMY)).await.unwrap().unwrap(), None);
     assert_eq!(source.health(), Health::Ended);
+    // Not only after a stop, which waits for nobody.
+    assert_eq!(Broker::shared().lag(&group, &topic), 0, "the group knows of it when the run ends");
     stop(source).await;
 }

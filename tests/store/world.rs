@@ -58,7 +58,7 @@ pub fn some_worlds(setup: Setup, time: u64) -> Vec<World> {
     if time.is_multiple_of(NOW_AND_THEN) { worlds(setup) } else { vec![World::on(Box::new(OnSqlite::new()), setup)] }
 }
 
-const NOW_AND_THEN: u64 = 8;
+const NOW_AND_THEN: u64 = 16;
 
 impl World {
     pub fn on(mut bench: Box<dyn Bench>, setup: Setup) -> World {

@@ -88,10 +88,22 @@ impl Broker {
 
     /// One of the test's own, which may be killed.
     pub fn start() -> Broker {
+        Broker::start_with("")
+    }
+
+    /// One with access control: whoever signs in may do what no rule is made for, and who does not is its administrator.
+    pub fn guarded() -> Broker {
+        Broker::start_with(
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             allow.everyone.if.no.acl.found=true\nsuper.users=User:ANONYMOUS\n",
+        )
+    }
+
+    fn start_with(more: &str) -> Broker {
         let mut why = String::new();
         // Somebody else may take a port between its being found free and being bound.
         for _ in 0..3 {
-            let broker = Broker::prepare();
+            let broker = Broker::prepare(more);
             match broker.server.start() {
                 Ok(()) => {
                     broker.warm_up();
@@ -103,7 +115,7 @@ impl Broker {
         panic!("{why}");
     }
 
-    fn prepare() -> Broker {
+    fn prepare(more: &str) -> Broker {
         let ports @ [plain, controller, sasl, tls] = free_ports();
         let folder = tempfile::Builder::new().prefix("owlpost-kafka-").tempdir().unwrap().keep();
         let certificates = certificates();
@@ -115,7 +127,7 @@ impl Broker {
         // The same names bound: localhost would be an address of IPv6 for some.
         let bound = public.replace("localhost", "127.0.0.1");
         let mut settings = format!(
-            "{SETTINGS}log.dirs={}\nlisteners={bound},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners={public}\n\
+            "{SETTINGS}{more}log.dirs={}\nlisteners={bound},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners={public}\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n",
             folder.join("data").display()
         );

@@ -141,7 +141,12 @@ impl Server {
 
     /// On the same data and port; waits until it takes connections.
     pub fn restart(&self) {
-        self.try_start().unwrap();
+        // A killed server's processes may be about to end, and hold its memory until then.
+        until("the server after its end", || match self.try_start() {
+            Err(why) if why.contains("still in use") => None,
+            result => Some(result),
+        })
+        .unwrap();
     }
 
     fn try_start(&self) -> Result<(), String> {

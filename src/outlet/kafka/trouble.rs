@@ -33,8 +33,10 @@ pub(super) struct Trouble {
 #[derive(Debug, Default)]
 struct State {
     last: Option<Told>,
-    /// No broker answers, since then.
+    /// No broker answers, since then; told since the last call was answered.
     down: Option<Instant>,
+    /// A sign-in was refused, likewise.
+    refused: bool,
     /// A broker has confirmed something: it lets us in, whatever another one says.
     was_let_in: bool,
 }
@@ -66,8 +68,15 @@ impl Trouble {
         *self.state() = State { was_let_in: true, ..State::default() };
     }
 
-    /// Returns when no broker lets us in, and none ever did.
-    pub async fn locked_out(&self) {
+    /// A call has its answers. What was told until now says nothing of the next one: somebody may have started the broker,
+    /// or made the user, and librdkafka tells of every try to connect anew.
+    pub fn call_is_over(&self) {
+        let mut state = self.state();
+        (state.down, state.refused) = (None, false);
+    }
+
+    /// Returns when no broker lets us in, and none ever did. `began`: the call that waits.
+    pub async fn locked_out(&self, began: Instant) {
         loop {
             let news = self.news.notified();
             tokio::pin!(news);
@@ -75,10 +84,10 @@ impl Trouble {
             news.as_mut().enable();
             let given_up = {
                 let state = self.state();
-                match (&state.last, state.down) {
+                match state.down {
                     _ if state.was_let_in => None,
-                    (Some(told), _) if told.is_refusal() => return,
-                    (_, down) => down.map(|since| since + DOWN),
+                    _ if state.refused => return,
+                    down => down.map(|since| since.max(began) + DOWN),
                 }
             };
             match given_up {
@@ -102,9 +111,10 @@ impl Trouble {
         // says more than that it does not.
         let stands = match &state.last {
             None => false,
-            Some(before) if before.is_refusal() => !told.is_refusal(),
+            Some(before) if before.is_refusal() && state.refused => !told.is_refusal(),
             Some(_) => code == Code::AllBrokersDown,
         };
+        state.refused |= told.is_refusal();
         if !stands {
             state.last = Some(told);
         }
@@ -177,11 +187,11 @@ mod tests {
         trouble.tell(Code::Authentication, "refused");
         trouble.tell(Code::BrokerTransportFailure, "disconnected");
         assert_eq!(trouble.told().unwrap().words, "refused");
-        trouble.locked_out().await;
+        trouble.locked_out(Instant::now()).await;
         trouble.is_over();
         assert_eq!(trouble.told(), None);
         trouble.tell(Code::Authentication, "refused");
-        let waits = tokio::time::timeout(Duration::from_millis(1), trouble.locked_out());
+        let waits = tokio::time::timeout(Duration::from_millis(1), trouble.locked_out(Instant::now()));
         assert!(waits.await.is_err(), "another broker lets us in");
     }
 
@@ -191,7 +201,7 @@ mod tests {
         let words = "Receive failed: error:0A000412:SSL routines::ssl/tls alert bad certificate: SSL alert number 42";
         trouble.tell(Code::BrokerTransportFailure, words);
         assert!(trouble.told().unwrap().is_refusal());
-        trouble.locked_out().await;
+        trouble.locked_out(Instant::now()).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -201,7 +211,29 @@ mod tests {
         trouble.tell(Code::AllBrokersDown, "1/1 brokers are down");
         assert_eq!(trouble.told().unwrap().words, "connection refused");
         let begun = Instant::now();
-        trouble.locked_out().await;
+        trouble.locked_out(Instant::now()).await;
+        assert!(begun.elapsed() >= DOWN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_kept_one_call_out_does_not_keep_out_the_next() {
+        let trouble = Trouble::default();
+        for (code, words) in [(Code::AllBrokersDown, "1/1 brokers are down"), (Code::Authentication, "refused")] {
+            trouble.tell(code, words);
+            trouble.locked_out(Instant::now()).await;
+            trouble.call_is_over();
+            assert!(trouble.told().is_some(), "the reason of what is not confirmed in time");
+            let next = tokio::time::timeout(DOWN * 10, trouble.locked_out(Instant::now()));
+            assert!(next.await.is_err(), "{words}: told before");
+            trouble.tell(code, words);
+            trouble.locked_out(Instant::now()).await;
+            trouble.call_is_over();
+        }
+        // Told while nobody sends: a broker may be there by the time somebody does.
+        trouble.tell(Code::AllBrokersDown, "1/1 brokers are down");
+        tokio::time::sleep(DOWN * 10).await;
+        let begun = Instant::now();
+        trouble.locked_out(begun).await;
         assert!(begun.elapsed() >= DOWN);
     }
 }

@@ -86,7 +86,8 @@ impl Condition {
             }
             Code::TopicAuthorizationFailed => {
                 let Some(topic) = &failure.topic else { return Meaning::Passing };
-                let what = format!("topic {topic} may not be read; grant READ and DESCRIBE on it");
+                let what =
+                    format!("topic {topic} may not be read; grant READ and DESCRIBE on it, or correct source.topics");
                 match (failure.partition, key) {
                     (None, _) => self.not_shown(topic, what),
                     (_, Some(key)) => drop(self.unread.insert(key, what)),

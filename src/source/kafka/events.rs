@@ -14,6 +14,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
+mod ids;
+
+pub(super) use ids::TopicId;
+
 /// The queue of a consumer. It lives no longer than the consumer.
 pub(super) struct Events<'c, C: ConsumerContext> {
     consumer: &'c BaseConsumer<C>,
@@ -45,6 +49,8 @@ pub(super) enum Told<'e> {
     Statistics(&'e [u8]),
     /// A line of librdkafka's log: syslog level, facility, text.
     Line(i32, String, String),
+    /// The ids of topics that are there, by name; the answer to [`Events::ask_ids`].
+    Ids(Vec<(String, TopicId)>),
     /// A sign-in by OAUTHBEARER needs a token.
     TokenWanted,
     Nothing,
@@ -200,6 +206,7 @@ impl Event<'_> {
                         _ => Told::Nothing,
                     }
                 }
+                sys::RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT => Told::Ids(self.ids()),
                 sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => Told::TokenWanted,
                 _ => Told::Nothing,
             }

@@ -132,6 +132,11 @@ impl Progress {
         }
     }
 
+    /// The broker has everything that is settled.
+    pub fn is_heard(&self) -> bool {
+        self.last_commit().is_none()
+    }
+
     pub fn settled(&self) -> Option<i64> {
         self.settled
     }
@@ -196,11 +201,13 @@ mod tests {
         progress.settle(0, 1);
         progress.commits(1);
         assert_eq!((progress.to_commit(), progress.last_commit()), (None, Some(1)));
+        assert!(!progress.is_heard());
         progress.commit_failed(1);
         assert_eq!(progress.to_commit(), Some(1));
         progress.commits(1);
         progress.is_committed(1);
         assert_eq!((progress.to_commit(), progress.last_commit()), (None, None));
+        assert!(progress.is_heard());
     }
 
     #[test]

@@ -200,11 +200,16 @@ impl State {
         self.is_full()
     }
 
-    /// The log of a partition begins again: what was read before is handed on, but it can't be committed any more.
+    /// The log of a partition begins again.
     fn rewound(&mut self, key: Key) {
-        self.epoch += 1;
         let (topic, partition) = (self.name(key), key.1);
         tracing::warn!(topic, partition, "the partition begins again before what was read; it is read from there");
+        self.begin_again(key);
+    }
+
+    /// What was read of the partition is handed on, but it can't be committed any more.
+    pub fn begin_again(&mut self, key: Key) {
+        self.epoch += 1;
         if let Some(progress) = self.partitions.get_mut(&key) {
             *progress = progress.anew(self.epoch);
         }
@@ -268,6 +273,11 @@ impl State {
     /// other consumers' work.
     pub fn is_at_end(&self) -> bool {
         self.is_at_end_but(|_| false)
+    }
+
+    /// Whether the group knows of all of that.
+    pub fn is_heard(&self) -> bool {
+        self.partitions.values().all(Progress::is_heard)
     }
 
     /// Whether it is done with all that can be read, but some can't.

@@ -37,6 +37,7 @@ pub(super) struct Poller {
     is_paused: bool,
     next_commit: Instant,
     next_look: Instant,
+    ids: ids::Ids,
     tokens: Option<Tokens>,
     /// librdkafka waits for a token.
     wants_token: bool,
@@ -48,6 +49,7 @@ pub(super) struct Poller {
 
 mod commit;
 mod goals;
+mod ids;
 mod pauses;
 mod troubles;
 
@@ -78,6 +80,7 @@ impl Poller {
             is_paused: false,
             next_commit: now,
             next_look: now,
+            ids: ids::Ids::default(),
             tokens,
             wants_token: false,
             commit_trouble: None,
@@ -139,7 +142,9 @@ impl Poller {
     /// What comes by the clock.
     fn due(&mut self, consumer: &Client, events: &Queue<'_>) {
         let now = Instant::now();
-        if now >= self.next_commit {
+        // A run at its end waits for nothing else.
+        let waits = self.settings.until_idle && self.shared.state().is_at_end();
+        if now >= self.next_commit || (waits && self.commit_trouble.is_none()) {
             self.next_commit = now + COMMIT_EVERY;
             self.commit(events);
             if self.settings.until_idle {
@@ -151,6 +156,7 @@ impl Poller {
             self.next_look = now + LOOK_EVERY;
             self.look_for_topics(consumer);
         }
+        self.ask_ids(events);
         if self.join_by.is_some_and(|by| now >= by) {
             self.join_by = None;
             self.not_joined();
@@ -190,6 +196,7 @@ impl Poller {
                 }
                 log_line(level, &facility, &line);
             }
+            Told::Ids(found) => self.learn_ids(consumer, found),
             Told::TokenWanted => self.wants_token = true,
             Told::Nothing => {}
         }
@@ -216,6 +223,7 @@ impl Poller {
             metrics::kafka_partitions(&self.settings.name, state.partitions.len());
         }
         self.join_by = None;
+        self.ids.ask_soon();
         if let Err(why) = events.apply(event) {
             tracing::warn!(source = self.settings.name, error = why, "partitions can't be taken");
         }

@@ -270,16 +270,17 @@ impl Held {
         }
     }
 
-    /// What is to be hidden for longer now, for so long: (key, receipt). What is committed, as long as SQS lets us.
-    pub fn to_extend(&self, now: Instant, visibility: Duration) -> Vec<(u64, String)> {
+    /// What is to be hidden for longer now, for so long: (key, receipt), those with the least time left first. What is
+    /// committed, as long as SQS lets us.
+    pub fn to_extend(&self, now: Instant, visibility: Duration, most: usize) -> Vec<(u64, String)> {
         let due = |e: &Entry| {
             let may_be_held = now < e.hold_until || e.place == Place::Doomed;
             e.extend_at <= now && may_be_held && now < e.hidden_until && now + visibility <= e.end
         };
-        let mut due: Vec<_> =
-            self.entries.iter().filter(|(_, e)| due(e)).map(|(key, e)| (*key, e.receipt.clone())).collect();
-        due.sort_unstable_by_key(|(key, _)| *key);
-        due
+        let mut due: Vec<(Instant, u64, &str)> =
+            self.entries.iter().filter(|(_, e)| due(e)).map(|(key, e)| (e.hidden_until, *key, &*e.receipt)).collect();
+        due.sort_unstable();
+        due.into_iter().take(most).map(|(_, key, receipt)| (key, receipt.to_owned())).collect()
     }
 
     pub fn extended(&mut self, key: u64, now: Instant, visibility: Duration) {

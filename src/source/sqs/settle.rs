@@ -24,6 +24,9 @@ const CALLS: usize = 8;
 const TRIES: u32 = 5;
 const RETRY_WAIT: Duration = Duration::from_millis(200);
 
+/// Messages of all calls that are made at once.
+pub const VOLLEY: usize = CALLS * CALL_MESSAGES;
+
 type Keyed = Vec<(u64, String)>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +209,9 @@ fn settle(shared: &Shared, tries: &mut HashMap<u64, u32>, outcome: Outcome, bega
             state.fading = None;
         }
         Some(why) => {
+            if why.class == Class::NoQueue {
+                state.doubt();
+            }
             if state.stuck.is_some() && shared.options.until_idle {
                 // Somebody waits for the end of this run: it ends, and says why.
                 state.fatal = Some(format!("source {}: {}", shared.name, why.text));
@@ -287,7 +293,10 @@ async fn hide_once(shared: &Shared, queue: &Queue, chunk: Keyed, span: Duration,
         // Not lost: hidden until the time that they were received with.
         Some(why) if outcome.is_denied() => shared.state().fading = Some(why.text.clone()),
         // Known here before a poll that waits sees it.
-        Some(why) if why.class == Class::NoQueue => shared.state().held.orphan(),
+        Some(why) if why.class == Class::NoQueue => {
+            shared.state().doubt();
+            shared.changed.notify_waiters();
+        }
         Some(_) => {}
     }
     let done = outcome.done.into_iter().map(|key| Hidden::Done(key, now));

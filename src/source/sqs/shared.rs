@@ -42,6 +42,8 @@ pub struct State {
     pub held: Held,
     /// `None`: not found yet, or gone.
     pub queue: Option<Arc<Queue>>,
+    /// A call was told that there is no such queue: it is asked for at once.
+    pub is_doubted: bool,
     pub receivers: u32,
     /// Failures of receiving in a row.
     failures: Streak,
@@ -66,6 +68,12 @@ pub struct State {
 }
 
 impl State {
+    /// The queue is said to be gone: whether it comes back with what is held, nobody knows.
+    pub fn doubt(&mut self) {
+        self.is_doubted = self.queue.is_some();
+        self.held.orphan();
+    }
+
     pub fn why_down(&self) -> Option<&String> {
         self.fatal.as_ref().or(self.down.as_ref()).or(self.stuck.as_ref()).or(self.fading.as_ref())
     }
@@ -176,25 +184,27 @@ impl Shared {
         let failures = state.failures.count();
         state.not_before = Some(now + state.failures.backoff());
         let until_idle = self.options.until_idle;
+        // A source's name is the operator's word for it; who looks for it at AWS needs the queue's.
+        let why = format!("queue {}: {}", self.options.queue.name(), trouble.text);
         match trouble.class {
             Class::NoQueue => {
                 state.queue = None;
                 state.held.orphan();
-                state.set_down(&trouble.text);
+                state.set_down(&why);
             }
-            Class::Denied | Class::NoCredentials | Class::Refused | Class::Expired => state.set_down(&trouble.text),
+            Class::Denied | Class::NoCredentials | Class::Refused | Class::Expired => state.set_down(&why),
             Class::Throttled => {
                 if !std::mem::replace(&mut state.throttling_told, true) {
                     tracing::warn!(source = self.name, error = trouble.text, "SQS is asked less often for a while");
                 }
             }
-            Class::Unavailable if failures >= DOWN_AFTER => state.set_down(&trouble.text),
+            Class::Unavailable if failures >= DOWN_AFTER => state.set_down(&why),
             Class::Unavailable => {}
         }
         let heals = matches!(trouble.class, Class::Throttled | Class::Unavailable);
         if until_idle && (!heals || failures >= GIVE_UP_AFTER) {
             // Somebody waits for the end of this run: it ends, and says why.
-            state.fatal = Some(format!("source {}: {}", self.name, trouble.text));
+            state.fatal = Some(format!("source {}: {why}", self.name));
         }
         let retire = state.receivers > 1 || state.queue.is_none();
         drop(guard);

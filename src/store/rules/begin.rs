@@ -1,16 +1,28 @@
 //! Begin: the last gate before a call. Everything that may forbid the mail is checked here; the intent is written.
 
-use crate::store::rules::tx::{Optional, params};
+use crate::store::rules::tx::{Column, Optional, Row, params};
 
 use super::accept::nobody;
-use super::books::{Books, Item, urgency};
+use super::books::{Books, urgency};
+use super::closure::UNKNOWN;
 use super::sql;
 use crate::model::{AttemptId, Contents, DigestState, ItemState, Listed, Person, Reason, Time};
 use crate::store::{Begun, Intent, Result};
 
 /// Subjects first, then mailboxes, both in order: the order of locks of every transaction.
 pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
-    books.lock_digests(mails.iter().map(|mail| mail.lease.digest))
+    books.hold(mails.iter().map(|mail| mail.lease.digest))?;
+    if books.tx.is_postgres() {
+        books.hold_contents(listed)?;
+        books.held.paused = Some(books.tx.prepare_cached(sql::PAUSED)?.query_map((), |row| row.get(0))?);
+        let addresses = mails.iter().map(|mail| mail.recipient.address.as_ref().map(|a| a.to_lowercase()));
+        let found = books
+            .tx
+            .prepare_cached(sql::PG_SUPPRESSED)?
+            .query_map([Column::Texts(addresses.collect())], |row| row.get::<String>(0))?;
+        books.held.suppressed = Some(found.into_iter().collect());
+    }
+    Ok(())
 }
 
 pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
@@ -25,7 +37,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
         return Ok(Begun::Lost);
     }
     let route = books.mailbox(mailbox)?.route.clone();
-    if books.tx.prepare_cached(sql::IS_PAUSED)?.exists([&route])? {
+    if books.is_paused(&route)? {
         books.wait(no, now)?;
         books.tidy(no)?;
         return Ok(Begun::Paused);
@@ -37,8 +49,6 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
     expire(books, no)?;
     follow_audience(books, no, mailbox, &route, mail)?;
     last_gates(books, no, mail)?;
-    // What follows reads the rows: they must say what the books say.
-    books.write_digests()?;
     if books.digest(no)?.open == 0 {
         books.set_state(no, DigestState::Closed)?;
         // Nothing was sent: the window behind keeps no gap to it.
@@ -47,8 +57,11 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
         }
         return Ok(Begun::Empty);
     }
-    let items = contents(books, no)?;
-    let open_total: i64 = books.tx.prepare_cached(sql::OPEN_OF_MAILBOX)?.query_row([mailbox], |row| row.get(0))?;
+    let items = match books.held_contents(no) {
+        Some(items) => items,
+        None => books.tx.prepare_cached(sql::CONTENTS)?.query_map([no], listed)?,
+    };
+    let open_total = books.open_of_mailbox(mailbox)?;
     let call_at = match books.permit(mail.lead, true)? {
         Ok(at) => at,
         Err(later) => return Ok(Begun::NoRate(later)),
@@ -59,6 +72,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
     digest.address = mail.recipient.address.clone();
     let number = digest.attempts;
     books.tx.prepare_cached(sql::ADD_ATTEMPT)?.later(params![no, number, books.now.0])?;
+    books.follow_attempt(no, number, UNKNOWN);
     books.sent_now(mailbox)?;
     Ok(Begun::Send(Box::new(Contents {
         attempt: AttemptId { digest: mail.lease.digest, number: u32::try_from(number).unwrap_or(u32::MAX) },
@@ -73,10 +87,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
 
 /// Items beyond their `expirytime`: nobody needs to hear.
 fn expire(books: &mut Books<'_>, no: i64) -> Result<()> {
-    let over: Vec<Item> = {
-        let mut expired = books.tx.prepare_cached(sql::EXPIRED_ITEMS)?;
-        expired.query_map(params![no, books.now.0], Item::read)?
-    };
+    let over = books.expired_in(no)?;
     over.iter().try_for_each(|item| books.settle(item, ItemState::Withdrawn, Some(Reason::Expired)))
 }
 
@@ -87,12 +98,12 @@ fn follow_audience(books: &mut Books<'_>, no: i64, mailbox: i64, route: &str, ma
         return Ok(());
     }
     let recipient = books.mailbox(mailbox)?.recipient.clone();
-    let open = books.items(sql::OPEN_ITEMS, no)?;
+    let open = books.open_in(no)?;
     for (event_no, people) in &mail.audiences {
         let Some(item) = open.iter().find(|item| item.event_no == *event_no && item.state == ItemState::Pending) else {
             continue;
         };
-        if books.item_state(item)? != Some(ItemState::Pending) {
+        if books.item(item.event_no, item.mailbox)?.is_none_or(|now| now.state != ItemState::Pending) {
             continue;
         }
         let nobody = is_nobody(books, *event_no, route, &recipient)?;
@@ -159,7 +170,7 @@ fn last_gates(books: &mut Books<'_>, no: i64, mail: &Intent) -> Result<()> {
         Some(_) => None,
     };
     let Some((state, reason)) = end else { return Ok(()) };
-    for item in books.items(sql::OPEN_ITEMS, no)? {
+    for item in books.open_in(no)? {
         books.settle(&item, state, Some(reason))?;
     }
     Ok(())
@@ -167,30 +178,32 @@ fn last_gates(books: &mut Books<'_>, no: i64, mail: &Intent) -> Result<()> {
 
 impl Books<'_> {
     fn is_suppressed(&self, address: &str) -> Result<bool> {
-        Ok(self.tx.prepare_cached(sql::IS_SUPPRESSED)?.exists([address.to_lowercase()])?)
+        let address = address.to_lowercase();
+        match &self.held.suppressed {
+            Some(known) => Ok(known.contains(&address)),
+            None => self.tx.prepare_cached(sql::IS_SUPPRESSED)?.exists([address]),
+        }
     }
 
-    fn item_state(&self, item: &Item) -> Result<Option<ItemState>> {
-        let mut one = self.tx.prepare_cached(sql::ITEM)?;
-        Ok(one.query_row(params![item.event_no, item.mailbox], Item::read).optional()?.map(|i| i.state))
+    fn is_paused(&self, route: &str) -> Result<bool> {
+        match &self.held.paused {
+            Some(known) => Ok(known.iter().any(|paused| paused == "*" || paused == route)),
+            None => self.tx.prepare_cached(sql::IS_PAUSED)?.exists([route]),
+        }
     }
 }
 
 /// The mail lists exactly what is pending in the digest now, most urgent first.
-fn contents(books: &Books<'_>, no: i64) -> Result<Vec<Listed>> {
-    let mut listed = books.tx.prepare_cached(sql::CONTENTS)?;
-    let rows = listed.query_map([no], |row| {
-        let data: String = row.get(7)?;
-        Ok(Listed {
-            event_number: row.get(0)?,
-            source: row.get(1)?,
-            id: row.get(2)?,
-            kind: row.get(3)?,
-            time: Time(row.get::<i64>(4)? >> 1),
-            deadline: row.get::<Option<i64>>(5)?.map(Time),
-            subject_key: row.get(6)?,
-            data: serde_json::from_str(&data).unwrap_or_default(),
-        })
-    })?;
-    Ok(rows)
+fn listed(row: &Row<'_>) -> Result<Listed> {
+    let data: String = row.get(7)?;
+    Ok(Listed {
+        event_number: row.get(0)?,
+        source: row.get(1)?,
+        id: row.get(2)?,
+        kind: row.get(3)?,
+        time: Time(row.get::<i64>(4)? >> 1),
+        deadline: row.get::<Option<i64>>(5)?.map(Time),
+        subject_key: row.get(6)?,
+        data: serde_json::from_str(&data).unwrap_or_default(),
+    })
 }

@@ -8,6 +8,7 @@ use crate::store::Result;
 
 mod digests;
 mod fetched;
+mod held;
 mod hot;
 mod items;
 mod kept;
@@ -18,6 +19,7 @@ mod quota;
 pub(super) use digests::Digest;
 use fetched::Fetched;
 pub(super) use fetched::{Link, Wanted};
+use held::Held;
 pub(super) use items::{Item, NewItem, purged, urgency};
 pub(in crate::store) use kept::{AsOf, Kept};
 use mailboxes::Mailbox;
@@ -39,6 +41,7 @@ pub(in crate::store) struct Books<'c> {
     purged: [i64; ItemState::ALL.len()],
     /// What was read ahead.
     pub(super) fetched: Fetched,
+    pub(super) held: Held,
 }
 
 impl<'c> Books<'c> {
@@ -55,6 +58,7 @@ impl<'c> Books<'c> {
             used_shares: 0,
             purged: [0; ItemState::ALL.len()],
             fetched: Fetched::default(),
+            held: Held::default(),
         })
     }
 

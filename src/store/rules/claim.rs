@@ -1,8 +1,9 @@
 //! Claim and release: leases on what is due; due times.
 
+use std::collections::HashMap;
 use std::sync::PoisonError;
 
-use crate::store::rules::tx::{Params, Tx, params};
+use crate::store::rules::tx::{Column, Params, Row, Tx, params};
 
 use super::books::{Books, Digest};
 use super::sql;
@@ -22,12 +23,16 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
         if room == 0 {
             continue;
         }
-        for no in due(books, ask, priority, room as u32, !paused.is_empty())? {
+        let numbers = due(books, ask, priority, room as u32, !paused.is_empty())?;
+        if books.tx.is_postgres() {
+            books.hold_mailboxes(&Column::ints(numbers.iter().copied()))?;
+        }
+        for no in numbers {
             let (mailbox, due_at) = (books.digest(no)?.mailbox, books.digest(no)?.due_at);
             let route = books.mailbox(mailbox)?.route.clone();
             let leased = lease(books, no, &route, ask)?;
             books.reserve_share();
-            let audiences = audiences(books, leased, &route)?;
+            let audiences = if books.tx.is_postgres() { vec![] } else { audiences(books, leased, &route)? };
             taken.push(Leased {
                 lease: Lease { digest: books.digest_id(leased), token: books.digest(leased)?.token },
                 recipient: books.mailbox(mailbox)?.recipient.clone(),
@@ -36,6 +41,17 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
                 priority,
                 audiences,
             });
+        }
+    }
+    if books.tx.is_postgres() {
+        let of = Column::ints(taken.iter().map(|one: &Leased| one.lease.digest.number));
+        let read = |row: &Row<'_>| Ok((row.get::<i64>(3)?, named(row)?));
+        let mut asked: HashMap<i64, Vec<Named>> = HashMap::new();
+        for (no, named) in books.tx.prepare_cached(sql::PG_AUDIENCES)?.query_map([of], read)? {
+            asked.entry(no).or_default().push(named);
+        }
+        for one in &mut taken {
+            one.audiences = asked.remove(&one.lease.digest.number).unwrap_or_default();
         }
     }
     Ok(taken)
@@ -189,16 +205,16 @@ fn most_urgent(books: &Books<'_>, digest: i64, most: i64) -> Result<Vec<(i64, i6
 
 /// Whom the items asked, where that may have changed since.
 fn audiences(books: &Books<'_>, digest: i64, route: &str) -> Result<Vec<Named>> {
-    let mut asked = books.tx.prepare_cached(sql::AUDIENCES)?;
-    let rows = asked.query_map(params![digest, route], |row| {
-        let names: String = row.get(1)?;
-        Ok(Named {
-            event_number: row.get(0)?,
-            references: serde_json::from_str(&names).unwrap_or_default(),
-            except: row.get(2)?,
-        })
-    })?;
-    Ok(rows)
+    books.tx.prepare_cached(sql::AUDIENCES)?.query_map(params![digest, route], named)
+}
+
+fn named(row: &Row<'_>) -> Result<Named> {
+    let names: String = row.get(1)?;
+    Ok(Named {
+        event_number: row.get(0)?,
+        references: serde_json::from_str(&names).unwrap_or_default(),
+        except: row.get(2)?,
+    })
 }
 
 /// Gives an unused lease back; a lost one is passed over.

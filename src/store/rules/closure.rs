@@ -136,6 +136,7 @@ impl Books<'_> {
             return Ok(());
         }
         let recipient = self.mailbox(item.mailbox)?.recipient.clone();
+        self.fetched.told.borrow_mut().remove(&topic);
         self.tx.prepare_cached(sql::SAVE_TOLD)?.later(params![&topic.0[..], recipient, mark.ver])?;
         if let Some(subject) = self.subject(&topic)?
             && let Some((ver, closer)) = subject.closer
@@ -152,11 +153,11 @@ impl Books<'_> {
 
     /// (digest, attempt, outcome) of every attempt that listed the item.
     pub fn outcomes(&self, item: &Item) -> Result<Vec<(i64, i64, i64)>> {
+        if let Some(known) = self.held_outcomes(item) {
+            return Ok(known);
+        }
         // Read again: the row's own place in its digest's lists may just have been written.
-        let mut one = self.tx.prepare_cached(sql::ITEM)?;
-        let Some(now) = one.query_row(params![item.event_no, item.mailbox], Item::read).optional()? else {
-            return Ok(vec![]);
-        };
+        let Some(now) = self.item(item.event_no, item.mailbox)? else { return Ok(vec![]) };
         let mut tries = self.tx.prepare_cached(sql::TRIES_OF_ITEM)?;
         let rows = tries.query_map(params![item.event_no, item.mailbox, now.digest, now.left_before], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
@@ -167,7 +168,10 @@ impl Books<'_> {
     /// A closer of a higher rank than before: everybody who was told of what it closes hears of it.
     pub fn notify_told(&mut self, topic: &Topic, subject: &Subject) -> Result<()> {
         let Some((ver, closer)) = subject.closer else { return Ok(()) };
-        let recipients: Vec<String> = {
+        let known = self.fetched.told.borrow().get(topic).cloned();
+        let recipients: Vec<String> = if let Some(known) = known {
+            known.into_iter().filter(|(_, told)| *told < ver).map(|(recipient, _)| recipient).collect()
+        } else {
             let mut told = self.tx.prepare_cached(sql::TOLD)?;
             told.query_map(params![&topic.0[..], ver], |row| row.get(0))?
         };
@@ -192,6 +196,9 @@ impl Books<'_> {
 
     /// (ver, deadline) of an event.
     pub fn event_times(&self, no: i64) -> Result<(i64, Option<i64>)> {
+        if let Some(held) = self.held.event(no) {
+            return Ok((held.mark.ver, held.deadline));
+        }
         Ok(self.tx.prepare_cached(sql::EVENT_TIMES)?.query_row([no], |row| Ok((row.get(1)?, row.get(0)?)))?)
     }
 
@@ -227,6 +234,7 @@ impl Books<'_> {
             }
             at = link.prev;
         }
+        self.fetched.told.borrow_mut().remove(&topic);
         self.tx.prepare_cached(sql::SET_TOLD)?.later(params![&topic.0[..], recipient, lowest])?;
         Ok(())
     }

@@ -28,7 +28,7 @@ pub(super) fn report(books: &mut Books<'_>, conditions: &[Condition]) -> Result<
 /// What the worker last said of one kind of its parts.
 pub(super) fn parts(conn: Tx<'_>, part: &str) -> Result<Vec<PartRow>> {
     let mut said = conn.prepare_cached(sql::CONDITIONS)?;
-    Ok(said.query_map([part], part_row)?)
+    said.query_map([part], part_row)
 }
 
 fn part_row(row: &Row<'_>) -> Result<PartRow> {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::store::rules::tx::{Optional, params};
+use crate::store::rules::tx::params;
 
-use super::books::{Books, Item};
+use super::books::Books;
 use super::closure::{ACCEPTED, FAILED, REFUSED, UNKNOWN};
 use super::sql;
 use crate::model::{AttemptId, DigestState, ItemState, Reason, Share};
@@ -15,15 +15,14 @@ const DETAIL_CHARS: usize = 500;
 
 /// Subjects first, then mailboxes, both in order; what was known of an attempt is read under these locks.
 pub(super) fn lock(books: &mut Books<'_>, evidence: &[Evidence]) -> Result<()> {
-    books.lock_digests(evidence.iter().map(|one| one.attempt.digest))
+    books.hold(evidence.iter().map(|one| one.attempt.digest))
 }
 
 pub(super) fn learn(books: &mut Books<'_>, evidence: &Evidence) -> Result<Learned> {
     let AttemptId { digest, number } = evidence.attempt;
     let (no, k) = (digest.number, i64::from(number));
-    let known: Option<i64> =
-        books.tx.prepare_cached(sql::ATTEMPT)?.query_row(params![no, k], |row| row.get(0)).optional()?;
-    let Some(outcome) = known.filter(|_| digest.store == books.shared.store_id) else { return Ok(Learned::Unknown) };
+    let known = if digest.store == books.shared.store_id { books.attempt(no, k)? } else { None };
+    let Some(outcome) = known else { return Ok(Learned::Unknown) };
     let (out, free, message_id, detail) = match &evidence.answer {
         Answer::Ambiguous { detail } => return doubt_of(books, no, k, detail),
         Answer::Accepted { message_id } => (ACCEPTED, false, message_id.as_deref(), ""),
@@ -44,6 +43,7 @@ pub(super) fn learn(books: &mut Books<'_>, evidence: &Evidence) -> Result<Learne
         message_id,
         cut(detail)
     ])?;
+    books.follow_attempt(no, k, out);
     if let Answer::Throttled { share: Some(share), .. } = &evidence.answer {
         match share {
             Share::Second => books.too_fast()?,
@@ -62,7 +62,7 @@ pub(super) fn learn(books: &mut Books<'_>, evidence: &Evidence) -> Result<Learne
     }
     if out != ACCEPTED {
         // It was certainly not sent, or did not arrive: whom only it may have told is not told.
-        for item in listed(books, no, k)? {
+        for item in books.listed(no, k)? {
             if item.state.is_final() {
                 books.untell(&item)?;
             }
@@ -85,23 +85,9 @@ fn cut(text: &str) -> String {
     text.chars().take(DETAIL_CHARS).collect()
 }
 
-/// What attempt `k` listed, as the items are now (`evidence_by_attempt`).
-fn listed(books: &Books<'_>, no: i64, k: i64) -> Result<Vec<Item>> {
-    let keys: Vec<(i64, i64)> = {
-        let mut listed = books.tx.prepare_cached(sql::LISTED)?;
-        listed.query_map(params![no, k], |row| Ok((row.get(0)?, row.get(1)?)))?
-    };
-    let mut items = Vec::with_capacity(keys.len());
-    for (event_no, mailbox) in keys {
-        let mut one = books.tx.prepare_cached(sql::ITEM)?;
-        items.extend(one.query_row(params![event_no, mailbox], Item::read).optional()?);
-    }
-    Ok(items)
-}
-
 /// Accepted, or failed afterwards: settles what the attempt listed, wherever those items are now.
 fn sent(books: &mut Books<'_>, no: i64, k: i64, failed: bool, mine: bool) -> Result<()> {
-    for item in listed(books, no, k)? {
+    for item in books.listed(no, k)? {
         let good = books.outcomes(&item)?.iter().any(|(_, _, outcome)| *outcome == ACCEPTED);
         let home = item.digest;
         let calling = match home {
@@ -168,7 +154,7 @@ fn refused(books: &mut Books<'_>, no: i64, answer: &Answer) -> Result<()> {
         Answer::NotCalled { unrenderable, .. } => unrenderable,
         _ => &[],
     };
-    for item in books.items(sql::OPEN_ITEMS, no)? {
+    for item in books.open_in(no)? {
         if let Some(reason) = books.is_over(&item)? {
             books.settle(&item, ItemState::Withdrawn, Some(reason))?;
         } else if unrenderable.contains(&item.event_no) {
@@ -193,7 +179,7 @@ impl Books<'_> {
 
     /// Nobody knows whether it was sent: its items wait for evidence, or for the end of the doubt.
     pub fn doubt(&mut self, no: i64) -> Result<()> {
-        for item in self.items(sql::OPEN_ITEMS, no)? {
+        for item in self.open_in(no)? {
             self.put(&item, ItemState::InDoubt, None)?;
         }
         let mailbox = self.digest(no)?.mailbox;

@@ -100,7 +100,7 @@ fn page(books: &Books<'_>, after: i64) -> Result<Vec<Old>> {
 }
 
 fn event(books: &Books<'_>, no: i64) -> Result<Option<Old>> {
-    Ok(books.tx.prepare_cached(sql::EVENT_TO_PURGE)?.query_row([no], read_old).optional()?)
+    books.tx.prepare_cached(sql::EVENT_TO_PURGE)?.query_row([no], read_old).optional()
 }
 
 /// What may leave now, starting with this event: nothing; the event alone; or all that is left of its subjects.

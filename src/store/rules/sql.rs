@@ -332,19 +332,48 @@ pub const PG_ROLL_UP: &str = "WITH gone AS (DELETE FROM ledger_delta RETURNING s
      ON CONFLICT (state) DO UPDATE SET n = ledger_total.n + excluded.n";
 pub const PG_ROLL_UP_MAILS: &str = "WITH gone AS (DELETE FROM mail_delta RETURNING n) UPDATE meta SET mails_sent = mails_sent \
      + (SELECT coalesce(sum(n), 0) FROM gone)";
-/// Openers that these digests list or have listed: before mailboxes, by topic. What left before the first attempt of its
-/// digest was told to nobody.
-pub const PG_LOCK_SUBJECTS_OF_DIGESTS: &str = "SELECT 1 FROM subject WHERE topic IN (SELECT e.topic FROM item i \
-     JOIN event e ON e.no = i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL \
-     AND coalesce(i.left_before, 2) > 1 UNION SELECT e.topic FROM relisted r JOIN event e ON e.no = r.event_no \
-     WHERE r.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL) ORDER BY topic FOR UPDATE";
-pub const PG_LOCK_MAILBOXES_OF_DIGESTS: &str = "SELECT 1 FROM mailbox WHERE no IN (SELECT mailbox_no FROM digest \
-     WHERE no = ANY(CAST(?1 AS bigint[]))) ORDER BY no FOR UPDATE";
+/// Of what these digests list or have listed: before mailboxes, by topic. What left before the first attempt of its digest was
+/// told to nobody.
+pub const PG_SUBJECTS_OF_DIGESTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, \
+     closer_no, lone, topic FROM subject WHERE topic IN (SELECT e.topic FROM item i JOIN event e ON e.no = \
+     i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL AND coalesce(i.left_before, \
+     2) > 1 UNION SELECT e.topic FROM relisted r JOIN event e ON e.no = r.event_no WHERE r.digest_no = \
+     ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL) ORDER BY topic FOR UPDATE";
+pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no IN (SELECT mailbox_no FROM digest WHERE \
+     no = ANY(CAST(?1 AS bigint[]))) ORDER BY no FOR UPDATE";
+pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
+     waited_us, address, opened_at, closed_at FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) UNION SELECT no, \
+     mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, waited_us, \
+     address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) AND state IN (0, 1) \
+     UNION SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, \
+     attempts, waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) \
+     AND state IN (2, 3, 4, 5)";
+pub const PG_ITEMS_OF_DIGESTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE digest_no = ANY(CAST(?1 AS \
+     bigint[])) AND coalesce(left_before, 2) > 1 UNION SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, \
+     i.left_before FROM relisted r JOIN item i ON i.event_no = r.event_no AND i.mailbox_no = r.mailbox_no WHERE \
+     r.digest_no = ANY(CAST(?1 AS bigint[]))";
+pub const PG_RELISTED: &str = "SELECT digest_no, event_no, mailbox_no, left_before FROM relisted WHERE event_no = ANY(CAST(?1 AS bigint[])) \
+     AND mailbox_no = ANY(CAST(?2 AS bigint[]))";
+pub const PG_ATTEMPTS: &str = "SELECT digest_no, n, outcome FROM attempt WHERE digest_no = ANY(CAST(?1 AS bigint[]))";
+pub const PG_EVENTS: &str = "SELECT no, ver, effect, topic, topic2, date, deadline, expiry FROM event WHERE no = ANY(CAST(?1 AS \
+     bigint[]))";
+pub const PG_CONTENTS: &str = "SELECT e.no, e.source, e.id, e.kind, e.ver, e.deadline, e.subject_key, e.data, i.digest_no FROM item i JOIN \
+     event e ON e.no = i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND i.state = 0 ORDER BY \
+     i.urgency, e.ver, e.id, e.source";
+pub const PG_AUDIENCES: &str = "SELECT i.event_no, a.names, a.except_for, i.digest_no FROM item i JOIN mailbox m ON m.no = i.mailbox_no JOIN \
+     asked a ON a.event_no = i.event_no AND a.route = m.route WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND \
+     i.state = 0";
+pub const PG_SUPPRESSED: &str = "SELECT address FROM suppression WHERE address = ANY(CAST(?1 AS text[]))";
+pub const PG_TOLD: &str = "SELECT topic, recipient, told_ver FROM standing WHERE topic = ANY(CAST(?1 AS bytea[])) AND told_ver IS NOT \
+     NULL ORDER BY recipient";
 /// What a purge is about to delete, nobody changes meanwhile.
 pub const PG_LOCK_ITEMS_OF_EVENT: &str = "SELECT 1 FROM item WHERE event_no = ?1 ORDER BY mailbox_no FOR UPDATE";
 /// Who changes the items of an event has their mailboxes.
 pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no IN (SELECT mailbox_no FROM item \
      WHERE event_no = ?1) ORDER BY no FOR UPDATE";
+
+pub const PG_WITHOUT_SORT: &str = "SET LOCAL enable_sort = off";
+pub const PG_WITH_SORT: &str = "SET LOCAL enable_sort = on";
 
 // ---- PostgreSQL alone: many rows at once
 pub const PG_ADD_EVENTS: &str = "INSERT INTO event (no, key, source, id, kind, ver, effect, topic, topic2, date, deadline, expiry, \

@@ -45,7 +45,7 @@ pub(in crate::store) struct Subject {
 }
 
 impl Subject {
-    fn read(row: &Row<'_>) -> Result<Subject> {
+    pub fn read(row: &Row<'_>) -> Result<Subject> {
         let before = match (row.get(5)?, row.get(6)?) {
             (Some(ver), Some(no)) => Some(Mark { ver, no, date: row.get(7)? }),
             _ => None,
@@ -270,6 +270,9 @@ impl Books<'_> {
 
     /// Reads an event's mark and topics again: (mark, opens, topics).
     pub fn event_mark(&self, no: i64) -> Result<(Mark, bool, [Option<Topic>; 2])> {
+        if let Some(held) = self.held.event(no) {
+            return Ok((held.mark, held.opens, held.topics));
+        }
         Ok(self.tx.prepare_cached(sql::EVENT_MARK)?.query_row([no], |row| {
             let mark = Mark { ver: row.get(0)?, no, date: row.get(4)? };
             Ok((mark, row.get::<i64>(1)? == super::accept::OPENS, [topic(row, 2)?, topic(row, 3)?]))

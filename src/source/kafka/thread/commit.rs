@@ -58,6 +58,10 @@ impl Poller {
     pub(super) fn committed(&mut self, list: &TopicPartitionList) {
         self.commit_trouble = None;
         self.each(list, Progress::is_committed);
+        if self.settings.until_idle {
+            // That may have been all that the run waits for.
+            self.shared.news.notify_one();
+        }
     }
 
     /// Tells the partitions of a list what became of the offset that stands there. Those that are gone are nobody's.

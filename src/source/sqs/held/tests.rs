@@ -97,9 +97,9 @@ fn a_group_is_deleted_in_its_order_in_one_call_at_a_time() {
 fn what_is_held_is_hidden_for_longer_until_its_time_is_over() {
     let now = Instant::now();
     let mut held = held(now, &[None]);
-    assert!(held.to_extend(now + Duration::from_secs(9), VISIBLE).is_empty());
+    assert!(held.to_extend(now + Duration::from_secs(9), VISIBLE, 100).is_empty());
     let mut at = now + VISIBLE / 3;
-    while let [(key, _)] = held.to_extend(at, VISIBLE)[..] {
+    while let [(key, _)] = held.to_extend(at, VISIBLE, 100)[..] {
         held.extended(key, at, VISIBLE);
         at += VISIBLE / 3;
     }
@@ -107,6 +107,19 @@ fn what_is_held_is_hidden_for_longer_until_its_time_is_over() {
     assert_eq!(held.expire(at).0, 0);
     assert_eq!(held.expire(at + VISIBLE).0, 1);
     assert!(held.is_empty());
+}
+
+#[test]
+fn what_has_the_least_time_left_is_hidden_for_longer_first() {
+    let now = Instant::now();
+    let mut held = held(now, &[None; 4]);
+    let at = now + VISIBLE / 3;
+    // The first two have more time than those behind them.
+    held.extended(0, at, VISIBLE);
+    held.extended(1, at - Duration::from_secs(1), VISIBLE);
+    let later = at + VISIBLE / 3;
+    assert_eq!(keys(&held.to_extend(later, VISIBLE, 3)), [2, 3, 1]);
+    assert_eq!(keys(&held.to_extend(later, VISIBLE, 100)), [2, 3, 1, 0]);
 }
 
 #[test]
@@ -182,7 +195,7 @@ fn what_is_committed_stays_hidden_for_as_long_as_sqs_hides_a_message() {
     let (all, _) = held.give(now, ROOMY).unwrap();
     held.doom(&all);
     let mut at = now + VISIBLE / 3;
-    while let [(key, _)] = held.to_extend(at, VISIBLE)[..] {
+    while let [(key, _)] = held.to_extend(at, VISIBLE, 100)[..] {
         held.extended(key, at, VISIBLE);
         at += VISIBLE / 3;
     }

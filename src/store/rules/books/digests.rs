@@ -7,7 +7,7 @@ use crate::store::rules::tx::{Column, Optional, Row, params};
 use super::super::sql;
 use super::Books;
 use super::items::NO_DEADLINE;
-use crate::model::{DigestId, DigestState, Priority, Time};
+use crate::model::{DigestState, Priority, Time};
 use crate::store::{Result, StoreError, Window};
 
 /// A digest's row, as far as a transaction has changed it.
@@ -85,20 +85,6 @@ impl Digest {
 }
 
 impl Books<'_> {
-    /// Holds these digests with their mailboxes and their items' subjects until the end of the transaction, in the order
-    /// of locks: subjects by topic, mailboxes by number. (SQLite's one writer holds everything.)
-    pub fn lock_digests(&mut self, digests: impl Iterator<Item = DigestId>) -> Result<()> {
-        let mine = digests.filter(|d| d.store == self.shared.store_id).map(|d| d.number);
-        if !self.tx.is_postgres() {
-            return Ok(());
-        }
-        let mine = Column::ints(mine);
-        for statement in [sql::PG_LOCK_SUBJECTS_OF_DIGESTS, sql::PG_LOCK_MAILBOXES_OF_DIGESTS] {
-            self.tx.prepare_cached(statement)?.query_map([&mine], |_| Ok(()))?;
-        }
-        Ok(())
-    }
-
     pub fn digest(&mut self, no: i64) -> Result<&Digest> {
         Ok(self.load(no)?)
     }

@@ -29,6 +29,8 @@ pub(in crate::store) struct Fetched {
     pub owns: RefCell<HashMap<Topic, Owns>>,
     pub links: HashMap<(i64, Topic), Link>,
     pub items: HashMap<i64, Vec<Item>>,
+    /// Who was told in these topics, and of which rank.
+    pub told: RefCell<HashMap<Topic, Vec<(String, i64)>>>,
 }
 
 /// (route, recipient), and the zone that is known of them now.
@@ -147,6 +149,16 @@ impl Books<'_> {
         })?;
         let openers: BTreeSet<i64> = found.iter().filter(|(_, link)| link.opens).map(|((no, _), _)| *no).collect();
         self.fetched.links.extend(found);
+        let topics = Column::blobs(stirred.iter().map(|(topic, _)| topic.0));
+        let told = self
+            .tx
+            .prepare_cached(sql::PG_TOLD)?
+            .query_map([topics], |row| Ok((Topic(row.get(0)?), (row.get::<String>(1)?, row.get::<i64>(2)?))))?;
+        let mut by_topic: HashMap<Topic, Vec<_>> = stirred.iter().map(|(topic, _)| (*topic, vec![])).collect();
+        for (topic, one) in told {
+            by_topic.entry(topic).or_default().push(one);
+        }
+        self.fetched.told = RefCell::new(by_topic);
         let items = self
             .tx
             .prepare_cached(sql::PG_ITEMS_OF_EVENTS)?
@@ -164,10 +176,11 @@ impl Books<'_> {
     pub fn forget_walks(&mut self) {
         self.fetched.links.clear();
         self.fetched.items.clear();
+        self.fetched.told.borrow_mut().clear();
     }
 }
 
-fn read_mailbox(row: &Row<'_>) -> Result<(i64, Mailbox)> {
+pub(super) fn read_mailbox(row: &Row<'_>) -> Result<(i64, Mailbox)> {
     let previous_at = row.get::<Option<i64>>(4)?.map(Time);
     Ok((row.get(0)?, Mailbox { recipient: row.get(1)?, route: row.get(2)?, zone: row.get(3)?, previous_at }))
 }

@@ -133,6 +133,7 @@ impl Books<'_> {
         }
         if let Some(no) = window {
             let now = self.now;
+            self.held.forget(no);
             if added {
                 join(self.digest_mut(no)?, urgency, now);
             }
@@ -158,7 +159,7 @@ impl Books<'_> {
     }
 
     pub fn has_item(&self, event_no: i64, mailbox: i64) -> Result<bool> {
-        Ok(self.tx.prepare_cached(sql::ITEM)?.exists(params![event_no, mailbox])?)
+        self.tx.prepare_cached(sql::ITEM)?.exists(params![event_no, mailbox])
     }
 
     /// A final item is pending again; its row is written by the caller.
@@ -202,6 +203,7 @@ impl Books<'_> {
             left_before,
             settled
         ])?;
+        self.held.follow(item, state, left_before);
         self.deltas[item.state as usize] -= 1;
         self.deltas[state as usize] += 1;
         match (item.state.is_final(), state.is_final()) {

@@ -83,7 +83,7 @@ impl ItemRow {
     pub fn attempts(&self, conn: Tx<'_>) -> Result<Vec<Attempt>> {
         let mut found = conn.prepare_cached(sql::ATTEMPTS_OF_ITEM)?;
         let of = params![self.event_no, self.mailbox_no, self.digest_no, self.left_before, AttemptRow::MAX];
-        Ok(found.query_map(of, Attempt::read)?)
+        found.query_map(of, Attempt::read)
     }
 
     /// The attempt that settled it, if one did: accepted for a delivered item, failed for a bounced one.
@@ -99,7 +99,7 @@ impl ItemRow {
             return Ok(found);
         }
         let before = params![self.event_no, self.mailbox_no, wanted];
-        Ok(conn.prepare_cached(sql::SETTLED_BEFORE)?.query_row(before, Attempt::read).optional()?)
+        conn.prepare_cached(sql::SETTLED_BEFORE)?.query_row(before, Attempt::read).optional()
     }
 
     /// Its line in the ledger: of a delivered item with the digest and the message that told its recipient.
@@ -179,7 +179,7 @@ impl Attempt {
 /// A digest and where its last attempt went.
 pub(super) fn digest(conn: Tx<'_>, shared: &Shared, no: i64, now: Time) -> Result<Option<(DigestRow, Option<String>)>> {
     let mut one = conn.prepare_cached(sql::DIGEST)?;
-    Ok(one.query_row([no], |row| Ok((digest_row(row, shared, now)?, row.get(12)?))).optional()?)
+    one.query_row([no], |row| Ok((digest_row(row, shared, now)?, row.get(12)?))).optional()
 }
 
 pub(super) fn digest_row(row: &Row<'_>, shared: &Shared, now: Time) -> Result<DigestRow> {

@@ -149,7 +149,7 @@ impl Telling<'_> {
 
     fn items(&self, statement: &str, of: impl Params) -> Result<Vec<ItemRow>> {
         let mut found = self.conn.prepare_cached(statement)?;
-        Ok(found.query_map(of, ItemRow::read)?)
+        found.query_map(of, ItemRow::read)
     }
 
     fn list(&mut self, items: &[ItemRow]) -> Result<()> {
@@ -214,7 +214,7 @@ impl Telling<'_> {
     }
 
     fn opened_at(&self, digest: i64) -> Result<Option<i64>> {
-        Ok(self.conn.prepare_cached(worker::DIGEST)?.query_row([digest], |row| row.get(14)).optional()?)
+        self.conn.prepare_cached(worker::DIGEST)?.query_row([digest], |row| row.get(14)).optional()
     }
 
     fn attempt(&mut self, attempt: &Attempt, recipient: &str, route: &str) -> Result<()> {
