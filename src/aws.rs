@@ -4,7 +4,9 @@
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 
+pub mod presign;
 pub mod queue;
+pub mod rds;
 pub mod trouble;
 
 /// What a section of the configuration says about it.

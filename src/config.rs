@@ -24,7 +24,7 @@ pub use dead_letters::DeadLettersConfig;
 pub use nearest::did_you_mean;
 pub use sections::{
     AddressRule, Allowance, DeliveryConfig, DirectoryConfig, DirectoryKind, HttpConfig, LimitsConfig, MailerConfig,
-    MailerKind, QuotaConfig, RecipientsConfig, ScheduleConfig, Secret, SesContent, SmtpTls, StoreConfig,
+    MailerKind, QuotaConfig, RecipientsConfig, ScheduleConfig, Secret, SesContent, SmtpTls, StoreAuth, StoreConfig,
     TemplatesConfig,
 };
 pub use source::{GroupProtocol, Property, SourceConfig, SourceKind};

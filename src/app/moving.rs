@@ -28,8 +28,7 @@ pub async fn copy(from: &Path, config: &Config, mut said: impl FnMut(u64)) -> Re
     }
     let path = from.to_owned();
     let dump = blocking(move || Dump::open(&path)).await?;
-    let password = s.password.as_ref().map(|secret| secret.0.as_str());
-    let loader = Loader::begin(&s.url, password, s.ca_file.as_deref().map(Path::new)).await?;
+    let loader = Loader::begin(&super::stores::access(config).await?).await?;
     let tables = Arc::new(loader.tables().await?);
     let (pages, mut received) = mpsc::channel(AHEAD);
     let of = tables.clone();

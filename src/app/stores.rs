@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{AppError, Parts, parts};
-use crate::config::Config;
-use crate::store::postgres::{self, Postgres};
+use crate::aws::Identity;
+use crate::aws::rds::Signer;
+use crate::config::{Config, StoreAuth};
+use crate::store::postgres::{self, Access, Password, Postgres};
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::{Limits, Opening, Store};
 
@@ -29,9 +31,7 @@ impl Parts {
         }
         let s = &config.store;
         let settings = postgres::Settings {
-            url: s.url.clone(),
-            password: s.password.as_ref().map(|secret| secret.0.clone()),
-            ca_file: s.ca_file.as_ref().map(PathBuf::from),
+            access: access(config).await?,
             pool: s.connections as usize,
             opening,
             migrate: s.migrate,
@@ -61,6 +61,28 @@ impl Parts {
         };
         Ok(Sqlite::open(settings, self.clock.now())?)
     }
+}
+
+/// How the configured PostgreSQL database is reached.
+///
+/// # Errors
+/// An AWS identity is asked for, and there is no region.
+pub(super) async fn access(config: &Config) -> Result<Access, AppError> {
+    let s = &config.store;
+    let password = match (s.auth, &s.password) {
+        (StoreAuth::Iam, _) => {
+            let identity = Identity { region: s.region.clone(), ..Identity::default() };
+            Password::Iam(Signer::load(&identity).await.map_err(AppError::Config)?)
+        }
+        (StoreAuth::Password, Some(secret)) => Password::Fixed(secret.0.clone()),
+        (StoreAuth::Password, None) => Password::None,
+    };
+    Ok(Access {
+        url: s.url.clone(),
+        password,
+        ca_file: s.ca_file.as_ref().map(PathBuf::from),
+        transaction_pooler: s.transaction_pooler,
+    })
 }
 
 fn limits(config: &Config) -> Limits {

@@ -60,10 +60,17 @@ pub struct StoreConfig {
     pub url: String,
     /// Of PostgreSQL: the password; the URL has none.
     pub password: Option<Secret>,
+    /// Of PostgreSQL: what a connection proves itself with.
+    pub auth: StoreAuth,
+    /// Of PostgreSQL with `auth = "iam"`: the database's region. Default: what the environment or the profile says.
+    pub region: Option<String>,
     /// Of PostgreSQL: authorities of the server's certificate, in PEM form; without it, the system's.
     pub ca_file: Option<String>,
     /// Of PostgreSQL: most connections of one worker.
     pub connections: u32,
+    /// Of PostgreSQL: a pooler stands before it that gives each transaction another connection and knows no prepared
+    /// statements.
+    pub transaction_pooler: bool,
     /// Bring the schema up to date at start.
     pub migrate: bool,
     /// How long proof, dedupe keys and dead letters are kept.
@@ -75,8 +82,11 @@ impl Default for StoreConfig {
         StoreConfig {
             url: "sqlite:data/owlpost.db".into(),
             password: None,
+            auth: StoreAuth::Password,
+            region: None,
             ca_file: None,
             connections: 8,
+            transaction_pooler: false,
             migrate: true,
             retention: seconds(90 * DAY_S),
         }
@@ -100,6 +110,15 @@ impl StoreConfig {
             _ => self.url.clone(),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreAuth {
+    /// `store.password`, if the server asks for one.
+    Password,
+    /// A token of Amazon RDS, signed by our AWS identity.
+    Iam,
 }
 
 /// How mails leave.

@@ -14,17 +14,15 @@ mod directory;
 mod mailer;
 mod route;
 mod source;
+mod store;
 
-/// Events may be dated so far in the future (`events.md`): their keys must live at least as long. Of brokers that
-/// redeliver for longer, `validate/source.rs` warns.
-const REDELIVERY: Duration = Duration::from_secs(86_400);
 const DRAIN_MAX: Duration = Duration::from_secs(3_600);
 const IN_FLIGHT_MAX: u32 = 1_000;
 
 pub fn validate(config: &Config, root: &Node, problems: &mut Vec<Problem>) {
     let mut check = Check { root, problems };
     check.http(config);
-    check.store(config);
+    store::validate(&mut check, config);
     source::validate(&mut check, config);
     dead_letters::validate(&mut check, config);
     mailer::validate(&mut check, config);
@@ -119,59 +117,6 @@ impl Check<'_> {
                 &["http", "body_max_bytes"],
                 "less than limits.event_bytes: the largest events can't come by HTTP",
             );
-        }
-    }
-
-    fn store(&mut self, config: &Config) {
-        let path = ["store", "url"];
-        match config.store.url.split_once(':') {
-            Some(("sqlite", "" | ":memory:")) => {
-                self.error(&path, "expected a file: sqlite:PATH, as in \"sqlite:data/owlpost.db\"")
-            }
-            Some(("sqlite", _)) => {}
-            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
-                self.at_least_one(&["store", "connections"], config.store.connections.into());
-                self.postgres_url(&config.store.url);
-            }
-            _ => self.error(
-                &path,
-                "not a store: expected sqlite:PATH, as in \"sqlite:data/owlpost.db\", or postgres://USER@HOST/DATABASE",
-            ),
-        }
-        if !config.store.is_postgres() {
-            for (key, set) in
-                [("password", config.store.password.is_some()), ("ca_file", config.store.ca_file.is_some())]
-            {
-                if set {
-                    self.error(&["store", key], "of no use with a SQLite file; it belongs to postgres://");
-                }
-            }
-        }
-        let patience = config.routes.iter().filter_map(|r| r.give_up_after).chain([config.delivery.give_up_after]);
-        let longest = patience.map(|span| span.0).fold(REDELIVERY, Duration::max);
-        if config.store.retention.0 < longest {
-            let message = format!(
-                "shorter than {}, the longest time after which a message may come again or be sent: it would count as new",
-                Span(longest)
-            );
-            self.error(&["store", "retention"], message);
-        }
-    }
-
-    fn postgres_url(&mut self, url: &str) {
-        let path = ["store", "url"];
-        let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let rest = base.split_once("://").map_or("", |(_, rest)| rest);
-        let (user, place) = rest.rsplit_once('@').unwrap_or(("", rest));
-        if user.contains(':') || query.split('&').any(|pair| pair.starts_with("password=")) {
-            self.error(&path, "a password has no place in a URL, which stands in messages: set store.password");
-        }
-        if place.split_once('/').is_none_or(|(host, database)| host.is_empty() || database.is_empty()) {
-            self.error(&path, "expected postgres://USER@HOST:PORT/DATABASE");
-        }
-        let modes = query.split('&').filter_map(|pair| pair.strip_prefix("sslmode="));
-        for mode in modes.filter(|mode| !matches!(*mode, "disable" | "verify-full")) {
-            self.error(&path, format!("sslmode={mode}: expected verify-full (the default off loopback) or disable"));
         }
     }
 

@@ -9,13 +9,12 @@ use std::time::{Duration, SystemTime};
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials as _;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
-use aws_sigv4::sign::v4;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::task::JoinHandle;
 
 use crate::aws::Identity;
+use crate::aws::presign::{Purpose, ends, presign};
 
 /// What MSK takes at most.
 const LIVES: Duration = Duration::from_secs(900);
@@ -106,49 +105,16 @@ async fn token(shared: &SdkConfig) -> Result<Token, String> {
 }
 
 fn make(credentials: &Credentials, region: &str, now: SystemTime) -> Result<Token, String> {
-    let broken = |e: &dyn std::fmt::Display| format!("the token for MSK can't be signed: {e}");
     let url = format!("https://kafka.{region}.amazonaws.com/?Action=kafka-cluster%3AConnect");
-    let mut settings = SigningSettings::default();
-    settings.signature_location = SignatureLocation::QueryParams;
-    settings.expires_in = Some(LIVES);
-    let identity = credentials.clone().into();
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(region)
-        .name("kafka-cluster")
-        .time(now)
-        .settings(settings)
-        .build()
-        .map_err(|e| broken(&e))?
-        .into();
-    let request = SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::Bytes(&[]))
-        .map_err(|e| broken(&e))?;
-    let (_, added) = sign(request, &params).map_err(|e| broken(&e))?.into_parts().0.into_parts();
-    let mut signed = url;
-    for (name, value) in &added {
-        signed += &format!("&{name}={}", encoded(value));
-    }
-    signed += concat!("&User-Agent=owlpost%2F", env!("CARGO_PKG_VERSION"));
-    let ends = now + LIVES;
-    let ends = credentials.expiry().map_or(ends, |of_credentials| of_credentials.min(ends));
-    let expires = ends.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let purpose = Purpose { service: "kafka-cluster", region, lives: LIVES };
+    let signed =
+        presign(&url, &purpose, credentials, now).map_err(|e| format!("the token for MSK can't be signed: {e}"))?;
+    let signed = signed + concat!("&User-Agent=owlpost%2F", env!("CARGO_PKG_VERSION"));
+    let expires = ends(now, LIVES, credentials).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Ok(Token {
         text: URL_SAFE_NO_PAD.encode(signed),
         expires_ms: i64::try_from(expires.as_millis()).unwrap_or(i64::MAX),
     })
-}
-
-/// RFC 3986, section 2.3: everything but unreserved characters.
-fn encoded(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out += &format!("%{byte:02X}");
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! lock of all its digests and items. Who meets a deadlock all the same is begun anew. No lock is held while a mail is on
 //! its way.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,15 +22,18 @@ use errors::named;
 use link::{BEGIN, BEGIN_LOOK, BEGIN_PEEK, Link};
 use timing::Timing;
 
+mod access;
 mod connect;
 mod errors;
 mod link;
 mod load;
+mod pooler;
 mod schema;
 mod timing;
 mod tls;
 mod values;
 
+pub use access::{Access, Password};
 pub use load::Loader;
 
 /// A transaction that lost a race is begun anew so often.
@@ -41,11 +43,7 @@ const TRIES: u32 = 6;
 const POOL_WAIT: Duration = Duration::from_secs(30);
 
 pub struct Settings {
-    /// `postgres://user@host:5432/database`, with `?sslmode=disable` or `verify-full` (the default off loopback).
-    pub url: String,
-    pub password: Option<String>,
-    /// Authorities of the server's certificate, in PEM form; `None`: those of the system.
-    pub ca_file: Option<PathBuf>,
+    pub access: Access,
     /// Most connections.
     pub pool: usize,
     pub opening: Opening,
@@ -75,8 +73,8 @@ impl Postgres {
     /// # Errors
     /// The server can't be reached, or the schema is not this version's.
     pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Postgres> {
-        let server = Server::new(&settings.url, settings.password.as_deref(), settings.ca_file.as_deref())?;
-        schema::prepare(&server, settings.migrate).await?;
+        let server = Server::new(&settings.access)?;
+        let first = schema::prepare(&server, settings.migrate).await?;
         let name = server.place.clone();
         let handle = server.handle().clone();
         let timeouts = Timeouts { wait: Some(POOL_WAIT), ..Timeouts::default() };
@@ -87,6 +85,10 @@ impl Postgres {
             .build()
             .map_err(|e| StoreError::Unusable(format!("{name}: no pool: {e}")))?;
         let connection = get(&pool, &name).await?;
+        if !settings.access.transaction_pooler {
+            pooler::look(&name, &connection.client, &first).await?;
+        }
+        drop(first);
         let store_id = schema::store_id(&connection.client).await.map_err(|e| named(&name, &e))?;
         let timing = Timing::new(clock);
         timing.measure(&connection.client).await.map_err(|e| named(&name, &e))?;
@@ -180,6 +182,7 @@ fn in_transaction<T>(link: &Link<'_>, begin: &str, work: impl FnOnce() -> Result
     link.connection.spoil(true);
     link.batch(begin)?;
     let result = work().and_then(|done| link.flush().map(|()| done));
+    link.end_of_transaction();
     if result.is_err() || link.has_failed() {
         if link.batch("ROLLBACK").is_ok() {
             link.connection.spoil(false);

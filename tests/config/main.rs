@@ -223,6 +223,27 @@ fn a_database_of_postgresql_is_named_well_and_its_keys_are_its_alone() {
 }
 
 #[test]
+fn an_aws_identity_signs_in_to_one_verified_database_and_has_no_password() {
+    let store = |url: &str, more: &str| problems(&format!("[store]\nurl='{url}'\nauth='iam'\n{more}"));
+    load("[store]\nurl='postgres://u@db.example.com/d'\nauth='iam'\nregion='eu-west-1'").unwrap();
+    load("[store]\nurl='postgres://db.example.com:5433/d?user=u'\nauth='iam'").unwrap();
+    let good = "postgres://u@db.example.com/d";
+    assert_problems(&store(good, "password='x'"), &["4:10 of no use with store.auth"]);
+    assert_problems(&store(good, "region='a b'"), &["4:8 not a region"]);
+    assert_problems(&store("postgres://db.example.com/d", ""), &["2:5 store.auth = \"iam\" needs a user"]);
+    for hosts in ["postgres://u@a,b/d", "postgres://u@%2Frun%2Fpostgresql/d", "postgres://u@a/d?hostaddr=10.0.0.1"] {
+        assert_problems(&store(hosts, ""), &["2:5 store.auth = \"iam\" needs one host"]);
+    }
+    assert_problems(&store("postgres://u@h/d?sslmode=disable", ""), &["2:5 sslmode=disable: store.auth"]);
+    let warned = load("[store]\nurl='postgres://u@h/d'\nregion='eu-west-1'").unwrap().warnings;
+    assert!(warned.iter().any(|w| w.message.contains("without store.auth")), "{warned:?}");
+    assert_problems(
+        &problems("[store]\nauth='iam'\nregion='eu-west-1'\ntransaction_pooler=true"),
+        &["2:6 of no use with a SQLite", "3:8 of no use with a SQLite", "4:20 of no use with a SQLite"],
+    );
+}
+
+#[test]
 fn a_queue_is_named_once_and_well() {
     let sqs = |more: &str| problems(&format!("[[source]]\nname='q'\nkind='sqs'\n{more}"));
     let url = "queue_url='https://sqs.eu-west-1.amazonaws.com/111122223333/events'";

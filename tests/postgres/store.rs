@@ -7,7 +7,7 @@ use std::time::Duration;
 use owlpost::clock::Clock;
 use owlpost::model::{Arrival, Asked, AttemptId, Effect, Entry, Event, Person, Priority, Receipt, Time};
 use owlpost::quota::Terms;
-use owlpost::store::postgres::{Postgres, Settings};
+use owlpost::store::postgres::{Access, Password, Postgres, Settings};
 use owlpost::store::{
     Ask, Delivery as _, Desk as _, Intake as _, Limits, Opening, Page, Policy, Query, Result, Rows, Rules, Window,
 };
@@ -57,9 +57,7 @@ impl Policy for AtOnce {
 
 pub fn settings(url: String, opening: Opening) -> Settings {
     Settings {
-        url,
-        password: Some(PASSWORD.into()),
-        ca_file: None,
+        access: Access { url, password: Password::Fixed(PASSWORD.into()), ca_file: None, transaction_pooler: false },
         pool: 3,
         opening,
         migrate: true,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use owlpost::clock::Clock;
 use owlpost::model::Time;
-use owlpost::store::postgres::{Postgres, Settings};
+use owlpost::store::postgres::{Access, Password, Postgres, Settings};
 use owlpost::store::{Limits, Opening, Result, Store};
 use tokio::runtime::Runtime;
 
@@ -51,9 +51,12 @@ fn template() -> &'static str {
 
 fn settings(database: &Database, policy: Arc<Said>, limits: Limits, opening: Opening) -> Settings {
     Settings {
-        url: database.url(),
-        password: Some(PASSWORD.into()),
-        ca_file: None,
+        access: Access {
+            url: database.url(),
+            password: Password::Fixed(PASSWORD.into()),
+            ca_file: None,
+            transaction_pooler: false,
+        },
         pool: POOL,
         opening,
         migrate: true,

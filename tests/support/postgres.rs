@@ -19,8 +19,7 @@ use tokio_postgres::{Client, Config, NoTls};
 mod ports;
 
 use crate::process::{PATIENCE, until};
-use ports::free_ports;
-pub use ports::unique;
+pub use ports::{free_ports, unique};
 
 pub const USER: &str = "owlpost";
 pub const PASSWORD: &str = "of-the-tests";
@@ -84,6 +83,22 @@ impl Server {
         Server::start_in(folder, &[("ssl", "on"), ("ssl_cert_file", &cert), ("ssl_key_file", &key)])
     }
 
+    /// A copy that follows, and can be read.
+    pub fn standby(&self) -> Server {
+        let folder = tempfile::Builder::new().prefix("owlpost-postgres-").tempdir().unwrap().keep();
+        own(&folder);
+        let from = format!("host=127.0.0.1 port={} user={USER} password={PASSWORD}", self.port);
+        let made = server_command("pg_basebackup")
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-d", &from, "-D"])
+            .arg(folder.join("data"))
+            .output()
+            .expect("PostgreSQL is installed");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        fs::copy(self.folder.join("settings.conf"), folder.join("settings.conf")).unwrap();
+        own(&folder.join("settings.conf"));
+        Server::run(folder)
+    }
+
     fn start_in(folder: PathBuf, settings: &[(&str, &str)]) -> Server {
         let mut text = String::new();
         for (name, value) in SETTINGS.iter().chain(settings) {
@@ -104,7 +119,11 @@ impl Server {
         own(&folder.join("settings.conf"));
         let main = folder.join("data/postgresql.conf");
         fs::write(&main, fs::read_to_string(&main).unwrap() + "include '../settings.conf'\n").unwrap();
+        Server::run(folder)
+    }
 
+    /// With the data and the settings of this folder.
+    fn run(folder: PathBuf) -> Server {
         let guard = Command::new("sh").args(["-c", GUARD]).arg(&folder).stdin(Stdio::piped()).spawn();
         let guard = Some(guard.expect("sh is installed"));
         let mut server = Server { folder, port: 0, running: Mutex::new(None), guard };
@@ -323,7 +342,7 @@ fn server_command(program: &str) -> Command {
 }
 
 /// (uid, gid) to run the server as; `None`: as ourselves.
-fn other_user() -> Option<(u32, u32)> {
+pub fn other_user() -> Option<(u32, u32)> {
     let id = |args: &[&str]| -> Option<u32> {
         let told = Command::new("id").args(args).output().ok()?;
         String::from_utf8_lossy(&told.stdout).trim().parse().ok()
@@ -334,7 +353,8 @@ fn other_user() -> Option<(u32, u32)> {
     Some((id(&["-u", "postgres"])?, id(&["-g", "postgres"])?))
 }
 
-fn own(path: &Path) {
+/// Gives it to the user that the servers run as.
+pub fn own(path: &Path) {
     if let Some((uid, gid)) = other_user() {
         std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
     }

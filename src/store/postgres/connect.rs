@@ -1,65 +1,35 @@
 //! Connections to the server, and the pool that bounds them.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tokio::runtime::Handle;
-use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, NoTls, Statement};
 
-use super::errors::named;
-use super::tls::{self, Tls};
+use super::access::{Access, Way};
+use super::errors::{is_refused, named, said};
 use crate::store::{Result, StoreError};
-
-/// A server that does not answer for so long is away.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 pub(super) type Pool = managed::Pool<Server>;
 
-/// How to reach the server. What `store.url` says of TLS is read here: `sslmode=disable` or `verify-full`.
+/// Where connections come from.
 #[derive(Clone)]
 pub(super) struct Server {
-    config: Config,
-    /// `None`: in clear.
-    tls: Option<Tls>,
+    way: Way,
     /// Connections live in this runtime, whoever asks for them.
     handle: Handle,
+    transaction_pooler: bool,
     /// For messages: host, port and database.
     pub place: String,
 }
 
 impl Server {
-    pub fn new(url: &str, password: Option<&str>, ca_file: Option<&Path>) -> Result<Server> {
-        let (url, mode) = split_mode(url);
-        let mut config: Config = url.parse().map_err(|e| {
-            StoreError::Unusable(format!("store.url is no address of a PostgreSQL database: {}", parse(&e)))
-        })?;
-        if let Some(password) = password {
-            config.password(password);
-        }
-        if config.get_application_name().is_none() {
-            config.application_name("owlpost");
-        }
-        config.connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(TCP_USER_TIMEOUT).keepalives_idle(KEEPALIVE);
-        let verified = match mode.as_deref() {
-            Some("disable") => false,
-            Some("verify-full") => true,
-            Some(other) => {
-                return Err(StoreError::Unusable(format!(
-                    "store.url: sslmode={other}: only disable and verify-full are possible"
-                )));
-            }
-            None => !is_local(&config),
-        };
-        config.ssl_mode(if verified { SslMode::Require } else { SslMode::Disable });
-        let tls = verified.then(|| tls::config(ca_file)).transpose()?.map(Tls);
-        Ok(Server { place: place(&config), config, tls, handle: Handle::current() })
+    pub fn new(access: &Access) -> Result<Server> {
+        let way = Way::of(access)?;
+        let (place, transaction_pooler) = (way.place.clone(), access.transaction_pooler);
+        Ok(Server { place, way, handle: Handle::current(), transaction_pooler })
     }
 
     pub fn handle(&self) -> &Handle {
@@ -67,43 +37,80 @@ impl Server {
     }
 
     pub async fn connect(&self) -> Result<Connection> {
-        let (server, handle) = (self.clone(), self.handle.clone());
-        let connected = self.handle.spawn(async move {
-            match server.tls {
-                None => server.config.connect(NoTls).await.map(|(client, link)| {
-                    handle.spawn(link);
-                    client
-                }),
-                Some(tls) => server.config.connect(tls).await.map(|(client, link)| {
-                    handle.spawn(link);
-                    client
-                }),
-            }
-        });
+        let (way, handle) = (self.way.clone(), self.handle.clone());
+        let connected = self.handle.spawn(async move { connect(way, handle).await });
         let client = connected
             .await
-            .map_err(|_| StoreError::Unavailable(format!("{}: the process is stopping", self.place)))?
-            .map_err(|e| named(&self.place, &e))?;
-        Ok(Connection { client, statements: Mutex::default(), spoiled: AtomicBool::new(false) })
+            .map_err(|_| StoreError::Unavailable(format!("{}: the process is stopping", self.place)))??;
+        let statements = Mutex::default();
+        let forgets = self.transaction_pooler;
+        Ok(Connection { client, statements, forgets, spoiled: AtomicBool::new(false) })
     }
+}
+
+async fn connect(way: Way, handle: Handle) -> Result<Client> {
+    let mut config = way.config;
+    let token = match &way.tokens {
+        Some(tokens) => {
+            let away = |why| StoreError::Unavailable(format!("{}: {why}", way.place));
+            let token = tokens.current().await.map_err(away)?;
+            config.password(&token);
+            Some((tokens, token))
+        }
+        None => None,
+    };
+    let connected = match way.tls {
+        None => config.connect(NoTls).await.map(|(client, link)| {
+            handle.spawn(link);
+            client
+        }),
+        Some(tls) => config.connect(tls).await.map(|(client, link)| {
+            handle.spawn(link);
+            client
+        }),
+    };
+    let e = match connected {
+        Ok(client) => return Ok(client),
+        Err(e) => e,
+    };
+    let Some((tokens, token)) = token.filter(|_| is_refused(&e)) else { return Err(named(&way.place, &e)) };
+    tokens.refused(&token).await;
+    Err(StoreError::Unavailable(format!(
+        "{}: {}; the role needs GRANT rds_iam, and the AWS identity rds-db:connect on it, in the region of the database",
+        way.place,
+        said(&e)
+    )))
 }
 
 /// A connection with the statements that it has prepared.
 pub(super) struct Connection {
     pub client: Client,
     statements: Mutex<HashMap<String, Statement>>,
+    /// Statements are prepared for a transaction only.
+    forgets: bool,
     /// In a transaction that nobody has ended, or without an answer: never used again.
     spoiled: AtomicBool,
 }
 
 impl Connection {
     pub fn known(&self, sql: &str) -> Option<Statement> {
-        self.statements.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned()
+        self.all().get(sql).cloned()
     }
 
     pub fn keep(&self, sql: &str, statement: &Statement) {
-        let mut all = self.statements.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(sql.to_owned(), statement.clone());
+        self.all().insert(sql.to_owned(), statement.clone());
+    }
+
+    /// Before the end of a transaction: what is told to the server after it may go to another one of its connections. A
+    /// statement that nobody has any more is closed there.
+    pub fn end_of_transaction(&self) {
+        if self.forgets {
+            self.all().clear();
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Statement>> {
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn spoil(&self, spoiled: bool) {
@@ -125,46 +132,4 @@ impl managed::Manager for Server {
         }
         Ok(())
     }
-}
-
-/// The parser of the client knows neither `verify-full` nor that it should be the default.
-fn split_mode(url: &str) -> (String, Option<String>) {
-    let Some((base, query)) = url.split_once('?') else { return (url.to_owned(), None) };
-    let (mut mode, mut rest) = (None, Vec::new());
-    for pair in query.split('&') {
-        match pair.split_once('=') {
-            Some(("sslmode", value)) => mode = Some(value.to_owned()),
-            _ => rest.push(pair),
-        }
-    }
-    let url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
-    (url, mode)
-}
-
-/// On this machine: nobody is between the two. Where addresses are given, they are what is connected to.
-fn is_local(config: &Config) -> bool {
-    config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback)
-        && config.get_hosts().iter().all(|host| match host {
-            Host::Tcp(name) => {
-                name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-            }
-            Host::Unix(_) => true,
-        })
-}
-
-fn place(config: &Config) -> String {
-    let hosts = config.get_hosts().iter().enumerate().map(|(i, host)| {
-        let port = config.get_ports().get(i).or(config.get_ports().first()).copied().unwrap_or(5432);
-        match host {
-            Host::Tcp(name) => format!("{name}:{port}"),
-            Host::Unix(path) => path.display().to_string(),
-        }
-    });
-    let hosts = hosts.collect::<Vec<_>>().join(",");
-    format!("PostgreSQL {hosts}/{}", config.get_dbname().unwrap_or_default())
-}
-
-/// Says what is wrong, not what was written: a password may stand in it.
-fn parse(e: &tokio_postgres::Error) -> String {
-    std::error::Error::source(e).map_or_else(|| e.to_string(), ToString::to_string)
 }

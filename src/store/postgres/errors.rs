@@ -6,29 +6,66 @@ use crate::store::StoreError;
 
 /// Says what happened and what to do. `place` is the server without its secrets.
 pub(super) fn named(place: &str, e: &Error) -> StoreError {
-    let Some(db) = e.as_db_error() else {
-        return StoreError::Unavailable(format!("{place}: {}", chain(e)));
-    };
-    let said = format!("{place}: {} ({})", db.message(), db.code().code());
-    match db.code().code() {
+    let said = format!("{place}: {}", said(e));
+    let Some(code) = e.code() else { return StoreError::Unavailable(of_the_connection(&said, e)) };
+    match code.code() {
         // Bad text, a broken constraint: the same will be said next time.
         code if code.starts_with("22") || code.starts_with("23") => StoreError::Broken(said),
         "42501" => {
             StoreError::Unusable(format!("{said}; the role needs rights on the tables and sequences of the store"))
         }
+        // A name is taken that nobody took here, or what was prepared is not there: on another connection than was thought.
+        "26000" | "42P05" => StoreError::Unusable(format!(
+            "{said}; behind a pooler in transaction mode set store.transaction_pooler = true, or max_prepared_statements \
+             of PgBouncer (1.21 or later)"
+        )),
         code if code.starts_with("42") => {
             StoreError::Unusable(format!("{said}; the schema is not this owlpost's: run `owlpost migrate`"))
         }
         code if code.starts_with("28") => {
-            StoreError::Unavailable(format!("{said}; look at the user and the password of store.url"))
+            StoreError::Unavailable(format!("{said}; look at the user of store.url, and at store.password"))
         }
         "3D000" => StoreError::Unusable(format!("{said}; create the database that store.url names")),
         "25006" => {
             StoreError::Unavailable(format!("{said}; this is a read-only standby: store.url must name the primary"))
         }
+        "53300" => StoreError::Unavailable(format!(
+            "{said}; lower store.connections, or raise max_connections of the server: each worker may have so many"
+        )),
         "53100" => StoreError::Unavailable(format!("{said}; free some space, the worker goes on by itself")),
         _ => StoreError::Unavailable(said),
     }
+}
+
+/// No answer of the server: the way to it, or what we have to show.
+fn of_the_connection(said: &str, e: &Error) -> String {
+    if is_about_the_certificate(e) {
+        return format!(
+            "{said}; the server's certificate must name the host of store.url, and be signed by one of store.ca_file or, \
+             without it, of this system"
+        );
+    }
+    if said.ends_with("password missing") {
+        return format!("{said}: the server asks for one; set store.password");
+    }
+    said.to_owned()
+}
+
+/// What the server or the connection says, without advice.
+pub(super) fn said(e: &Error) -> String {
+    e.as_db_error().map_or_else(|| chain(e), |db| format!("{} ({})", db.message(), db.code().code()))
+}
+
+/// The server does not believe that we are who we say.
+pub(super) fn is_refused(e: &Error) -> bool {
+    e.code().is_some_and(|code| code.code().starts_with("28"))
+}
+
+/// That it is another server's, or signed by nobody we know.
+fn is_about_the_certificate(e: &Error) -> bool {
+    let io = std::error::Error::source(e).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let tls = io.and_then(std::io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// The other one of two transactions won; the same again may do.

@@ -65,6 +65,12 @@ impl<'c> Link<'c> {
         self.conflict.get()
     }
 
+    /// Nothing that the transaction has prepared is needed any more.
+    pub fn end_of_transaction(&self) {
+        self.queue.borrow_mut().clear();
+        self.connection.end_of_transaction();
+    }
+
     /// Statements without values and rows.
     pub fn batch(&self, sql: &str) -> Result<()> {
         self.wait(self.connection.client.batch_execute(sql))

@@ -1,10 +1,9 @@
 //! Takes in the rows of another store, in one transaction: all of them, or none.
 
-use std::path::Path;
-
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 
+use super::access::Access;
 use super::connect::Server;
 use super::errors::named;
 use super::schema;
@@ -45,10 +44,9 @@ impl Loader {
     ///
     /// # Errors
     /// The server can't be reached, or the store has something in it.
-    pub async fn begin(url: &str, password: Option<&str>, ca_file: Option<&Path>) -> Result<Loader> {
-        let server = Server::new(url, password, ca_file)?;
-        schema::prepare(&server, true).await?;
-        let loader = Loader { client: server.connect().await?.client, place: server.place };
+    pub async fn begin(access: &Access) -> Result<Loader> {
+        let server = Server::new(access)?;
+        let loader = Loader { client: schema::prepare(&server, true).await?, place: server.place };
         // A worker that starts meanwhile waits for the end.
         loader.run("BEGIN; LOCK TABLE meta, event IN EXCLUSIVE MODE").await?;
         for table in TABLES {

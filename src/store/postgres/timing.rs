@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio_postgres::{Client, Error, SimpleQueryMessage};
+use tokio_postgres::{Client, Error};
 
+use super::schema::number;
 use crate::clock::Clock;
 use crate::model::Time;
 
@@ -44,12 +45,8 @@ impl Timing {
         // Asked in one round trip: preparing it first would count as half of the way.
         const READ: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
         let asked = self.clock.now();
-        let said = client.simple_query(READ).await?;
+        let server = number(client, READ).await?;
         let answered = self.clock.now();
-        let server = said.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse::<i64>().ok(),
-            _ => None,
-        });
         // A slow answer says too little; the next one, or the one before, says more.
         let Some(server) = server.filter(|_| answered.since(asked) <= TOO_SLOW) else { return Ok(()) };
         let middle = asked.0 + (answered.0 - asked.0) / 2;

@@ -341,12 +341,12 @@ pub const PG_ROLL_UP_MAILS: &str = "WITH gone AS (DELETE FROM mail_delta RETURNI
 /// Of what these digests list or have listed: before mailboxes, by topic. What left before the first attempt of its digest was
 /// told to nobody.
 pub const PG_SUBJECTS_OF_DIGESTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, \
-     closer_no, lone, topic FROM subject WHERE topic IN (SELECT e.topic FROM item i JOIN event e ON e.no = \
+     closer_no, lone, topic FROM subject WHERE topic = ANY(ARRAY(SELECT e.topic FROM item i JOIN event e ON e.no = \
      i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL AND coalesce(i.left_before, \
      2) > 1 UNION SELECT e.topic FROM relisted r JOIN event e ON e.no = r.event_no WHERE r.digest_no = \
-     ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL) ORDER BY topic FOR UPDATE";
-pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no IN (SELECT mailbox_no FROM digest WHERE \
-     no = ANY(CAST(?1 AS bigint[]))) ORDER BY no FOR UPDATE";
+     ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL)) ORDER BY topic FOR UPDATE";
+pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no FROM digest \
+     WHERE no = ANY(CAST(?1 AS bigint[])))) ORDER BY no FOR UPDATE";
 pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
      waited_us, address, opened_at, closed_at FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) UNION SELECT no, \
      mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, waited_us, \
@@ -375,8 +375,8 @@ pub const PG_TOLD: &str = "SELECT topic, recipient, told_ver FROM standing WHERE
 /// What a purge is about to delete, nobody changes meanwhile.
 pub const PG_LOCK_ITEMS_OF_EVENT: &str = "SELECT 1 FROM item WHERE event_no = ?1 ORDER BY mailbox_no FOR UPDATE";
 /// Who changes the items of an event has their mailboxes.
-pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no IN (SELECT mailbox_no FROM item \
-     WHERE event_no = ?1) ORDER BY no FOR UPDATE";
+pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no \
+     FROM item WHERE event_no = ?1)) ORDER BY no FOR UPDATE";
 
 pub const PG_WITHOUT_SORT: &str = "SET LOCAL enable_sort = off";
 pub const PG_WITH_SORT: &str = "SET LOCAL enable_sort = on";
