@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the whole program, release build, against the figures it must reach. Called by `tests/run bench`.
 
-    run.py BINARY [--dir DIR] [--only intake,again,kafka,due,sqs,ses,smtp,render,quota,ready,size] [--events N] [--windows N]
+    run.py BINARY [--dir DIR] [--only intake,again,kafka,due,pg,sqs,ses,smtp,render,quota,ready,size] [--events N] [--windows N]
            [--mails N] [--seconds N]
 
 intake  a file of --events lines (10 % copies, 1,000 recipients) until every event is durable, deduplicated and in a
@@ -12,6 +12,7 @@ due     --windows open digests, 1,000 of them due each second, to a mailer that 
         own histogram gives it, over --seconds.
 kafka   the same lines published to a topic of 6 partitions, then read into an empty store, and again by another group;
         our CPU is the kernel's count of the worker. Then one of two consumers is killed.
+pg      as `intake` and `again`, into PostgreSQL with fsync on the same machine; its CPU is that of all its processes.
 sqs     --messages messages of an SQS server (ElasticMQ) into the store, against a bare loop of receive and batch delete with
         the same SDK, 8 tasks: best of two turns each. The worker's clock runs from exec until all are committed.
 ses     --mails mails of one item each through the SES client to an endpoint on loopback that only counts, as the endpoint
@@ -45,6 +46,7 @@ import urllib.request
 
 import events
 import kafka
+import postgres
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECIPIENTS = 1_000
@@ -341,6 +343,10 @@ def bench_kafka(args, folder, report):
     kafka.measure(sys.modules[__name__], args, folder, report)
 
 
+def bench_pg(args, folder, report):
+    postgres.measure_intake(sys.modules[__name__], args, folder, report)
+
+
 def bench_due(args, folder, report):
     for old in folder.glob("due.db*"):
         old.unlink()
@@ -606,7 +612,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", type=lambda p: str(pathlib.Path(p).resolve()))
     parser.add_argument("--dir", type=pathlib.Path, required=True, help="a folder on a real disk; emptied at the end")
-    parser.add_argument("--only", default="intake,again,kafka,due,sqs,ses,smtp,render,quota,ready,size", type=lambda s: s.split(","))
+    parser.add_argument("--only", default="intake,again,kafka,due,pg,sqs,ses,smtp,render,quota,ready,size", type=lambda s: s.split(","))
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--mails", type=int, default=50_000)
     parser.add_argument("--messages", type=int, default=20_000)
@@ -628,7 +634,7 @@ def main():
 
     try:
         print(machine(folder), flush=True)
-        steps = [({"intake", "again"}, bench_intake), ({"kafka"}, bench_kafka), ({"due"}, bench_due), ({"sqs"}, bench_sqs), ({"ses", "smtp"}, bench_mails),
+        steps = [({"intake", "again"}, bench_intake), ({"kafka"}, bench_kafka), ({"due"}, bench_due), ({"pg"}, bench_pg), ({"sqs"}, bench_sqs), ({"ses", "smtp"}, bench_mails),
                  ({"render"}, bench_render), ({"quota"}, bench_quota), ({"ready"}, bench_ready), ({"size"}, bench_size)]
         for names, step in steps:
             if names & set(args.only):
