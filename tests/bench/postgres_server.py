@@ -111,9 +111,12 @@ class Server:
     def transactions(self, database):
         return self.number(database, f"SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{database}'")
 
-    def long_lock_waits_ms(self, database):
-        """Lock waits of more than LOCK_MS that came to their end."""
-        log = (self.folder / "log").read_text(errors="replace")
+    def logged(self):
+        return (self.folder / "log").stat().st_size
+
+    def long_lock_waits_ms(self, database, after):
+        """Lock waits of more than LOCK_MS that came to their end, of what was logged since then."""
+        log = (self.folder / "log").read_bytes()[after:].decode(errors="replace")
         waits = re.findall(rf"^<{database}> LOG:  process \d+ acquired .* after ([\d.]+) ms", log, re.M)
         return [float(ms) for ms in waits]
 

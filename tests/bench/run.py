@@ -46,7 +46,9 @@ import urllib.request
 
 import events
 import kafka
+import peers
 import postgres
+import postgres_year
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECIPIENTS = 1_000
@@ -347,6 +349,36 @@ def bench_pg(args, folder, report):
     postgres.measure_intake(sys.modules[__name__], args, folder, report)
 
 
+def bench_pg_claim(args, folder, report):
+    postgres.measure_claim(sys.modules[__name__], args, folder, report)
+
+
+def bench_pg_quota(args, folder, report):
+    postgres.measure_quota(sys.modules[__name__], args, folder, report)
+
+
+def bench_pg_due(args, folder, report):
+    postgres.measure_due(sys.modules[__name__], args, folder, report)
+
+
+def bench_pg_year(args, folder, report):
+    postgres_year.measure(sys.modules[__name__], args, folder, report)
+
+
+def bench_pg_peers(args, folder, report):
+    peers.measure(sys.modules[__name__], args, folder, report)
+
+
+def lateness(found):
+    """Of a worker's metrics: how many digests it began, their 99th percentile, and the share within a bucket."""
+    name = "owlpost_digest_lateness_seconds"
+    sent = found[f"{name}_count"]
+    share = lambda le: found[f'{name}_bucket{{le="{le}"}}'] / max(sent, 1)
+    buckets = sorted((float(k.split('"')[1]), v) for k, v in found.items()
+                     if k.startswith(f"{name}_bucket") and "Inf" not in k)
+    return sent, next((le for le, v in buckets if v >= 0.99 * sent), float("inf")), share
+
+
 def bench_due(args, folder, report):
     for old in folder.glob("due.db*"):
         old.unlink()
@@ -384,12 +416,7 @@ def bench_due(args, folder, report):
         cpu = cpu_s(child.pid)
     finally:
         end(child)
-    name = "owlpost_digest_lateness_seconds"
-    sent = found[f"{name}_count"]
-    share = lambda le: found[f'{name}_bucket{{le="{le}"}}'] / max(sent, 1)
-    buckets = sorted((float(k.split('"')[1]), v) for k, v in found.items()
-                     if k.startswith(f"{name}_bucket") and "Inf" not in k)
-    p99 = next((le for le, v in buckets if v >= 0.99 * sent), float("inf"))
+    sent, p99, share = lateness(found)
     open_left = args.windows - sent
     missing = args.seconds * PER_SECOND - sent
     report(f"{args.windows:,} open digests, {PER_SECOND:,} due each second, {args.seconds} s: lateness p99",
@@ -618,6 +645,13 @@ def main():
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--windows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--digests", type=int, default=200_000)
+    parser.add_argument("--claim-in-flight", type=int, default=512)
+    parser.add_argument("--quota-seconds", type=int, default=20)
+    parser.add_argument("--year", type=int, default=10_000_000, help="settled items of a store that is a year old")
+    parser.add_argument("--purge", type=int, default=100_000, help="of them, older than the retention")
+    parser.add_argument("--jobs", type=int, default=50_000)
+    parser.add_argument("--jobs-per-second", type=int, default=5_000, help="the least rate at which they come in")
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
@@ -634,7 +668,7 @@ def main():
 
     try:
         print(machine(folder), flush=True)
-        steps = [({"intake", "again"}, bench_intake), ({"kafka"}, bench_kafka), ({"due"}, bench_due), ({"pg"}, bench_pg), ({"sqs"}, bench_sqs), ({"ses", "smtp"}, bench_mails),
+        steps = [({"intake", "again"}, bench_intake), ({"kafka"}, bench_kafka), ({"due"}, bench_due), ({"pg"}, bench_pg), ({"pg_claim"}, bench_pg_claim), ({"pg_quota"}, bench_pg_quota), ({"pg_due"}, bench_pg_due), ({"pg_peers"}, bench_pg_peers), ({"pg_year"}, bench_pg_year), ({"sqs"}, bench_sqs), ({"ses", "smtp"}, bench_mails),
                  ({"render"}, bench_render), ({"quota"}, bench_quota), ({"ready"}, bench_ready), ({"size"}, bench_size)]
         for names, step in steps:
             if names & set(args.only):
