@@ -195,8 +195,8 @@ region = "eu-west-1"
 endpoint_url = "http://127.0.0.1:{port}"
 """
 
-# Workers are replaced one by one, each after so long, as a Deployment does it: the new one is ready before the old one goes.
-TURN_S = 3
+# Workers are replaced one by one, as a Deployment does it: the new one has been ready for a while before the old one goes.
+TURN_S, OVERLAP_S = 4, 1
 
 
 def quota(bench, args, pg, database, rate, count, seconds):
@@ -220,6 +220,7 @@ def quota(bench, args, pg, database, rate, count, seconds):
             time.sleep(min(TURN_S, left))
             if left > TURN_S:
                 come()
+                time.sleep(OVERLAP_S)
                 stop(bench, [running.pop(0)])
     finally:
         stop(bench, running)
@@ -253,7 +254,7 @@ def measure_quota(bench, args, folder, report):
                        "< 1 in 1,000", refused < 0.001)
                 bounds = [1 + rate * (length + 0.2) for length in (0.1, 1.0, 10.0)]
                 report("  most calls in any 0.1 s, 1 s, 10 s", " ".join(map(str, found["worst"])),
-                       "<= " + " ".join(f"{b:.0f}" for b in bounds),
+                       "<= " + " ".join(str(int(b)) for b in bounds),
                        all(most <= bound for most, bound in zip(found["worst"], bounds)))
                 pg.drop(database)
 

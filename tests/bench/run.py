@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Measures the whole program, release build, against the figures it must reach. Called by `tests/run bench`.
 
-    run.py BINARY [--dir DIR] [--only intake,again,kafka,due,pg,sqs,ses,smtp,render,quota,ready,size] [--events N] [--windows N]
-           [--mails N] [--seconds N]
+    run.py BINARY --dir DIR [--only intake,again,kafka,due,pg,pg_claim,pg_due,pg_peers,pg_quota,pg_year,sqs,ses,smtp,render,
+           quota,ready,size] [--events N] [--windows N] [--digests N] [--jobs N] [--mails N] [--seconds N] …
+
+Without --only everything but pg_quota and pg_year, which take long. The steps of PostgreSQL (pg…) start a server of their own
+under DIR, with fsync, 512 MB of shared buffers and the rest as it comes, and stop it at their end.
 
 intake  a file of --events lines (10 % copies, 1,000 recipients) until every event is durable, deduplicated and in a
         digest: `run --until-idle` on routes that hold, so that nothing is rendered or sent. The clock runs from exec to
@@ -13,6 +16,16 @@ due     --windows open digests, 1,000 of them due each second, to a mailer that 
 kafka   the same lines published to a topic of 6 partitions, then read into an empty store, and again by another group;
         our CPU is the kernel's count of the worker. Then one of two consumers is killed.
 pg      as `intake` and `again`, into PostgreSQL with fsync on the same machine; its CPU is that of all its processes.
+pg_claim    --digests digests in PostgreSQL, all due at once, in creation order and in random order of their due times, to a
+        mailer that only counts, by 1 and by 4 workers; from the first call to the last settlement, as the store has
+        recorded them. Lock waits of more than 10 ms are those that the server logs.
+pg_due  as `due`, in PostgreSQL; the backlog view is asked 21 times while the worker is at work.
+pg_peers    --jobs jobs with a key each into graphile-worker (Node.js), River (Go) and owlpost on one server: taken in, all once
+        more, and each run once; all durable and deduplicated. The peers are fetched into DIR/peers on first use.
+pg_quota    14, 500 and 2,000/s for --quota-seconds by 1, 2, 4 and 8 workers that come and go, against an endpoint that
+        refuses what comes faster in any second.
+pg_year     pg_claim (one worker, random order) and pg_due for --seconds, in an empty store and in one of --year settled items;
+        then the purge of the --purge oldest of them. 10,000,000 take some 20 GB of disk.
 sqs     --messages messages of an SQS server (ElasticMQ) into the store, against a bare loop of receive and batch delete with
         the same SDK, 8 tasks: best of two turns each. The worker's clock runs from exec until all are committed.
 ses     --mails mails of one item each through the SES client to an endpoint on loopback that only counts, as the endpoint
@@ -639,7 +652,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", type=lambda p: str(pathlib.Path(p).resolve()))
     parser.add_argument("--dir", type=pathlib.Path, required=True, help="a folder on a real disk; emptied at the end")
-    parser.add_argument("--only", default="intake,again,kafka,due,pg,sqs,ses,smtp,render,quota,ready,size", type=lambda s: s.split(","))
+    parser.add_argument("--only", default="intake,again,kafka,due,pg,pg_claim,pg_due,pg_peers,sqs,ses,smtp,render,quota,ready,size", type=lambda s: s.split(","))
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--mails", type=int, default=50_000)
     parser.add_argument("--messages", type=int, default=20_000)
