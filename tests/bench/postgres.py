@@ -238,8 +238,8 @@ def quota(bench, args, pg, database, rate, count, seconds):
 def measure_quota(bench, args, folder, report):
     bench.os.environ.update(bench.KEYS)
     with postgres_server.server(bench, folder) as pg:
-        for rate in (14, 500, 2_000):
-            for count in (1, 2, 4, 8):
+        for rate in args.rates:
+            for count in args.workers:
                 database = f"quota_{rate}_{count}"
                 postgres_fill.seed(pg, args, database)
                 # Starting and stopping the workers takes time too, and mails leave meanwhile.
@@ -252,6 +252,8 @@ def measure_quota(bench, args, folder, report):
                        ">= 99 %", used >= 0.99)
                 report("  refused by a server that counts each second", f"{found['refused']} of {found['calls']:,}",
                        "< 1 in 1,000", refused < 0.001)
+                late = pg.number(database, "SELECT count(*) FROM attempt WHERE free = 1")
+                report("  begun, and too late for their permits", f"{late:,.0f}", "", True)
                 bounds = [1 + rate * (length + 0.2) for length in (0.1, 1.0, 10.0)]
                 report("  most calls in any 0.1 s, 1 s, 10 s", " ".join(map(str, found["worst"])),
                        "<= " + " ".join(str(int(b)) for b in bounds),

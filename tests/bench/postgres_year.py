@@ -1,6 +1,7 @@
 """A store that is a year old: what is settled must not slow down what is due; and what the purge takes."""
 
 import shutil
+import subprocess
 import time
 
 import postgres
@@ -9,7 +10,7 @@ import postgres_server
 
 DAY_US = 86_400_000_000
 # What an item takes on the disk with its event, marks and indexes, and what is needed beside them.
-ITEM_BYTES, SPARE_BYTES = 1_800, 6 << 30
+ITEM_BYTES, SPARE_BYTES = 1_200, 6 << 30
 STEP_MAX_S = 3_600
 
 
@@ -27,6 +28,8 @@ def measure(bench, args, folder, report):
             n = args.seconds * bench.PER_SECOND
             found = postgres.due(bench, args, pg, database, n, args.seconds)
             postgres.report_due(bench, report, what, args.seconds, n, found)
+            if database != "year":
+                pg.drop(database)
         purge(bench, args, pg, "year", report)
 
 
@@ -43,8 +46,10 @@ def fill(args, pg, database, report):
 
 
 def purge(bench, args, pg, database, report):
-    """By one worker that has nothing else to do."""
+    """By one worker that has nothing else to do: what is still due waits."""
     text = postgres.DISCARD + postgres_fill.ROUTE
+    made = postgres.config(pg, "pg-pause", database, text)
+    subprocess.run([args.binary, "pause", "-c", made], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     old = min(args.purge, args.year)
     items = pg.number(database, "SELECT count(*) FROM item")
     server = pg.cpu_s()

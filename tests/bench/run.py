@@ -22,10 +22,10 @@ pg_claim    --digests digests in PostgreSQL, all due at once, in creation order 
 pg_due  as `due`, in PostgreSQL; the backlog view is asked 21 times while the worker is at work.
 pg_peers    --jobs jobs with a key each into graphile-worker (Node.js), River (Go) and owlpost on one server: taken in, all once
         more, and each run once; all durable and deduplicated. The peers are fetched into DIR/peers on first use.
-pg_quota    14, 500 and 2,000/s for --quota-seconds by 1, 2, 4 and 8 workers that come and go, against an endpoint that
-        refuses what comes faster in any second.
+pg_quota    14, 500 and 2,000/s (--rates) for --quota-seconds by 1, 2, 4 and 8 workers (--workers) that come and go, against an
+        endpoint that refuses what comes faster in any second.
 pg_year     pg_claim (one worker, random order) and pg_due for --seconds, in an empty store and in one of --year settled items;
-        then the purge of the --purge oldest of them. 10,000,000 take some 20 GB of disk.
+        then the purge of the --purge oldest of them. 10,000,000 want 18 GB of disk.
 sqs     --messages messages of an SQS server (ElasticMQ) into the store, against a bare loop of receive and batch delete with
         the same SDK, 8 tasks: best of two turns each. The worker's clock runs from exec until all are committed.
 ses     --mails mails of one item each through the SES client to an endpoint on loopback that only counts, as the endpoint
@@ -660,7 +660,10 @@ def main():
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--digests", type=int, default=200_000)
     parser.add_argument("--claim-in-flight", type=int, default=512)
+    numbers = lambda s: [int(n) for n in s.split(",")]
     parser.add_argument("--quota-seconds", type=int, default=20)
+    parser.add_argument("--rates", type=numbers, default=[14, 500, 2_000])
+    parser.add_argument("--workers", type=numbers, default=[1, 2, 4, 8])
     parser.add_argument("--year", type=int, default=10_000_000, help="settled items of a store that is a year old")
     parser.add_argument("--purge", type=int, default=100_000, help="of them, older than the retention")
     parser.add_argument("--jobs", type=int, default=50_000)
