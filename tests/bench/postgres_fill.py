@@ -102,13 +102,15 @@ def seed(pg, args, database):
 
 def copies(pg, database, statements, n, came, due, state):
     """`came`, `due`: microseconds of copy `i`, as SQL. Indexes are as a running store has them: analysed and vacuumed."""
-    base = int(pg.number(database, "SELECT greatest((SELECT max(no) FROM event), (SELECT max(no) FROM mailbox), (SELECT max(no) FROM digest)) + 1"))
+    base = int(pg.number(database, """SELECT 1 + greatest((SELECT max(no) FROM event), (SELECT max(no) FROM mailbox),
+                                                         (SELECT max(no) FROM digest))"""))
     for first in range(0, n, CHUNK):
         last = min(first + CHUNK, n) - 1
         pg.run(database, f"""
             SET synchronous_commit = off; SET work_mem = '64MB';
             BEGIN;
-            CREATE TEMP TABLE made AS SELECT {base} + i AS n, {came} AS came, {due} AS due FROM generate_series({first}::bigint, {last}) AS i;
+            CREATE TEMP TABLE made AS
+                SELECT {base} + i AS n, {came} AS came, {due} AS due FROM generate_series({first}::bigint, {last}) AS i;
             ANALYZE made;
             {statements.replace("{base}", str(base))}
             COMMIT;""")
