@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Measures the whole program, release build, against the figures it must reach. Called by `tests/run bench`.
 
-    run.py BINARY [--dir DIR] [--only intake,again,kafka,due,sqs,ses,smtp,render,quota,ready,size] [--events N] [--windows N]
-           [--mails N] [--seconds N]
+    run.py BINARY --dir DIR [--only intake,again,kafka,due,pg,pg_claim,pg_due,pg_peers,pg_quota,pg_year,sqs,ses,smtp,render,
+           quota,ready,size] [--events N] [--windows N] [--digests N] [--jobs N] [--mails N] [--seconds N] …
+
+Without --only everything but pg_quota and pg_year, which take long. The steps of PostgreSQL (pg…) start a server of their own
+under DIR, with fsync, 512 MB of shared buffers and the rest as it comes, and stop it at their end.
 
 intake  a file of --events lines (10 % copies, 1,000 recipients) until every event is durable, deduplicated and in a
         digest: `run --until-idle` on routes that hold, so that nothing is rendered or sent. The clock runs from exec to
@@ -12,6 +15,17 @@ due     --windows open digests, 1,000 of them due each second, to a mailer that 
         own histogram gives it, over --seconds.
 kafka   the same lines published to a topic of 6 partitions, then read into an empty store, and again by another group;
         our CPU is the kernel's count of the worker. Then one of two consumers is killed.
+pg      as `intake` and `again`, into PostgreSQL with fsync on the same machine; its CPU is that of all its processes.
+pg_claim    --digests digests in PostgreSQL, all due at once, in creation order and in random order of their due times, to a
+        mailer that only counts, by 1 and by 4 workers; from the first call to the last settlement, as the store has
+        recorded them. Lock waits of more than 10 ms are those that the server logs.
+pg_due  as `due`, in PostgreSQL; the backlog view is asked 21 times while the worker is at work.
+pg_peers    --jobs jobs with a key each into graphile-worker (Node.js), River (Go) and owlpost on one server: taken in, all once
+        more, and each run once; all durable and deduplicated. The peers are fetched into DIR/peers on first use.
+pg_quota    14, 500 and 2,000/s (--rates) for --quota-seconds by 1, 2, 4 and 8 workers (--workers) that come and go, against an
+        endpoint that refuses what comes faster in any second.
+pg_year     pg_claim (one worker, random order) and pg_due for --seconds, in an empty store and in one of --year settled items;
+        then the purge of the --purge oldest of them. 10,000,000 want 18 GB of disk.
 sqs     --messages messages of an SQS server (ElasticMQ) into the store, against a bare loop of receive and batch delete with
         the same SDK, 8 tasks: best of two turns each. The worker's clock runs from exec until all are committed.
 ses     --mails mails of one item each through the SES client to an endpoint on loopback that only counts, as the endpoint
@@ -45,6 +59,9 @@ import urllib.request
 
 import events
 import kafka
+import peers
+import postgres
+import postgres_year
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECIPIENTS = 1_000
@@ -341,6 +358,40 @@ def bench_kafka(args, folder, report):
     kafka.measure(sys.modules[__name__], args, folder, report)
 
 
+def bench_pg(args, folder, report):
+    postgres.measure_intake(sys.modules[__name__], args, folder, report)
+
+
+def bench_pg_claim(args, folder, report):
+    postgres.measure_claim(sys.modules[__name__], args, folder, report)
+
+
+def bench_pg_quota(args, folder, report):
+    postgres.measure_quota(sys.modules[__name__], args, folder, report)
+
+
+def bench_pg_due(args, folder, report):
+    postgres.measure_due(sys.modules[__name__], args, folder, report)
+
+
+def bench_pg_year(args, folder, report):
+    postgres_year.measure(sys.modules[__name__], args, folder, report)
+
+
+def bench_pg_peers(args, folder, report):
+    peers.measure(sys.modules[__name__], args, folder, report)
+
+
+def lateness(found):
+    """Of a worker's metrics: how many digests it began, their 99th percentile, and the share within a bucket."""
+    name = "owlpost_digest_lateness_seconds"
+    sent = found[f"{name}_count"]
+    share = lambda le: found[f'{name}_bucket{{le="{le}"}}'] / max(sent, 1)
+    buckets = sorted((float(k.split('"')[1]), v) for k, v in found.items()
+                     if k.startswith(f"{name}_bucket") and "Inf" not in k)
+    return sent, next((le for le, v in buckets if v >= 0.99 * sent), float("inf")), share
+
+
 def bench_due(args, folder, report):
     for old in folder.glob("due.db*"):
         old.unlink()
@@ -378,12 +429,7 @@ def bench_due(args, folder, report):
         cpu = cpu_s(child.pid)
     finally:
         end(child)
-    name = "owlpost_digest_lateness_seconds"
-    sent = found[f"{name}_count"]
-    share = lambda le: found[f'{name}_bucket{{le="{le}"}}'] / max(sent, 1)
-    buckets = sorted((float(k.split('"')[1]), v) for k, v in found.items()
-                     if k.startswith(f"{name}_bucket") and "Inf" not in k)
-    p99 = next((le for le, v in buckets if v >= 0.99 * sent), float("inf"))
+    sent, p99, share = lateness(found)
     open_left = args.windows - sent
     missing = args.seconds * PER_SECOND - sent
     report(f"{args.windows:,} open digests, {PER_SECOND:,} due each second, {args.seconds} s: lateness p99",
@@ -606,12 +652,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", type=lambda p: str(pathlib.Path(p).resolve()))
     parser.add_argument("--dir", type=pathlib.Path, required=True, help="a folder on a real disk; emptied at the end")
-    parser.add_argument("--only", default="intake,again,kafka,due,sqs,ses,smtp,render,quota,ready,size", type=lambda s: s.split(","))
+    steps = "intake,again,kafka,due,pg,pg_claim,pg_due,pg_peers,sqs,ses,smtp,render,quota,ready,size"
+    parser.add_argument("--only", default=steps, type=lambda s: s.split(","))
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--mails", type=int, default=50_000)
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--windows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--digests", type=int, default=200_000)
+    parser.add_argument("--claim-in-flight", type=int, default=512)
+    numbers = lambda s: [int(n) for n in s.split(",")]
+    parser.add_argument("--quota-seconds", type=int, default=20)
+    parser.add_argument("--rates", type=numbers, default=[14, 500, 2_000])
+    parser.add_argument("--workers", type=numbers, default=[1, 2, 4, 8])
+    parser.add_argument("--year", type=int, default=10_000_000, help="settled items of a store that is a year old")
+    parser.add_argument("--purge", type=int, default=100_000, help="of them, older than the retention")
+    parser.add_argument("--jobs", type=int, default=50_000)
+    parser.add_argument("--jobs-per-second", type=int, default=5_000, help="the least rate at which they come in")
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
@@ -628,8 +685,11 @@ def main():
 
     try:
         print(machine(folder), flush=True)
-        steps = [({"intake", "again"}, bench_intake), ({"kafka"}, bench_kafka), ({"due"}, bench_due), ({"sqs"}, bench_sqs), ({"ses", "smtp"}, bench_mails),
-                 ({"render"}, bench_render), ({"quota"}, bench_quota), ({"ready"}, bench_ready), ({"size"}, bench_size)]
+        steps = [({"intake", "again"}, bench_intake), ({"kafka"}, bench_kafka), ({"due"}, bench_due), ({"pg"}, bench_pg),
+                 ({"pg_claim"}, bench_pg_claim), ({"pg_quota"}, bench_pg_quota), ({"pg_due"}, bench_pg_due),
+                 ({"pg_peers"}, bench_pg_peers), ({"pg_year"}, bench_pg_year), ({"sqs"}, bench_sqs),
+                 ({"ses", "smtp"}, bench_mails), ({"render"}, bench_render), ({"quota"}, bench_quota),
+                 ({"ready"}, bench_ready), ({"size"}, bench_size)]
         for names, step in steps:
             if names & set(args.only):
                 try:
