@@ -62,6 +62,25 @@ proptest! {
         prop_assert!(worst <= 1e-6, "{worst} too many");
     }
 
+    /// Workers that share an account ask for the moment at which their own begin will be over, one later than the other.
+    #[test]
+    fn workers_that_begin_at_different_speeds_share_one_rate(
+        rate in 0.5f64..2_000.0,
+        leads_ms in prop::collection::vec(0u64..2_000, 2..6),
+        steps in prop::collection::vec((0u64..20_000, 0usize..6, 1u8..9), 1..60),
+    ) {
+        let (terms, mut state, mut now, mut calls) = (terms(rate, 1), Rate::FULL, START, Vec::new());
+        for (pass_us, worker, asks) in steps {
+            now = now.plus(Duration::from_micros(pass_us));
+            let begun = now.plus(Duration::from_millis(leads_ms[worker % leads_ms.len()]));
+            for _ in 0..asks {
+                calls.extend(state.take(&terms, begun).ok());
+            }
+        }
+        let worst = excess(calls, rate, 1.0);
+        prop_assert!(worst <= 1e-6, "{worst} too many");
+    }
+
     /// A permit that was refused comes at the moment that was said.
     #[test]
     fn the_wait_that_is_said_is_the_wait(rate in 0.5f64..2_000.0, asks in 1usize..50) {

@@ -1,6 +1,7 @@
 //! Refused input: one dead letter for the same input, open until it is discarded, and again when it comes again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use owlpost::model::{Entry, Refused, RefusedReason};
 use owlpost::store::desk::LetterKind;
@@ -150,10 +151,11 @@ fn a_dead_item_is_forwarded_with_its_event_once_for_each_death() {
     }
 }
 
-/// What the worker says of its parts replaces what it said before.
+/// What the worker says of its parts replaces what it said before. Where other workers tell of theirs, what nobody names any
+/// more is forgotten after two minutes.
 #[test]
 fn a_report_replaces_the_one_before() {
-    for w in worlds(Setup::default()) {
+    for mut w in worlds(Setup::default()) {
         let part = |name: &str, state| Condition {
             part: "source",
             name: name.to_owned(),
@@ -164,6 +166,7 @@ fn a_report_replaces_the_one_before() {
         };
         for parts in [vec![part("a", "ready"), part("b", "down")], vec![part("b", "ready")]] {
             w.call(async |s| s.report(w.now, Arc::new(parts)).await).unwrap();
+            w.pass(Duration::from_secs(121));
         }
         let said = w.bench.rows("SELECT name, state, lag FROM condition");
         assert_eq!(said.len(), 1);

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use owlpost::model::{Entry, Receipt, Time};
 use owlpost::quota::Terms;
-use owlpost::store::{Answer, Ask, Begun, Command, Evidence, Intent, Leased, Page, Query, Result, Rows, Store};
+use owlpost::store::{
+    Answer, Ask, Begun, Command, Condition, Evidence, Intent, Leased, Page, Query, Result, Rows, Store,
+};
 use tokio::task::JoinSet;
 
 use crate::bench::{Bench, LEASE, OnPostgres, Said, Setup};
@@ -201,6 +203,19 @@ fn all_workers_share_one_quota() {
     assert!(claimed <= 50, "{claimed} shares of a day of 50");
     assert!((5..=6).contains(&sent), "{sent} permits at one moment of a burst of 5");
     all.verify();
+}
+
+/// A worker that takes events in knows nothing of what another one forwards: an autoscaler and `status` need both.
+#[test]
+fn what_one_worker_tells_of_its_parts_stays_when_another_tells_of_its_own() {
+    let all = Replicas::new(Setup::default());
+    for (store, part) in all.stores.iter().zip(["forwarding", "source"]) {
+        let one =
+            Condition { part, name: "one".into(), state: "ready", detail: String::new(), lag: None, since: at(0) };
+        runtime().block_on(store.report(at(10), Arc::new(vec![one]))).unwrap();
+    }
+    let told = all.bench.rows("SELECT part FROM condition ORDER BY part");
+    assert_eq!(told.iter().map(|row| row[0].text()).collect::<Vec<_>>(), ["forwarding", "source"]);
 }
 
 /// `evidence_stops_retry`, `permit_once`: the same answer to two workers counts once.
