@@ -93,6 +93,9 @@ pub struct Worker {
 
 type Ended = (&'static str, Result<(), AppError>);
 
+/// Workers that share a store share what is due without a word: what one of them left is another's a moment later.
+const SHARED: Duration = Duration::from_millis(250);
+
 /// What a group may take beyond the drain time of its loops before it is left behind.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -251,6 +254,7 @@ impl Worker {
                 call_timeout: d.call_timeout.0,
                 drain: d.drain.0,
                 look_every: Duration::from_secs(1),
+                look_again: if config.store.is_postgres() { SHARED } else { Duration::from_secs(1) },
                 directory_age: Duration::from_secs(10),
                 throttle_max: Duration::from_secs(if self.until_idle { 1 } else { 3_600 }),
             },

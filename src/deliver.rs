@@ -41,6 +41,8 @@ pub struct Patience {
     pub drain: Duration,
     /// The longest wait without a look at the store: an operator's command may have made something due.
     pub look_every: Duration,
+    /// How soon what is due and was not claimed is looked at again.
+    pub look_again: Duration,
     /// How old an answer of the directory may be: approvers are looked up at the flush.
     pub directory_age: Duration,
     /// Bound on the wait that a throttled or halted answer asks for.
@@ -60,9 +62,6 @@ pub struct Deliver {
     /// `None`: the mailer has no account with a quota.
     pub quota: Option<AccountGate>,
 }
-
-/// How soon what is due and was not claimed is looked at again: replicas share what is due without a word.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What holds the sends of this process to the account's quota, beside the store's permits.
 pub struct AccountGate {
@@ -266,11 +265,9 @@ impl Deliver {
         let least = Duration::from_millis(1);
         let until = |at: Time| at.since(now).max(least).min(self.patience.look_every);
         // Due, and yet nothing was claimed: paused, or another worker has its mailbox for a moment.
-        Ok(self
-            .store
-            .next_due(ask)
-            .await?
-            .map(|at| Instant::now() + if at <= now { self.patience.look_every.min(LOOK_AGAIN) } else { until(at) }))
+        Ok(self.store.next_due(ask).await?.map(|at| {
+            Instant::now() + if at <= now { self.patience.look_every.min(self.patience.look_again) } else { until(at) }
+        }))
     }
 
     /// With nothing claimed and nothing in flight: what is still open is held or paused.

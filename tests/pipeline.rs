@@ -160,6 +160,7 @@ impl Office {
                     call_timeout: Duration::from_secs(10),
                     drain: Duration::from_secs(20),
                     look_every: Duration::from_secs(3_600),
+                    look_again: Duration::from_secs(1),
                     directory_age: Duration::from_secs(10),
                     throttle_max: Duration::from_secs(3_600),
                 },

@@ -203,6 +203,7 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
             call_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(20),
             look_every: Duration::from_secs(60),
+            look_again: Duration::from_secs(1),
             directory_age: Duration::ZERO,
             throttle_max: Duration::from_secs(120),
         },

@@ -195,7 +195,7 @@ impl Books<'_> {
     }
 
     pub fn replan(&mut self, no: i64) -> Result<()> {
-        self.digest_mut(no)?.replan = true;
+        self.load(no)?.replan = true;
         Ok(())
     }
 
@@ -213,7 +213,7 @@ impl Books<'_> {
     }
 
     pub fn write_digests(&mut self) -> Result<()> {
-        let mut changed: Vec<i64> = self.kept.digests.values().filter(|d| d.dirty).map(|d| d.no).collect();
+        let mut changed: Vec<i64> = self.kept.digests.values().filter(|d| d.dirty || d.replan).map(|d| d.no).collect();
         // Unfrozen ones last: what left the window makes room first. Within that by number, for the pages' sake.
         changed.sort_unstable_by_key(|no| (self.kept.digests.get(no).is_some_and(Digest::is_unfrozen), *no));
         if self.tx.is_postgres() {
@@ -241,6 +241,8 @@ impl Books<'_> {
                     d.opened_at.0,
                     d.closed_at.map(|t| t.0),
                 ])?;
+            } else if !d.dirty {
+                // Planned anew, and due when it was.
             } else if d.indexed() == d.saved {
                 self.tx.prepare_cached(sql::UPDATE_WINDOW)?.later(params![
                     d.no,
@@ -293,8 +295,8 @@ impl Books<'_> {
             self.plan(*no, Some(&urgencies))?;
         }
         for (statement, fresh) in [(sql::PG_UPDATE_DIGESTS, false), (sql::PG_SAVE_DIGESTS, true)] {
-            let rows: Vec<&Digest> =
-                changed.iter().filter_map(|no| self.kept.digests.get(no)).filter(|d| d.fresh == fresh).collect();
+            let rows = changed.iter().filter_map(|no| self.kept.digests.get(no));
+            let rows: Vec<&Digest> = rows.filter(|d| d.dirty && d.fresh == fresh).collect();
             if rows.is_empty() {
                 continue;
             }
@@ -355,6 +357,8 @@ impl Books<'_> {
         let rules = self.shared.policy.rules(&box_.route);
         let due_at = self.shared.policy.due(&box_.route, box_.zone.as_deref(), &window);
         if let Some(d) = self.kept.digests.get_mut(&no) {
+            let planned = |d: &Digest| (d.first_at, d.last_at, d.deadline, d.due_at, d.priority);
+            let before = planned(d);
             (d.first_at, d.last_at, d.deadline) = (first_at, last_at, deadline);
             // What is due already stays due: an item that joins or leaves does not move it to the next slot, nor does it
             // undo what an operator released or hurried.
@@ -362,6 +366,7 @@ impl Books<'_> {
                 d.due_at = due_at;
             }
             d.priority = rules.priority;
+            d.dirty |= planned(d) != before;
         }
         Ok(())
     }
