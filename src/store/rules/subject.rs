@@ -7,7 +7,7 @@ use crate::store::rules::tx::{Column, Optional, Row, params};
 use super::books::Books;
 use super::sql;
 use crate::model::{Reason, Topic};
-use crate::store::Result;
+use crate::store::{Result, StoreError};
 
 /// An event's place in the order of its topic, and its wave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,6 +247,12 @@ impl Books<'_> {
         let known: Vec<Topic> =
             firsts.iter().zip(&new).filter(|(_, new)| !**new).map(|((topic, _), _)| *topic).collect();
         self.fetch_subjects(&known)?;
+        let here = self.fetched.subjects.borrow();
+        if known.iter().any(|topic| here.get(topic).is_none_or(Option::is_none)) {
+            // Known to the first statement and gone for the second: two workers would both begin it, and the marks of one be
+            // lost.
+            return Err(StoreError::Unavailable("a subject left with a purge just now; the batch comes again".into()));
+        }
         Ok(new)
     }
 
