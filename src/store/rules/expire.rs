@@ -60,7 +60,11 @@ pub(super) fn ended(books: &mut Books<'_>, doubts_now: bool) -> Result<Vec<i64>>
 pub(super) fn expire(books: &mut Books<'_>, ended: &[i64]) -> Result<Tidied> {
     let mut tidied = Tidied { more: ended.len() >= TURN as usize, ..Tidied::default() };
     for no in ended.iter().copied() {
+        // Looked up in an earlier transaction, it may be leased anew by now; ended under its call, it would be a doubt.
+        let until = books.digest(no)?.until;
+        let runs = until.is_some_and(|until| until > books.now);
         match books.digest(no)?.state {
+            DigestState::Leased | DigestState::Sending if runs => {}
             DigestState::InDoubt => {
                 end_doubt(books, no)?;
                 tidied.doubts_ended += 1;
