@@ -23,7 +23,10 @@ fn who_we_are_and_where_we_go_must_be_known() {
     without.access.password = Password::None;
     let nobody = settings(database.url().replace("owlpost@", "nobody@"), Opening::Worker);
     let nowhere = settings(Server::shared().url("no_such_database"), Opening::Worker);
+    // Nothing can listen on port 1 of an unprivileged server.
+    let away = settings("postgres://owlpost@127.0.0.1:1/owlpost".into(), Opening::Worker);
     for (asked, advice, lasting) in [
+        (away, "is the server up", false),
         (wrong, "store.password", false),
         (without, "store.password", false),
         (nobody, "the user of store.url", false),

@@ -48,8 +48,14 @@ fn of_the_connection(said: &str, e: &Error) -> String {
     if said.ends_with("password missing") {
         return format!("{said}: the server asks for one; set store.password");
     }
+    if said.contains(NOT_THERE) {
+        return format!("{said}; is the server up, and does store.url name its host and port?");
+    }
     said.to_owned()
 }
+
+/// What tokio-postgres says when nothing answers.
+const NOT_THERE: &str = "error connecting to server";
 
 /// What the server or the connection says, without advice.
 pub(super) fn said(e: &Error) -> String {
