@@ -207,6 +207,17 @@ fn a_cadence_names_everything_that_is_wrong_with_it() {
 }
 
 #[test]
+fn the_ends_of_time_are_moments_like_all_others() {
+    for end in [Time::MIN, Time::MAX] {
+        assert_eq!(Time::from(end.timestamp()), end);
+    }
+    assert_eq!(Time::from(Timestamp::MAX), Time::MAX);
+    // Nothing is due in the year 10000, so the wait ends never, and not in 1970.
+    let endless = plan(r#"quiet_for = "36500d", at = "00:00""#);
+    assert_eq!(endless.due(Some("Australia/Lord_Howe"), &window("9985-09-27T19:43:49Z")), Time::MAX);
+}
+
+#[test]
 fn a_zone_is_looked_up_fast_enough_for_every_digest() {
     let plan = plan(r#"at = "09:00", days = ["workdays"], at_most_every = "1d""#);
     let window = Window { previous_at: Some(time("2026-06-01T07:00:03Z")), ..window("2026-06-05T10:00:00Z") };

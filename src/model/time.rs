@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Time(pub i64);
 
 impl Time {
-    /// Year -9999 and 9999, the ends of what RFC 3339 and `jiff` can say.
+    /// Year -9999 and 9999, the ends of what RFC 3339 and `jiff` can say in microseconds.
     pub const MIN: Time = Time(-377_705_023_201_000_000);
-    pub const MAX: Time = Time(253_402_207_200_999_999);
+    pub const MAX: Time = Time(253_402_207_200_000_000);
 
     /// From milliseconds since the epoch (Athenz's `published`); `None` outside of what a calendar can say.
     pub fn from_ms(ms: i64) -> Option<Time> {
@@ -73,7 +73,8 @@ impl Time {
 
 impl From<jiff::Timestamp> for Time {
     fn from(t: jiff::Timestamp) -> Time {
-        Time(t.as_microsecond())
+        // Nanoseconds reach up to a second further than microseconds.
+        Time(t.as_microsecond()).min(Time::MAX)
     }
 }
 
