@@ -1,0 +1,11 @@
+//! What stands in `deploy/`, checked by the tools that its users have.
+
+#[path = "../support/ports.rs"]
+mod ports;
+#[path = "../support/process.rs"]
+mod process;
+
+mod dashboards;
+mod prometheus;
+mod rules;
+mod runbook;
