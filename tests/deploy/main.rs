@@ -1,5 +1,6 @@
 //! What stands in `deploy/`, checked by the tools that its users have.
 
+#[allow(dead_code, reason = "each test file uses its part")]
 #[path = "../support/ports.rs"]
 mod ports;
 #[path = "../support/process.rs"]

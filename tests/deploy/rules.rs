@@ -42,9 +42,10 @@ fn every_alert_is_seen_firing_silent_scaled_to_zero_and_while_all_is_well() {
     let tests = tests();
     let of = |wanted: &str| &tests.iter().find(|(name, _)| name == wanted).unwrap().1;
     let fires = |text: &str, alert: &str| {
-        text.lines().collect::<Vec<_>>().windows(2).any(|pair| {
-            pair[0].trim() == format!("alertname: {alert}") && pair[1].trim() == "exp_alerts:"
-        })
+        text.lines()
+            .collect::<Vec<_>>()
+            .windows(2)
+            .any(|pair| pair[0].trim() == format!("alertname: {alert}") && pair[1].trim() == "exp_alerts:")
     };
     let silent = |text: &str, alert: &str| text.contains(&format!("alertname: {alert}, exp_alerts: []}}"));
     for alert in alerts() {
