@@ -10,3 +10,4 @@ mod dashboards;
 mod prometheus;
 mod rules;
 mod runbook;
+mod terraform;
