@@ -13,6 +13,8 @@ use crate::prometheus::{root, said};
 /// As `tests/run` names what it builds.
 const PROVIDER: &str = "terraform-provider-aws_v6.25.0";
 const VERSION: &str = "6.25.0";
+/// As OpenTofu calls this machine.
+const PLATFORM: &str = if cfg!(target_arch = "aarch64") { "linux_arm64" } else { "linux_amd64" };
 
 fn tools() -> PathBuf {
     let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("servers/tofu");
@@ -37,7 +39,7 @@ impl Bench {
             // Where OpenTofu looks for a provider that is named without a host is its own affair: it says so.
             let told = said(&bench.tofu("modules/gke-oidc", &["providers", "-no-color"]));
             let address = told.split("provider[").nth(1).and_then(|rest| rest.split(']').next()).expect(&told);
-            let place = bench.folder.path().join("mirror").join(address).join(VERSION).join("linux_amd64");
+            let place = bench.folder.path().join("mirror").join(address).join(VERSION).join(PLATFORM);
             fs::create_dir_all(&place).unwrap();
             fs::copy(tools().join(PROVIDER), place.join(PROVIDER)).unwrap();
             let mirror = bench.folder.path().join("mirror");

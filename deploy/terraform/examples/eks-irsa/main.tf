@@ -63,7 +63,7 @@ module "role" {
   oidc = {
     provider_arn = var.oidc_provider_arn
     issuer       = "https://${split("oidc-provider/", var.oidc_provider_arn)[1]}"
-    namespace    = "athenz"
+    namespace    = "owlpost"
   }
 
   identity_arns          = [module.identity.arn]

@@ -43,7 +43,7 @@ module "role" {
 
   pod_identity = {
     cluster_name = var.cluster_name
-    namespace    = "athenz"
+    namespace    = "owlpost"
   }
 
   identity_arns          = [module.identity.arn]

@@ -52,7 +52,7 @@ module "events" {
 module "role" {
   source = "../../modules/worker-role"
 
-  oidc                   = merge(module.trust.oidc, { namespace = "athenz" })
+  oidc                   = merge(module.trust.oidc, { namespace = "owlpost" })
   identity_arns          = [module.identity.arn]
   configuration_set_arns = [module.events.configuration_set_arn]
   from_addresses         = ["access@example.com"]

@@ -111,7 +111,7 @@ module "role" {
   oidc = {
     provider_arn = var.oidc_provider_arn
     issuer       = "https://${split("oidc-provider/", var.oidc_provider_arn)[1]}"
-    namespace    = "athenz"
+    namespace    = "owlpost"
   }
 
   # Way "identity": by its name, since the identity's policy waits for this role.

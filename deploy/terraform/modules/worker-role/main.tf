@@ -51,12 +51,20 @@ locals {
     Condition = { StringLike = { "ses:FromAddress" = var.from_addresses } }
   })]
 
-  # These know no resources. The last two are for `owlpost check --live` only.
+  # It knows no resource.
   account = length(var.identity_arns) == 0 ? [] : [jsonencode({
     Sid      = "Quota"
     Effect   = "Allow"
-    Action   = ["ses:GetAccount", "ses:GetEmailIdentity", "ses:GetConfigurationSet"]
+    Action   = ["ses:GetAccount"]
     Resource = "*"
+  })]
+
+  # For `owlpost check --live` alone.
+  check = length(var.identity_arns) == 0 ? [] : [jsonencode({
+    Sid      = "Check"
+    Effect   = "Allow"
+    Action   = ["ses:GetEmailIdentity", "ses:GetConfigurationSet"]
+    Resource = concat(var.identity_arns, var.configuration_set_arns)
   })]
 
   consume = length(var.queue_arns) == 0 ? [] : [jsonencode({
@@ -96,7 +104,9 @@ locals {
     Resource = var.assume_role_arns
   })]
 
-  statements = concat(local.send, local.account, local.consume, local.forward, local.keys, local.database, local.assume)
+  statements = concat(
+    local.send, local.account, local.check, local.consume, local.forward, local.keys, local.database, local.assume,
+  )
 }
 
 resource "aws_iam_role" "this" {

@@ -13,7 +13,7 @@ run "irsa_trusts_one_service_account_of_one_cluster" {
     oidc = {
       provider_arn = "arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE"
       issuer       = "https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE"
-      namespace    = "athenz"
+      namespace    = "owlpost"
     }
   }
 
@@ -26,7 +26,7 @@ run "irsa_trusts_one_service_account_of_one_cluster" {
       Condition = {
         StringEquals = {
           "oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE:aud" = "sts.amazonaws.com"
-          "oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE:sub" = "system:serviceaccount:athenz:owlpost"
+          "oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE:sub" = "system:serviceaccount:owlpost:owlpost"
         }
       }
     }]
@@ -43,7 +43,7 @@ run "sending_needs_the_configuration_set_too_and_no_other_right" {
   command = plan
 
   variables {
-    pod_identity = { cluster_name = "production", namespace = "athenz" }
+    pod_identity = { cluster_name = "production", namespace = "owlpost" }
   }
 
   assert {
@@ -61,8 +61,17 @@ run "sending_needs_the_configuration_set_too_and_no_other_right" {
       {
         Sid      = "Quota"
         Effect   = "Allow"
-        Action   = ["ses:GetAccount", "ses:GetEmailIdentity", "ses:GetConfigurationSet"]
+        Action   = ["ses:GetAccount"]
         Resource = "*"
+      },
+      {
+        Sid    = "Check"
+        Effect = "Allow"
+        Action = ["ses:GetEmailIdentity", "ses:GetConfigurationSet"]
+        Resource = [
+          "arn:aws:ses:eu-west-1:111122223333:identity/example.com",
+          "arn:aws:ses:eu-west-1:111122223333:configuration-set/owlpost",
+        ]
       },
     ]
     error_message = "The rights are others."
@@ -78,7 +87,7 @@ run "raw_content_is_another_right" {
   command = plan
 
   variables {
-    pod_identity = { cluster_name = "production", namespace = "athenz" }
+    pod_identity = { cluster_name = "production", namespace = "owlpost" }
     raw_content  = true
   }
 
@@ -110,7 +119,7 @@ run "two_ways_at_once_are_refused" {
   command = plan
 
   variables {
-    pod_identity = { cluster_name = "production", namespace = "athenz" }
+    pod_identity = { cluster_name = "production", namespace = "owlpost" }
     trusted_role = { arn = "arn:aws:iam::444455556666:role/owlpost", external_id = "production" }
   }
 
@@ -124,7 +133,7 @@ run "every_pod_of_the_cluster_is_refused" {
     oidc = {
       provider_arn    = "arn:aws:iam::111122223333:oidc-provider/issuer.example.com"
       issuer          = "https://issuer.example.com"
-      namespace       = "athenz"
+      namespace       = "owlpost"
       service_account = "*"
     }
   }
@@ -136,7 +145,7 @@ run "a_role_without_a_right_is_refused" {
   command = plan
 
   variables {
-    pod_identity  = { cluster_name = "production", namespace = "athenz" }
+    pod_identity  = { cluster_name = "production", namespace = "owlpost" }
     identity_arns = []
   }
 
