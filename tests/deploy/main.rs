@@ -11,3 +11,4 @@ mod prometheus;
 mod rules;
 mod runbook;
 mod terraform;
+mod zms;
