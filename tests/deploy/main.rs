@@ -7,6 +7,7 @@ mod ports;
 mod process;
 
 mod dashboards;
+mod guide;
 mod prometheus;
 mod rules;
 mod runbook;
