@@ -1,7 +1,7 @@
 mock_provider "aws" {
   mock_resource "aws_sesv2_email_identity" {
     defaults = {
-      dkim_signing_attributes = [{ tokens = ["one", "two", "three"] }]
+      dkim_signing_attributes = { tokens = ["one", "two", "three"] }
     }
   }
 }
@@ -25,6 +25,22 @@ run "without_a_zone_the_records_are_told" {
   assert {
     condition     = contains([for r in output.dns_records : r.name], "_dmarc.example.com")
     error_message = "The DMARC record is missing."
+  }
+}
+
+run "with_a_zone_they_are_made" {
+  variables {
+    zone_id = "Z0123456789"
+  }
+
+  assert {
+    condition     = aws_route53_record.dkim[2].name == "three._domainkey.example.com" && aws_route53_record.dkim[2].records == toset(["three.dkim.amazonses.com"])
+    error_message = "DKIM needs a record for each token."
+  }
+
+  assert {
+    condition     = toset(keys(aws_route53_record.plain)) == toset(["MX bounce.example.com", "TXT bounce.example.com", "TXT _dmarc.example.com"])
+    error_message = "MAIL FROM and DMARC need their records."
   }
 }
 
