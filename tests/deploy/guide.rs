@@ -70,7 +70,13 @@ fn every_command_of_the_guide_exists_with_its_options() {
 
 #[test]
 fn every_file_that_a_page_names_is_there() {
-    for page in [GUIDE, "deploy/runbook.md", "deploy/terraform/README.md", "deploy/zms-plugin/README.md"] {
+    for page in [
+        GUIDE,
+        "deploy/runbook.md",
+        "deploy/terraform/README.md",
+        "deploy/zms-plugin/README.md",
+        "deploy/prometheus/README.md",
+    ] {
         let text = read(page);
         let here = root().join(page).parent().unwrap().to_owned();
         for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
