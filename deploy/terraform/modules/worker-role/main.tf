@@ -76,6 +76,36 @@ locals {
     Resource = var.queue_arns
   })]
 
+  # KEDA's own role, where it scales by a queue.
+  measure = length(var.measured_queue_arns) == 0 ? [] : [jsonencode({
+    Sid      = "Measure"
+    Effect   = "Allow"
+    Action   = ["sqs:GetQueueAttributes"]
+    Resource = var.measured_queue_arns
+  })]
+
+  # Amazon MSK with iam = true: a member of a group, and nothing else.
+  kafka = var.msk == null ? [] : [
+    jsonencode({
+      Sid      = "Cluster"
+      Effect   = "Allow"
+      Action   = ["kafka-cluster:Connect"]
+      Resource = var.msk.cluster_arn
+    }),
+    jsonencode({
+      Sid      = "Topics"
+      Effect   = "Allow"
+      Action   = ["kafka-cluster:DescribeTopic", "kafka-cluster:ReadData"]
+      Resource = [for topic in var.msk.topics : "${replace(var.msk.cluster_arn, ":cluster/", ":topic/")}/${topic}"]
+    }),
+    jsonencode({
+      Sid      = "Group"
+      Effect   = "Allow"
+      Action   = ["kafka-cluster:DescribeGroup", "kafka-cluster:AlterGroup"]
+      Resource = "${replace(var.msk.cluster_arn, ":cluster/", ":group/")}/${var.msk.group}"
+    }),
+  ]
+
   forward = length(var.dead_letter_queue_arns) == 0 ? [] : [jsonencode({
     Sid      = "ForwardDeadLetters"
     Effect   = "Allow"
@@ -105,7 +135,8 @@ locals {
   })]
 
   statements = concat(
-    local.send, local.account, local.check, local.consume, local.forward, local.keys, local.database, local.assume,
+    local.send, local.account, local.check, local.consume, local.measure, local.kafka, local.forward, local.keys,
+    local.database, local.assume,
   )
 }
 
@@ -139,7 +170,7 @@ resource "aws_iam_role_policy" "this" {
   lifecycle {
     precondition {
       condition     = length(local.statements) > 0
-      error_message = "A role without a right: give identity_arns, queue_arns or assume_role_arns."
+      error_message = "A role without a right: give identity_arns, queue_arns, msk or assume_role_arns."
     }
   }
 }

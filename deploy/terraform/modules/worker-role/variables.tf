@@ -74,6 +74,22 @@ variable "queue_arns" {
   default     = []
 }
 
+variable "measured_queue_arns" {
+  description = "For a role of KEDA's operator: queues whose length it asks for."
+  type        = list(string)
+  default     = []
+}
+
+variable "msk" {
+  description = "For a source with iam = true. cluster_arn as MSK tells it, arn:aws:kafka:REGION:ACCOUNT:cluster/NAME/UUID."
+  type = object({
+    cluster_arn = string
+    topics      = list(string)
+    group       = optional(string, "owlpost")
+  })
+  default = null
+}
+
 variable "dead_letter_queue_arns" {
   description = "Queues for dead_letters.forward_to."
   type        = list(string)

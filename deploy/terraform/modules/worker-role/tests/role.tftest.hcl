@@ -151,3 +151,40 @@ run "a_role_without_a_right_is_refused" {
 
   expect_failures = [aws_iam_role_policy.this]
 }
+
+run "keda_may_look_at_a_queue_and_not_into_it" {
+  command = plan
+
+  variables {
+    pod_identity        = { cluster_name = "production", namespace = "keda", service_account = "keda-operator" }
+    identity_arns       = []
+    measured_queue_arns = ["arn:aws:sqs:eu-west-1:111122223333:athenz-events"]
+  }
+
+  assert {
+    condition     = [for s in jsondecode(aws_iam_role_policy.this.policy).Statement : s.Action] == [["sqs:GetQueueAttributes"]]
+    error_message = "KEDA needs no more than the queue's length."
+  }
+}
+
+run "msk_gives_the_topics_and_the_group_and_no_other" {
+  command = plan
+
+  variables {
+    pod_identity  = { cluster_name = "production", namespace = "owlpost" }
+    identity_arns = []
+    msk = {
+      cluster_arn = "arn:aws:kafka:eu-west-1:111122223333:cluster/events/0a1b2c"
+      topics      = ["athenz-events"]
+    }
+  }
+
+  assert {
+    condition = [for s in jsondecode(aws_iam_role_policy.this.policy).Statement : jsonencode(s.Resource)] == [
+      jsonencode("arn:aws:kafka:eu-west-1:111122223333:cluster/events/0a1b2c"),
+      jsonencode(["arn:aws:kafka:eu-west-1:111122223333:topic/events/0a1b2c/athenz-events"]),
+      jsonencode("arn:aws:kafka:eu-west-1:111122223333:group/events/0a1b2c/owlpost"),
+    ]
+    error_message = "Other topics or groups are open to it."
+  }
+}
