@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use tempfile::TempDir;
-
 use crate::prometheus::{root, said};
 
 /// As `tests/run` names what it builds.
@@ -24,7 +22,7 @@ fn tools() -> PathBuf {
 
 /// A copy of deploy/terraform, and a place from which OpenTofu takes the provider.
 struct Bench {
-    folder: TempDir,
+    folder: PathBuf,
 }
 
 impl Bench {
@@ -32,20 +30,22 @@ impl Bench {
     fn shared() -> &'static Bench {
         static SHARED: OnceLock<Bench> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let bench = Bench { folder: tempfile::tempdir().unwrap() };
-            fs::write(bench.folder.path().join("config"), "").unwrap();
-            let copied =
-                Command::new("cp").arg("-r").arg(root().join("deploy/terraform")).arg(bench.folder.path()).status();
+            // A static is never dropped: a temporary folder would stay for ever, this one only until the next run.
+            let bench = Bench { folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("terraform") };
+            let _ = fs::remove_dir_all(&bench.folder);
+            fs::create_dir_all(&bench.folder).unwrap();
+            fs::write(bench.folder.join("config"), "").unwrap();
+            let copied = Command::new("cp").arg("-r").arg(root().join("deploy/terraform")).arg(&bench.folder).status();
             assert!(copied.unwrap().success());
             // Where OpenTofu looks for a provider that is named without a host is its own affair: it says so.
             let told = said(&bench.tofu("modules/gke-oidc", &["providers", "-no-color"]));
             let address = told.split("provider[").nth(1).and_then(|rest| rest.split(']').next()).expect(&told);
-            let place = bench.folder.path().join("mirror").join(address).join(VERSION).join(PLATFORM);
+            let place = bench.folder.join("mirror").join(address).join(VERSION).join(PLATFORM);
             fs::create_dir_all(&place).unwrap();
             fs::copy(tools().join(PROVIDER), place.join(PROVIDER)).unwrap();
-            let mirror = bench.folder.path().join("mirror");
+            let mirror = bench.folder.join("mirror");
             let config = format!("provider_installation {{ filesystem_mirror {{ path = {:?} }} }}\n", mirror.display());
-            fs::write(bench.folder.path().join("config"), config).unwrap();
+            fs::write(bench.folder.join("config"), config).unwrap();
             bench
         })
     }
@@ -53,8 +53,8 @@ impl Bench {
     fn tofu(&self, at: &str, args: &[&str]) -> Output {
         Command::new(tools().join("tofu"))
             .args(args)
-            .current_dir(self.folder.path().join("terraform").join(at))
-            .env("TF_CLI_CONFIG_FILE", self.folder.path().join("config"))
+            .current_dir(self.folder.join("terraform").join(at))
+            .env("TF_CLI_CONFIG_FILE", self.folder.join("config"))
             .env("CHECKPOINT_DISABLE", "1")
             .stdin(Stdio::null())
             .output()
@@ -123,7 +123,7 @@ fn a_misspelt_argument_a_wrong_type_and_a_missing_argument_are_seen() {
     ];
     for (name, arguments, told) in wrong {
         let at = format!("wrong-{name}");
-        let folder = bench.folder.path().join("terraform").join(&at);
+        let folder = bench.folder.join("terraform").join(&at);
         fs::create_dir_all(&folder).unwrap();
         fs::copy(root().join("deploy/terraform/modules/event-queue/versions.tf"), folder.join("versions.tf")).unwrap();
         fs::write(folder.join("main.tf"), format!("resource \"aws_sqs_queue\" \"q\" {{\n  {arguments}\n}}\n")).unwrap();
@@ -131,7 +131,7 @@ fn a_misspelt_argument_a_wrong_type_and_a_missing_argument_are_seen() {
         let checked = bench.tofu(&at, &["validate", "-no-color"]);
         assert!(!checked.status.success() && said(&checked).contains(told), "{name}: {}", said(&checked));
     }
-    let folder = bench.folder.path().join("terraform/wrong-missing");
+    let folder = bench.folder.join("terraform/wrong-missing");
     fs::create_dir_all(&folder).unwrap();
     fs::copy(root().join("deploy/terraform/modules/event-queue/versions.tf"), folder.join("versions.tf")).unwrap();
     fs::write(folder.join("main.tf"), "resource \"aws_iam_role\" \"r\" {\n  name = \"r\"\n}\n").unwrap();
