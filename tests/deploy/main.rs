@@ -8,6 +8,7 @@ mod process;
 
 mod dashboards;
 mod guide;
+mod night;
 mod prometheus;
 mod rules;
 mod runbook;
