@@ -1,9 +1,9 @@
 //! The delivery loop: claim -> look up -> begin -> render -> send -> learn.
 //!
 //! As many sends are in flight as configured, each with its own deadline; what they answer is settled in batches. While
-//! the store is away nothing begins, and answers wait until it is back. As many again are claimed ahead, so that a send
-//! that ends makes room for one that only has to begin; what has no permit of the account's rate yet is kept here for
-//! the moment until it gets one, and nothing more is claimed meanwhile.
+//! the store is away nothing begins, and answers wait until it is back. What will leave in a moment is claimed ahead, so that
+//! a send that ends makes room for one that only has to begin; what has no permit of the account's rate yet is kept here
+//! for the moment until it gets one, and nothing more is claimed meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -78,8 +78,10 @@ struct Air {
     sends: JoinSet<(Answer, bool)>,
     /// Which attempt a task sends, and when its digest was due: a panic says neither.
     tasks: HashMap<Id, (AttemptId, Time)>,
-    /// Bounded by the sends in flight: nothing new begins while answers wait.
+    /// Bounded by the sends in flight: nothing new begins while the store takes no answers.
     answers: Vec<Evidence>,
+    /// The store did not take them.
+    unsettled: bool,
     /// Claimed and not begun: for the next sends that end, or waiting for a permit.
     ahead: Ahead,
     /// How long the last begin took.
@@ -95,6 +97,7 @@ impl Air {
             sends: JoinSet::new(),
             tasks: HashMap::new(),
             answers: Vec::new(),
+            unsettled: false,
             ahead: Ahead::default(),
             lead: Duration::ZERO,
             valve,
@@ -173,8 +176,10 @@ impl Deliver {
     /// One turn: begin what was claimed, as far as sends have ended; settle what was answered; claim what is due. In this
     /// order, so that mails are on their way while the store is busy.
     async fn turn(self: &Arc<Self>, air: &mut Air, phase: Phase) -> Result<Turned, StoreError> {
-        // What the store could not take comes first: answers never pile up behind new sends.
-        self.settle(air).await?;
+        if air.unsettled {
+            // Answers never pile up behind new sends.
+            self.settle(air).await?;
+        }
         while let Some(ended) = air.sends.try_join_next_with_id() {
             self.take(air, ended);
         }
@@ -192,6 +197,11 @@ impl Deliver {
                 return Ok(Turned { next: Some(until.max(Instant::now() + LEAST_WAIT)), done });
             }
         }
+        if air.ahead.is_stale() {
+            // The sends hang, or it can't begin: it may leave elsewhere, and what came meanwhile may be more urgent.
+            let claimed = air.ahead.take();
+            self.give_back(&claimed).await?;
+        }
         let in_vain = air.ahead.may_begin() && self.room(air) > 0 && self.begin(air).await? == 0;
         self.settle(air).await?;
         let claimed = self.claim(air, phase).await?;
@@ -202,11 +212,9 @@ impl Deliver {
             None if in_vain => Some(now + Duration::from_millis(50)),
             None if !air.ahead.digests.is_empty() => Some(now),
             None => {
-                match claimed {
-                    None => return Ok(Turned::default()),
-                    // The directory was away.
-                    Some(1..) => return Ok(Turned { next: Some(now + Duration::from_millis(50)), done: false }),
-                    Some(0) => {}
+                if claimed != Some(0) {
+                    // It did not ask, or the directory was away.
+                    return Ok(Turned { next: air.ahead.not_before, done: false });
                 }
                 let done = phase == Phase::Flushing && air.sends.is_empty() && self.nothing_can_leave().await?;
                 return Ok(Turned { next: self.next_due(phase).await?, done });
@@ -314,6 +322,7 @@ impl Deliver {
             Err(e) => (e.id(), (Answer::Ambiguous { detail: "the send broke off".into() }, false)),
         };
         let Some((attempt, _)) = air.tasks.remove(&id) else { return };
+        air.ahead.pace.count(Instant::now());
         if halted {
             air.valve.halted(Instant::now() + self.halt());
         } else if matches!(answer, Answer::Accepted { .. }) && air.valve.took() {
@@ -331,7 +340,9 @@ impl Deliver {
             return Ok(());
         }
         let evidence = Arc::new(air.answers.clone());
+        air.unsettled = true;
         self.store.learn(self.clock.now(), evidence).await?;
+        air.unsettled = false;
         air.answers.clear();
         Ok(())
     }

@@ -8,17 +8,75 @@ use tokio::time::Instant;
 use super::{Air, CLAIM_MAX, Deliver, Phase};
 use crate::store::{Ask, Intent, Leased, StoreError};
 
-/// Digests under a lease that have not begun, in the order of their claim. Bounded by what may be in flight.
+/// How far ahead digests are claimed: so long they wait for sends that go as they went lately. What comes meanwhile may be
+/// more urgent, and gaps to the previous mail count from the begin.
+const AHEAD: Duration = Duration::from_millis(250);
+
+/// What has waited longer goes back: the sends hang.
+const STALE: Duration = Duration::from_secs(1);
+
+/// How soon the directory is asked again after it gave no answer.
+const DIRECTORY_AWAY: Duration = Duration::from_secs(1);
+
+/// Digests under a lease that have not begun, urgent ones first. Bounded by what may be in flight.
 #[derive(Default)]
 pub(super) struct Ahead {
     pub digests: VecDeque<(Leased, Intent)>,
     /// There is no permit for the first of them before then.
     pub until: Option<Instant>,
+    /// When the first of them was claimed.
+    since: Option<Instant>,
+    /// Nothing is claimed before then: the directory is away.
+    pub not_before: Option<Instant>,
+    pub pace: Ends,
+}
+
+/// How many sends ended lately.
+#[derive(Default)]
+pub(super) struct Ends {
+    since: Option<Instant>,
+    now: usize,
+    before: usize,
+}
+
+impl Ends {
+    pub fn count(&mut self, at: Instant) {
+        self.turn(at);
+        self.now += 1;
+    }
+
+    fn turn(&mut self, at: Instant) {
+        let age = self.since.map_or(AHEAD * 2, |since| at.saturating_duration_since(since));
+        if age >= AHEAD {
+            self.before = if age < AHEAD * 2 { self.now } else { 0 };
+            (self.since, self.now) = (Some(at), 0);
+        }
+    }
+
+    /// In a time of [`AHEAD`].
+    pub fn lately(&mut self, at: Instant) -> usize {
+        self.turn(at);
+        self.before.max(self.now)
+    }
 }
 
 impl Ahead {
     pub fn may_begin(&self) -> bool {
         !self.digests.is_empty() && self.until.is_none_or(|until| until <= Instant::now())
+    }
+
+    /// What has no permit yet is not stale: the account's rate is what it is, and no more than leaves in a second waits.
+    pub fn is_stale(&self) -> bool {
+        let old = self.since.is_some_and(|since| since.elapsed() > STALE);
+        !self.digests.is_empty() && self.until.is_none() && old
+    }
+
+    fn put(&mut self, claimed: impl Iterator<Item = (Leased, Intent)>) {
+        if self.digests.is_empty() {
+            self.since = Some(Instant::now());
+        }
+        self.digests.extend(claimed);
+        self.digests.make_contiguous().sort_by_key(|(leased, _)| leased.priority);
     }
 
     pub fn take(&mut self) -> Vec<Leased> {
@@ -41,11 +99,13 @@ impl Deliver {
         Ask { limit: limit as u32, lease: self.patience.lease, everything: phase == Phase::Flushing }
     }
 
-    /// Claims for the room that there is, and as much again ahead. `None`: it did not ask.
+    /// Claims for the room that there is, and ahead what will leave in a moment. `None`: it did not ask.
     pub(super) async fn claim(&self, air: &mut Air, phase: Phase) -> Result<Option<usize>, StoreError> {
-        let (room, kept) = (self.room(air), air.ahead.digests.len());
-        let most = if air.valve.is_probing() { room } else { room + self.patience.in_flight };
-        if air.ahead.until.is_some() || kept >= most.div_ceil(2) {
+        let (room, kept, now) = (self.room(air), air.ahead.digests.len(), Instant::now());
+        let ahead = air.ahead.pace.lately(now).min(self.patience.in_flight);
+        let most = if air.valve.is_probing() { room } else { room + ahead };
+        air.ahead.not_before = air.ahead.not_before.filter(|at| *at > now);
+        if air.ahead.until.is_some() || air.ahead.not_before.is_some() || kept >= most.div_ceil(2) {
             return Ok(None);
         }
         if self.quota.is_some() && !air.account_known {
@@ -60,12 +120,12 @@ impl Deliver {
             return Ok(Some(0));
         }
         match self.intents(&claimed).await {
-            Ok(intents) => air.ahead.digests.extend(claimed.iter().cloned().zip(intents)),
+            Ok(intents) => air.ahead.put(claimed.iter().cloned().zip(intents)),
             Err(why) => {
                 let digests = claimed.len();
                 tracing::warn!(error = why, digests, "the directory gave no answer; the digests go back");
+                air.ahead.not_before = Some(Instant::now() + DIRECTORY_AWAY);
                 self.give_back(&claimed).await?;
-                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
         Ok(Some(claimed.len()))

@@ -43,10 +43,20 @@ pub(super) struct Shared {
     purge_cursor: Mutex<purge::Cursor>,
     /// Where claims go on while much is paused.
     steps: Mutex<claim::Steps>,
+    /// Whose turn it is while more is due than leaves.
+    turns: Mutex<claim::lanes::Turns>,
 }
 
 impl Shared {
     pub fn new(store_id: u32, limits: Limits, policy: Arc<dyn Policy>, account: Option<String>) -> Shared {
-        Shared { store_id, limits, policy, account, purge_cursor: Mutex::default(), steps: Mutex::default() }
+        Shared {
+            store_id,
+            limits,
+            policy,
+            account,
+            purge_cursor: Mutex::default(),
+            steps: Mutex::default(),
+            turns: Mutex::default(),
+        }
     }
 }

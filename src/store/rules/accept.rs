@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::store::rules::tx::params;
 
-use super::books::{Books, NewItem, urgency};
+use super::books::{Books, NewItem, lane, urgency};
 use super::sql;
 use super::subject::{Mark, Subject};
 use crate::model::{Arrival, Asked, Entry, ItemState, Reason, Receipt, Refused, Topic, hash16, is_collection};
@@ -263,6 +263,7 @@ fn ask<'e>(
 ) -> Result<()> {
     let event_no = event.mark.no;
     let urgency = urgency(event.arrival.event.deadline.map(|d| d.0), event.arrival.time.0);
+    let lane = lane(event.arrival.event.data.get("domain").and_then(|domain| domain.as_str()));
     if asked.references.iter().any(|r| is_collection(r)) {
         let names = serde_json::to_string(&asked.references).unwrap_or_default();
         books.add_asked(params![event_no, asked.route, names, asked.except])?;
@@ -279,7 +280,7 @@ fn ask<'e>(
         }
         let mailbox = books.mailbox_of(&nobody, &asked.route, None)?;
         let born = Some((ItemState::Dead, Reason::Unreachable));
-        made.items.push(NewItem { event_no, mailbox, urgency, born });
+        made.items.push(NewItem { event_no, mailbox, urgency, lane, born });
         return Ok(());
     }
     for person in &asked.people {
@@ -297,7 +298,7 @@ fn ask<'e>(
             }
             None => {}
         }
-        made.items.push(NewItem { event_no, mailbox, urgency, born });
+        made.items.push(NewItem { event_no, mailbox, urgency, lane, born });
     }
     Ok(())
 }

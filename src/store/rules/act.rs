@@ -183,6 +183,7 @@ fn replay(books: &mut Books<'_>, id: &str) -> Result<std::result::Result<(), Str
         books.unsweep(&topic, event_no)?;
     }
     let home = books.gather(mailbox)?;
+    books.enter_lane(home, event_no, None)?;
     if books.tx.prepare_cached(sql::REOPEN_ITEM)?.execute(params![event_no, mailbox, home])? == 0 {
         return Err(purged(event_no, mailbox));
     }

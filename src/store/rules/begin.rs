@@ -150,7 +150,7 @@ fn join(books: &mut Books<'_>, event_no: i64, route: &str, people: &[Person], no
             }
         }
         let born = books.born(mailbox, over.map(|reason| (ItemState::Withdrawn, reason)))?;
-        books.add_item(event_no, mailbox, urgency(deadline, ver >> 1), born)?;
+        books.add_item(event_no, mailbox, urgency(deadline, ver >> 1), None, born)?;
         // Of twins, the last one that asks a person replaces their older item: so does one that asks them only now.
         if let (Some(topic), Some(older)) = (topic, older)
             && let Some(subject) = books.subject(&topic)?

@@ -16,7 +16,7 @@ mod mailboxes;
 mod numbers;
 mod quota;
 
-pub(super) use digests::Digest;
+pub(super) use digests::{Digest, lane};
 use fetched::Fetched;
 pub(super) use fetched::{Link, Wanted};
 use held::Held;

@@ -157,7 +157,11 @@ impl<E: Engine> Delivery for E {
     }
 
     async fn release(&self, now: Time, leases: Arc<Vec<Lease>>) -> Result<()> {
-        self.write(now, move |books| leases.iter().try_for_each(|lease| claim::release(books, *lease))).await
+        self.write(now, move |books| {
+            claim::lock(books, &leases)?;
+            leases.iter().try_for_each(|lease| claim::release(books, *lease))
+        })
+        .await
     }
 
     async fn next_due(&self, ask: &Ask) -> Result<Option<Time>> {

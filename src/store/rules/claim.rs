@@ -10,6 +10,8 @@ use super::sql;
 use crate::model::{DigestState, Lease, Priority, Time};
 use crate::store::{Ask, Leased, Named, Result};
 
+pub(super) mod lanes;
+
 /// Leases what is due: urgent first, then by due time.
 pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
     let paused = paused(books)?;
@@ -66,7 +68,7 @@ fn paused(books: &Books<'_>) -> Result<Vec<String>> {
 /// With some routes paused, those are stepped over: they must not use up the limit of the others.
 fn due(books: &Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused: bool) -> Result<Vec<i64>> {
     let statement = match (ask.everything, some_paused) {
-        (false, false) => sql::DUE,
+        (false, false) => return lanes::due(books, priority, limit as usize),
         (true, false) => sql::ANY_DUE,
         (false, true) => return due_unpaused(books, priority, limit as usize),
         (true, true) => sql::ANY_DUE_UNPAUSED,
@@ -166,9 +168,9 @@ fn split(books: &mut Books<'_>, from: i64, mailbox: i64, priority: Priority, mos
         books.tx.prepare_cached(sql::MOVE_ITEM)?.later(params![event_no, mailbox, into])?;
         books.joins(into, *urgency)?;
     }
-    let (first_at, due_at) = (books.digest(from)?.first_at, books.digest(from)?.due_at);
+    let Digest { first_at, due_at, lane, .. } = *books.digest(from)?;
     let moved = books.digest_mut(into)?;
-    (moved.first_at, moved.due_at) = (first_at, due_at);
+    (moved.first_at, moved.due_at, moved.lane) = (first_at, due_at, lane);
     books.digest_mut(from)?.open -= urgent.len() as i64;
     // The rest keeps its gap to the mail that leaves now, although that has not begun yet.
     books.assume_sent(mailbox)?;
@@ -215,6 +217,15 @@ fn named(row: &Row<'_>) -> Result<Named> {
         references: serde_json::from_str(&names).unwrap_or_default(),
         except: row.get(2)?,
     })
+}
+
+/// Mailboxes in the order of locks.
+pub(super) fn lock(books: &mut Books<'_>, leases: &[Lease]) -> Result<()> {
+    if !books.tx.is_postgres() {
+        return Ok(());
+    }
+    let mine = leases.iter().filter(|lease| lease.digest.store == books.shared.store_id);
+    books.hold_mailboxes(&Column::ints(mine.map(|lease| lease.digest.number)))
 }
 
 /// Gives an unused lease back; a lost one is passed over.

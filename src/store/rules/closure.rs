@@ -189,7 +189,7 @@ impl Books<'_> {
         let (ver, _) = self.event_times(closer)?;
         let own = self.actor(closer)?.as_deref() == Some(recipient);
         let born = self.born(mailbox, own.then_some((ItemState::Withdrawn, Reason::Decided)))?;
-        self.add_item(closer, mailbox, urgency(None, ver >> 1), born)?;
+        self.add_item(closer, mailbox, urgency(None, ver >> 1), None, born)?;
         Ok(())
     }
 

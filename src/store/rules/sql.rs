@@ -73,14 +73,14 @@ pub const OPEN_OF_MAILBOX: &str = "SELECT no, open, 1 FROM digest WHERE mailbox_
      SELECT no, open, 0 FROM digest WHERE mailbox_no = ?1 AND state IN (2, 3, 4, 5)";
 
 pub const DIGEST: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
-     until, attempts, waited_us, address, opened_at, closed_at FROM digest WHERE no = ?1";
+     until, attempts, waited_us, address, opened_at, closed_at, lane FROM digest WHERE no = ?1";
 pub const DIGEST_TO_CHANGE: &str = "SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, \
-     d.deadline, d.token, d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at \
+     d.deadline, d.token, d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane \
      FROM /*pg: mailbox m JOIN*/ digest d /*pg: ON m.no = d.mailbox_no*/ WHERE d.no = ?1 /*pg: FOR UPDATE OF m, d*/";
 pub const WINDOW: &str = "SELECT no FROM digest WHERE mailbox_no = ?1 AND state IN (0, 1)";
 pub const SAVE_DIGEST: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
-     deadline, token, until, attempts, waited_us, address, opened_at, closed_at) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+     deadline, token, until, attempts, waited_us, address, opened_at, closed_at, lane) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
 pub const UPDATE_DIGEST: &str = "UPDATE digest SET state = ?2, priority = ?3, due_at = ?4, open = ?5, first_at = ?6, \
      last_at = ?7, deadline = ?8, token = ?9, until = ?10, attempts = ?11, waited_us = ?12, address = ?13, \
      closed_at = ?14 WHERE no = ?1";
@@ -105,6 +105,15 @@ macro_rules! claimable {
 }
 pub const DUE: &str =
     claimable!("d.state IN (0, 4) AND d.priority = ?1 AND d.due_at <= ?2", " ORDER BY d.due_at LIMIT ?3");
+/// Lanes behind lane ?2 (a lane is a domain), how many were looked at with each, and whether something of it is due: each
+/// costs one look at the index, however much waits in it.
+pub const LANES: &str = "WITH RECURSIVE walk(lane, n) AS (SELECT (SELECT min(lane) FROM digest WHERE state IN (0, 4) \
+     AND lane <> 0 AND priority = ?1 AND lane > ?2), 1 UNION ALL SELECT (SELECT min(d.lane) FROM digest d \
+     WHERE d.state IN (0, 4) AND d.lane <> 0 AND d.priority = ?1 AND d.lane > walk.lane), n + 1 FROM walk \
+     WHERE walk.lane IS NOT NULL AND n < ?4) SELECT lane, n, (SELECT min(d.due_at) FROM digest d WHERE d.state IN (0, 4) \
+     AND d.lane <> 0 AND d.priority = ?1 AND d.lane = walk.lane) <= ?3 FROM walk WHERE lane IS NOT NULL ORDER BY n";
+pub const DUE_OF_LANE: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND lane <> 0 AND priority = ?1 AND lane = ?2 \
+     AND due_at <= ?3 ORDER BY due_at LIMIT ?4";
 /// `run --until-idle`: windows whatever their time, retries when their wait is over.
 pub const ANY_DUE: &str = claimable!(
     "d.state IN (0, 4) AND d.priority = ?1 AND (d.state = 0 OR d.due_at <= ?2)",
@@ -343,6 +352,8 @@ pub const HOT: &[&str] = &[
     DIGEST,
     WINDOW,
     DUE,
+    LANES,
+    DUE_OF_LANE,
     DUE_AT,
     DUE_AFTER,
     LAST_DUE,

@@ -7,7 +7,7 @@ use crate::store::rules::tx::{Column, Miss, Optional, Row, params};
 use super::super::sql;
 use super::Books;
 use super::items::NO_DEADLINE;
-use crate::model::{DigestState, Priority, Time};
+use crate::model::{DigestState, Priority, Time, hash16};
 use crate::store::{Result, StoreError, Window};
 
 /// A digest's row, as far as a transaction has changed it.
@@ -29,6 +29,8 @@ pub(in crate::store) struct Digest {
     pub address: Option<String>,
     pub opened_at: Time,
     pub closed_at: Option<Time>,
+    /// The domain of its first item ([`lane`]); 0: from before there were lanes.
+    pub lane: i64,
     /// Not in the file yet.
     fresh: bool,
     dirty: bool,
@@ -64,6 +66,7 @@ impl Digest {
             address: row.get(13)?,
             opened_at: Time(row.get(14)?),
             closed_at: row.get::<Option<i64>>(15)?.map(Time),
+            lane: row.get(16)?,
             fresh: false,
             dirty: false,
             replan: false,
@@ -138,6 +141,23 @@ impl Books<'_> {
         Ok(no)
     }
 
+    /// The window has just been made for this event: it stands in its domain's lane.
+    pub fn enter_lane(&mut self, no: i64, event_no: i64, known: Option<i64>) -> Result<()> {
+        if !self.kept.digests.get(&no).is_some_and(|d| d.fresh && d.open == 0) {
+            return Ok(());
+        }
+        let lane = match known {
+            Some(lane) => lane,
+            None => {
+                let data: String = self.tx.prepare_cached(sql::EVENT_DATA)?.query_row([event_no], |row| row.get(0))?;
+                let data: serde_json::Value = serde_json::from_str(&data).unwrap_or_default();
+                lane(data.get("domain").and_then(|domain| domain.as_str()))
+            }
+        };
+        self.digest_mut(no)?.lane = lane;
+        Ok(())
+    }
+
     pub fn new_digest(&mut self, mailbox: i64, state: DigestState, priority: Priority) -> Result<i64> {
         let no = self.next_digest()?;
         let now = self.now;
@@ -160,6 +180,7 @@ impl Books<'_> {
                 address: None,
                 opened_at: now,
                 closed_at: None,
+                lane: lane(None),
                 fresh: true,
                 dirty: true,
                 replan: true,
@@ -249,6 +270,7 @@ impl Books<'_> {
                     d.address,
                     d.opened_at.0,
                     d.closed_at.map(|t| t.0),
+                    d.lane,
                 ])?;
             } else if !d.dirty {
                 // Planned anew, and due when it was.
@@ -328,6 +350,7 @@ impl Books<'_> {
                 Column::Texts(rows.iter().map(|d| d.address.clone()).collect()),
                 ints(|d| d.opened_at.0),
                 maybe(|d| d.closed_at.map(|t| t.0)),
+                ints(|d| d.lane),
             ])?;
         }
         for no in changed {
@@ -379,6 +402,12 @@ impl Books<'_> {
         }
         Ok(())
     }
+}
+
+/// A domain as a digest's row holds it; events that name none share one.
+pub(in crate::store::rules) fn lane(domain: Option<&str>) -> i64 {
+    let hash = hash16(b"lane", &[domain.unwrap_or_default()]);
+    hash.first_chunk().map_or(1, |first| i64::from_le_bytes(*first).max(1))
 }
 
 pub(super) fn join(digest: &mut Digest, urgency: i64, now: Time) {

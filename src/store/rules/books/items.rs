@@ -48,6 +48,8 @@ pub(in crate::store) struct NewItem {
     pub event_no: i64,
     pub mailbox: i64,
     pub urgency: i64,
+    /// Of the event's domain.
+    pub lane: i64,
     pub born: Option<(ItemState, Reason)>,
 }
 
@@ -57,7 +59,7 @@ impl Books<'_> {
         if !self.tx.is_postgres() {
             for item in items {
                 let born = self.born(item.mailbox, item.born)?;
-                self.add_item(item.event_no, item.mailbox, item.urgency, born)?;
+                self.add_item(item.event_no, item.mailbox, item.urgency, Some(item.lane), born)?;
             }
             return Ok(());
         }
@@ -69,6 +71,7 @@ impl Books<'_> {
             self.deltas[state as usize] += 1;
             if let Some(no) = window {
                 let now = self.now;
+                self.enter_lane(no, item.event_no, Some(item.lane))?;
                 join(self.digest_mut(no)?, item.urgency, now);
                 self.count_open(item.mailbox, 1);
             }
@@ -119,6 +122,7 @@ impl Books<'_> {
         event_no: i64,
         mailbox: i64,
         urgency: i64,
+        lane: Option<i64>,
         born: Option<(ItemState, Reason)>,
     ) -> Result<bool> {
         // Only looked up for a pending one: nothing gathers for what is over.
@@ -135,6 +139,7 @@ impl Books<'_> {
             let now = self.now;
             self.held.forget(no);
             if added {
+                self.enter_lane(no, event_no, lane)?;
                 join(self.digest_mut(no)?, urgency, now);
             }
             if added {

@@ -26,11 +26,11 @@ pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, pr
      WHERE no = ANY(CAST(?1 AS bigint[])))) ORDER BY no FOR UPDATE";
 /// Digests that are closed by their number, all others of a mailbox by that: each once, without a sort.
 pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) AND state = 6 UNION ALL \
+     waited_us, address, opened_at, closed_at, lane FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) AND state = 6 UNION ALL \
      SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) AND state IN (0, 1) \
+     waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) AND state IN (0, 1) \
      UNION ALL SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, \
-     attempts, waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) \
+     attempts, waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) \
      AND state IN (2, 3, 4, 5)";
 pub const PG_ITEMS_OF_DIGESTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE digest_no = ANY(CAST(?1 AS \
      bigint[])) AND coalesce(left_before, 2) > 1 UNION SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, \
@@ -73,6 +73,11 @@ pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, late
      CAST(?7 AS bigint[])) AS u(topic, no, ver, date, closer_ver, closer_no, lone) ON CONFLICT (topic) DO NOTHING \
      RETURNING topic";
 pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
+/// Of each of these lanes the first so many, and no digest that another claim has in its hands.
+pub const PG_DUE_OF_LANES: &str = "SELECT one.no FROM unnest(CAST(?2 AS bigint[])) AS u(lane) CROSS JOIN LATERAL \
+     (SELECT d.no FROM mailbox m JOIN digest d ON m.no = d.mailbox_no WHERE d.state IN (0, 4) AND d.lane <> 0 AND \
+     d.priority = ?1 AND d.lane = u.lane AND d.due_at <= ?3 ORDER BY d.due_at LIMIT ?4 \
+     FOR UPDATE OF m, d SKIP LOCKED) AS one";
 pub const PG_TIES: &str = "SELECT no, id, source FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
      u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
@@ -97,7 +102,7 @@ pub const PG_ADD_MAILBOXES: &str = "INSERT INTO mailbox (recipient, route, zone)
      CAST(?2 AS text[]), CAST(?3 AS text[])) AS u(recipient, route, zone) ON CONFLICT (recipient, route) DO \
      UPDATE SET zone = coalesce(excluded.zone, mailbox.zone) RETURNING no, recipient, route, zone, previous_at";
 pub const PG_WINDOWS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
+     waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
      IN (0, 1)";
 pub const PG_OPEN_OF_RECIPIENTS: &str = "SELECT m.recipient, CAST(sum((SELECT coalesce(sum(open), 0) FROM digest WHERE \
      mailbox_no = m.no AND state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = m.no AND \
@@ -110,19 +115,19 @@ pub const PG_ADD_ITEMS: &str = "INSERT INTO item (event_no, mailbox_no, digest_n
 pub const PG_FIRST_URGENCIES: &str = "SELECT u.no, (SELECT min(urgency) FROM item WHERE digest_no = u.no AND state = 0) \
      FROM unnest(CAST(?1 AS bigint[])) AS u(no)";
 pub const PG_SAVE_DIGESTS: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
-     until, attempts, waited_us, address, opened_at, closed_at) SELECT * FROM unnest(CAST(?1 AS bigint[]), \
+     until, attempts, waited_us, address, opened_at, closed_at, lane) SELECT * FROM unnest(CAST(?1 AS bigint[]), \
      CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS \
      bigint[]), CAST(?7 AS bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), CAST(?11 \
      AS bigint[]), CAST(?12 AS bigint[]), CAST(?13 AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS bigint[]), \
-     CAST(?16 AS bigint[]))";
+     CAST(?16 AS bigint[]), CAST(?17 AS bigint[]))";
 pub const PG_UPDATE_DIGESTS: &str = "UPDATE digest d SET state = u.state, priority = u.priority, due_at = u.due_at, open = u.open, first_at = \
      u.first_at, last_at = u.last_at, deadline = u.deadline, token = u.token, until = u.until, attempts = \
      u.attempts, waited_us = u.waited_us, address = u.address, closed_at = u.closed_at FROM unnest(CAST(?1 AS \
      bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 \
      AS bigint[]), CAST(?7 AS bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), \
      CAST(?11 AS bigint[]), CAST(?12 AS bigint[]), CAST(?13 AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS \
-     bigint[]), CAST(?16 AS bigint[])) AS u(no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
-     deadline, token, until, attempts, waited_us, address, opened_at, closed_at) WHERE d.no = u.no";
+     bigint[]), CAST(?16 AS bigint[]), CAST(?17 AS bigint[])) AS u(no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
+     deadline, token, until, attempts, waited_us, address, opened_at, closed_at, lane) WHERE d.no = u.no";
 
 /// A change of one row, and the same for many: its values come as columns, in the same order.
 pub struct Many {
@@ -255,14 +260,18 @@ const MANY: &[Many] = &[
         2,
         ""
     ),
-    update_many!(
-        SETTLE_ATTEMPT,
-        "attempt",
-        "outcome = c3, free = c4, settled_at = c5, message_id = coalesce(c6, message_id), detail = c7",
-        ("bigint", "bigint", "bigint", "bigint", "bigint", "text", "text"),
-        2,
-        "t.digest_no = c1 AND t.n = c2"
-    ),
+    // An answer after another keeps the other's message id, so both are made.
+    Many {
+        last_counts: false,
+        ..update_many!(
+            SETTLE_ATTEMPT,
+            "attempt",
+            "outcome = c3, free = c4, settled_at = c5, message_id = coalesce(c6, message_id), detail = c7",
+            ("bigint", "bigint", "bigint", "bigint", "bigint", "text", "text"),
+            2,
+            "t.digest_no = c1 AND t.n = c2"
+        )
+    },
     insert_many!(
         SAVE_TOLD,
         "standing",
