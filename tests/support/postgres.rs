@@ -44,9 +44,16 @@ const GUARD: &str = r#"trap '' INT TERM HUP
 read -r _
 pid=$(head -n 1 "$0/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || { rm -rf "$0" 2>/dev/null; break; }
+    [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || { [ -d "$0/disk" ] && umount "$0/disk" 2>/dev/null; rm -rf "$0" 2>/dev/null; break; }
     sleep 0.1
 done"#;
+
+/// What runs out of space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SmallDisk {
+    Log,
+    Tables,
+}
 
 /// A server with its data; both are gone when this is dropped, or when the process that owns it has ended in any way.
 pub struct Server {
@@ -99,7 +106,46 @@ impl Server {
         Server::run(folder)
     }
 
+    /// With its log of changes, or with what is made in the tablespace `small`, on a disk of so many MiB. `None`: nobody but
+    /// root can make one.
+    pub fn start_on_a_small_disk(what: SmallDisk, mib: u32, settings: &[(&str, &str)]) -> Option<Server> {
+        let folder = tempfile::Builder::new().prefix("owlpost-postgres-").tempdir().unwrap().keep();
+        let disk = folder.join("disk");
+        fs::create_dir(&disk).unwrap();
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&disk).output();
+        if !mounted.is_ok_and(|mounted| mounted.status.success()) {
+            fs::remove_dir_all(&folder).unwrap();
+            return None;
+        }
+        let small = disk.join("small");
+        fs::create_dir(&small).unwrap();
+        own(&small);
+        let path = small.display().to_string();
+        let log = if what == SmallDisk::Log { &["--wal-segsize=1", "--waldir", &path][..] } else { &[] };
+        let server = Server::init(folder, settings, log);
+        if what == SmallDisk::Tables {
+            server.admin("postgres").run(&format!("CREATE TABLESPACE small LOCATION '{path}'"));
+        }
+        Some(server)
+    }
+
+    /// Takes all of the small disk that is left, until it is freed.
+    pub fn fill_the_disk(&self) {
+        let mut file = fs::File::create(self.folder.join("disk/filler")).unwrap();
+        let block = [1; 4_096];
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+    }
+
+    pub fn free_the_disk(&self) {
+        fs::remove_file(self.folder.join("disk/filler")).unwrap();
+    }
+
     fn start_in(folder: PathBuf, settings: &[(&str, &str)]) -> Server {
+        Server::init(folder, settings, &[])
+    }
+
+    fn init(folder: PathBuf, settings: &[(&str, &str)], options: &[&str]) -> Server {
         let mut text = String::new();
         for (name, value) in SETTINGS.iter().chain(settings) {
             text += &format!("{name} = '{value}'\n");
@@ -112,6 +158,7 @@ impl Server {
             .arg(folder.join("password"))
             .arg("-D")
             .arg(folder.join("data"))
+            .args(options)
             .output()
             .expect("PostgreSQL is installed");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -169,6 +216,21 @@ impl Server {
         }
         *running = Some(child);
         Ok(())
+    }
+
+    /// A standby becomes a primary; waits until it is one.
+    pub fn promote(&self) {
+        let data = self.folder.join("data");
+        let done = server_command("pg_ctl").args(["promote", "--wait", "-D"]).arg(data).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// It ended by itself: waits for that, and for its processes.
+    pub fn has_ended(&self) {
+        let mut running = self.running();
+        let child = running.as_mut().expect("it was running");
+        until("the server's own end", || child.try_wait().unwrap());
+        *running = None;
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Child>> {
