@@ -109,7 +109,9 @@ fn nothing_depends_on_how_a_database_is_set_up() {
 /// Transactions of a worker are READ COMMITTED, whatever the database says: its rules lock before they look.
 #[test]
 fn workers_do_not_fail_each_other_where_serializable_is_the_default() {
-    let database = odd();
+    let database = Server::shared().database(None);
+    let admin = database.admin();
+    admin.run(&format!("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'", database.name));
     let stores: Vec<_> = (0..4).map(|_| try_open(settings(database.url(), Opening::Worker)).unwrap()).collect();
     std::thread::scope(|scope| {
         for (i, store) in stores.iter().enumerate() {
