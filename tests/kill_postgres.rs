@@ -138,7 +138,7 @@ fn halves_that_run_apart_are_one_worker() {
         until("a worker that is ready", || matches!(get(&address, "/readyz"), Ok((200, _))).then_some(()));
         (worker, address)
     };
-    let end = |mut worker: Worker| {
+    let end = |worker: Worker| {
         worker.signal("TERM");
         worker.ends_with(0);
     };
@@ -175,7 +175,7 @@ fn halves_that_run_apart_are_one_worker() {
     }
     sent();
     assert_eq!(look.rows("SELECT due FROM owlpost_keda_backlog"), [[Value::Int(0)]]);
-    [intake, one].map(end);
+    [intake, one].into_iter().for_each(end);
     drop(two);
     let text = |value| match value {
         Value::Null => None,
