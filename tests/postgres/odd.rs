@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use owlpost::model::Receipt;
+use owlpost::model::{KEY_BYTES, Receipt};
 use owlpost::store::{
     Begun, Command, Delivery as _, Desk as _, Intake as _, Opening, Page, Query, Rows, StoreError, Upkeep as _,
 };
 
 use crate::postgres::{Database, PASSWORD, Server, Value};
-use crate::process::until;
+use crate::process::{Random, until};
 use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, verified};
 use crate::traffic::{Traffic, accepted, intent};
 
@@ -73,7 +73,8 @@ fn nothing_depends_on_how_a_database_is_set_up() {
         let leased = store.claim(NOW, &ask()).await.unwrap();
         let mut found: Vec<_> = leased.iter().map(|leased| leased.recipient.replace('\u{fffd}', "\0")).collect();
         let mut told: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        (found.sort(), told.sort());
+        found.sort();
+        told.sort();
         assert_eq!(found, told);
         let begun = store.begin(NOW, Arc::new(leased.iter().map(intent).collect())).await.unwrap();
         let mails = begun.into_iter().map(|begun| match begun {
@@ -241,6 +242,21 @@ fn a_row_that_is_always_in_the_way_is_no_race() {
     admin.run("CREATE UNIQUE INDEX one_event ON event ((1))");
     let result = runtime().block_on(store.accept(NOW, Arc::new(vec![news("n2", "ann")])));
     assert!(matches!(&result, Err(StoreError::Broken(why)) if why.contains("one_event")), "{result:?}");
+}
+
+/// Longer ones are refused at the door; what comes by another way is told once, and is no reason to try for ever.
+#[test]
+fn the_longest_names_of_events_fit_into_the_indexes() {
+    let database = Server::shared().database(None);
+    let store = open(database.url());
+    // Nothing that could be compressed.
+    let mut random = Random(1);
+    let mut name = |bytes: usize| (0..bytes).map(|_| char::from(33 + random.below(90) as u8)).collect::<String>();
+    let longest = name(KEY_BYTES);
+    accept(&store, vec![news(name(KEY_BYTES), &longest)]).unwrap();
+    let result = accept(&store, vec![news("n", &name(2 * KEY_BYTES))]);
+    assert!(matches!(result, Err(StoreError::Broken(_))), "{result:?}");
+    assert_eq!(verified(&store)["items"], 1);
 }
 
 #[test]

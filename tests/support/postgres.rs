@@ -48,13 +48,6 @@ for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     sleep 0.1
 done"#;
 
-/// What runs out of space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SmallDisk {
-    Log,
-    Tables,
-}
-
 /// A server with its data; both are gone when this is dropped, or when the process that owns it has ended in any way.
 pub struct Server {
     folder: PathBuf,
@@ -73,7 +66,7 @@ impl Server {
     /// One of the test's own, which may be killed. `settings`: on top of the usual ones.
     pub fn start(settings: &[(&str, &str)]) -> Server {
         let folder = tempfile::Builder::new().prefix("owlpost-postgres-").tempdir().unwrap().keep();
-        Server::start_in(folder, settings)
+        Server::start_in(folder, settings, &[])
     }
 
     /// With this certificate; connections in clear are taken as well.
@@ -87,7 +80,7 @@ impl Server {
             own(&at(name));
         }
         let (cert, key) = (at("cert.pem").display().to_string(), at("key.pem").display().to_string());
-        Server::start_in(folder, &[("ssl", "on"), ("ssl_cert_file", &cert), ("ssl_key_file", &key)])
+        Server::start_in(folder, &[("ssl", "on"), ("ssl_cert_file", &cert), ("ssl_key_file", &key)], &[])
     }
 
     /// A copy that follows, and can be read.
@@ -106,46 +99,8 @@ impl Server {
         Server::run(folder)
     }
 
-    /// With its log of changes, or with what is made in the tablespace `small`, on a disk of so many MiB. `None`: nobody but
-    /// root can make one.
-    pub fn start_on_a_small_disk(what: SmallDisk, mib: u32, settings: &[(&str, &str)]) -> Option<Server> {
-        let folder = tempfile::Builder::new().prefix("owlpost-postgres-").tempdir().unwrap().keep();
-        let disk = folder.join("disk");
-        fs::create_dir(&disk).unwrap();
-        let size = format!("size={mib}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&disk).output();
-        if !mounted.is_ok_and(|mounted| mounted.status.success()) {
-            fs::remove_dir_all(&folder).unwrap();
-            return None;
-        }
-        let small = disk.join("small");
-        fs::create_dir(&small).unwrap();
-        own(&small);
-        let path = small.display().to_string();
-        let log = if what == SmallDisk::Log { &["--wal-segsize=1", "--waldir", &path][..] } else { &[] };
-        let server = Server::init(folder, settings, log);
-        if what == SmallDisk::Tables {
-            server.admin("postgres").run(&format!("CREATE TABLESPACE small LOCATION '{path}'"));
-        }
-        Some(server)
-    }
-
-    /// Takes all of the small disk that is left, until it is freed.
-    pub fn fill_the_disk(&self) {
-        let mut file = fs::File::create(self.folder.join("disk/filler")).unwrap();
-        let block = [1; 4_096];
-        while std::io::Write::write_all(&mut file, &block).is_ok() {}
-    }
-
-    pub fn free_the_disk(&self) {
-        fs::remove_file(self.folder.join("disk/filler")).unwrap();
-    }
-
-    fn start_in(folder: PathBuf, settings: &[(&str, &str)]) -> Server {
-        Server::init(folder, settings, &[])
-    }
-
-    fn init(folder: PathBuf, settings: &[(&str, &str)], options: &[&str]) -> Server {
+    /// `options`: of `initdb`. A `disk` that is mounted in the folder goes with it.
+    pub fn start_in(folder: PathBuf, settings: &[(&str, &str)], options: &[&str]) -> Server {
         let mut text = String::new();
         for (name, value) in SETTINGS.iter().chain(settings) {
             text += &format!("{name} = '{value}'\n");

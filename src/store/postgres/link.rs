@@ -20,13 +20,14 @@ use crate::store::{Result, StoreError};
 /// Longer than `statement_timeout`: past it the server or the network is gone, and so is the connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the rules are written for: a statement sees what was committed before it, whatever the database says of those that
-/// say nothing. Planned without statistics: tables are empty when the first plans are made. Every statement of the worker finds its rows
-/// by an index. `SET LOCAL` ends with the transaction, so that a pooler in between may give each its own connection.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; \
-     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off; SET LOCAL statement_timeout = '30s'; \
-     SET LOCAL lock_timeout = '20s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; \
-     SELECT store_id FROM meta WHERE one = 1";
+/// READ COMMITTED is what the rules are written for: a statement sees what was committed before it, whatever the database
+/// says of those that say nothing. Planned without statistics: tables are empty when the first plans are made. Every
+/// statement of the worker finds its rows by an index. `SET LOCAL` ends with the transaction, so that a pooler in between
+/// may give each its own connection.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL plan_cache_mode = force_generic_plan; \
+     SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off; \
+     SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '20s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '60s'; SELECT store_id FROM meta WHERE one = 1";
 /// One picture for many statements.
 pub(super) const BEGIN_LOOK: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '60s'; \
      SET LOCAL idle_in_transaction_session_timeout = '60s'";
