@@ -43,7 +43,7 @@ const NO_DISK: &[(&str, &str)] = &[("fsync", "off"), ("synchronous_commit", "off
 const GUARD: &str = r#"trap '' INT TERM HUP
 read -r _
 pid=$(head -n 1 "$0/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
-for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+for _ in $(seq 300); do
     [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || { [ -d "$0/disk" ] && umount "$0/disk" 2>/dev/null; rm -rf "$0" 2>/dev/null; break; }
     sleep 0.1
 done"#;
