@@ -2,7 +2,8 @@
 //! the blocking thread that runs the transaction.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -106,12 +107,11 @@ impl<'c> Link<'c> {
         let bound: Vec<Vec<&(dyn ToSql + Sync)>> =
             changes.iter().map(|change| change.values.iter().map(|v| v as _).collect()).collect();
         self.wait(async {
-            let mut all = Vec::new();
+            let mut all: Vec<Pin<Box<dyn Future<Output = std::result::Result<u64, Error>>>>> = Vec::new();
             for (statement, values) in prepared.iter().zip(&bound) {
                 let mut one = Box::pin(client.execute(statement, values));
-                let first = poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx))).await;
-                match first {
-                    Poll::Ready(done) => drop(done?),
+                match poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx))).await {
+                    Poll::Ready(done) => all.push(Box::pin(ready(done))),
                     Poll::Pending => all.push(one),
                 }
             }
