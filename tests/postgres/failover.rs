@@ -1,12 +1,14 @@
 //! A primary that ends under load, and a standby that takes its place: workers that know both hosts go on by themselves.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use owlpost::store::postgres::Postgres;
 use owlpost::store::{Delivery as _, Desk as _, Opening, Page, Query, StoreError};
 
-use crate::postgres::{Database, Server, Value};
-use crate::process::until;
+use crate::postgres::{Database, PASSWORD, Server, Value};
+use crate::process::{Worker, get, post, until};
 use crate::store::{NOW, ask, open, runtime, settings, try_open};
 use crate::traffic::Traffic;
 
@@ -108,4 +110,66 @@ fn a_connection_to_a_server_that_became_read_only_is_not_used_again() {
         }
     });
     assert!((1..=3).contains(&failed), "{failed} calls failed");
+}
+
+fn configure(folder: &Path, url: &str) {
+    let text = format!(
+        r#"
+[[source]]
+name = "in"
+kind = "http"
+[store]
+url = "{url}"
+password = "{PASSWORD}"
+[http]
+listen = "127.0.0.1:0"
+[mailer]
+kind = "outbox"
+dir = "outbox"
+[[directory]]
+kind = "rules"
+rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
+[[route]]
+name = "changes"
+types = ["io.athenz.domain.changed.v1"]
+template = "changes"
+[log]
+format = "json"
+"#
+    );
+    fs::write(folder.join("owlpost.toml"), text).unwrap();
+}
+
+/// The real worker: it says what is wrong, or finds the primary, now and when it is another one.
+#[test]
+fn a_worker_does_not_begin_on_a_standby_and_follows_the_primary() {
+    let (primary, database, standby) = pair();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    configure(folder, &url(&[standby], &database));
+    let log = Worker::start(folder, &["-c", "owlpost.toml"]).ends_with(1);
+    assert!(log.contains("must name the primary"), "{log}");
+
+    configure(folder, &url(&[standby, primary], &database));
+    let mut worker = Worker::start(folder, &["-c", "owlpost.toml"]);
+    let address = worker.address();
+    let tell = |id: &str| {
+        let event = format!(
+            r#"{{"specversion":"1.0","id":"{id}","source":"zms/test","type":"io.athenz.domain.changed.v1","data":{{"domain":"sports","object":{{"kind":"role","name":"{id}"}},"recipients":["user.{id}"]}}}}"#
+        );
+        until("an acknowledgement", || post(&address, std::slice::from_ref(&event)).then_some(()));
+        until("its mail", || {
+            let mails = fs::read_dir(folder.join("outbox")).ok()?.flatten();
+            let text = mails.filter_map(|mail| fs::read_to_string(mail.path()).ok());
+            text.collect::<String>().contains(&format!("{id}@example.com")).then_some(())
+        });
+    };
+    tell("before");
+    primary.kill();
+    until("a worker that is not ready", || matches!(get(&address, "/readyz"), Ok((503, _))).then_some(()));
+    standby.promote();
+    tell("after");
+    until("a worker that is ready again", || matches!(get(&address, "/readyz"), Ok((200, _))).then_some(()));
+    worker.signal("TERM");
+    worker.ends_with(0);
 }

@@ -3,10 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{poll_fn, ready};
-use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio::runtime::Handle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Statement};
@@ -107,12 +107,12 @@ impl<'c> Link<'c> {
         let bound: Vec<Vec<&(dyn ToSql + Sync)>> =
             changes.iter().map(|change| change.values.iter().map(|v| v as _).collect()).collect();
         self.wait(async {
-            let mut all: Vec<Pin<Box<dyn Future<Output = std::result::Result<u64, Error>>>>> = Vec::new();
+            let mut all = Vec::new();
             for (statement, values) in prepared.iter().zip(&bound) {
                 let mut one = Box::pin(client.execute(statement, values));
                 match poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx))).await {
-                    Poll::Ready(done) => all.push(Box::pin(ready(done))),
-                    Poll::Pending => all.push(one),
+                    Poll::Ready(done) => all.push(Either::Left(ready(done))),
+                    Poll::Pending => all.push(Either::Right(one)),
                 }
             }
             for one in all {
