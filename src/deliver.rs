@@ -199,7 +199,6 @@ impl Deliver {
         let next = match air.ahead.until {
             _ if self.room(air) == 0 => None,
             Some(until) => Some(until),
-            // Nothing of it could be sent, and it may be due again at once.
             None if in_vain => Some(now + Duration::from_millis(50)),
             None if !air.ahead.digests.is_empty() => Some(now),
             None => {
@@ -258,8 +257,8 @@ impl Deliver {
         Ok(busy == 0 && !waits)
     }
 
-    /// Passes the last gate with as many as there is room for, and starts their sends; gives how many. Those without a
-    /// permit stay where they were, and the first of them says until when.
+    /// Passes the last gate with as many as there is room for, and starts their sends; gives how many are off the list.
+    /// Those without a permit stay where they were, and the first of them says until when.
     async fn begin(self: &Arc<Self>, air: &mut Air) -> Result<usize, StoreError> {
         let room = self.room(air).min(CLAIM_MAX).min(air.ahead.digests.len());
         air.ahead.digests.iter_mut().take(room).for_each(|(_, intent)| intent.lead = air.lead);
@@ -272,7 +271,7 @@ impl Deliver {
         // A stall is no reason to plan for the next one; a slow disk is.
         air.lead = asked_at.elapsed().min(self.patience.send_within / 4);
         let tried: Vec<(Leased, Intent)> = air.ahead.digests.drain(..room).collect();
-        let (mut sent, mut later) = (0, Vec::new());
+        let (mut done, mut later) = (0, Vec::new());
         air.ahead.until = None;
         for ((leased, intent), begun) in tried.into_iter().zip(begun) {
             match begun {
@@ -284,18 +283,20 @@ impl Deliver {
                     let (me, slot) = (self.clone(), self.slot(&contents, asked_at));
                     let handle = air.sends.spawn(async move { me.send(*contents, slot).await });
                     air.tasks.insert(handle.id(), (attempt, leased.due_at));
-                    sent += 1;
+                    done += 1;
                 }
                 Begun::NoRate(at) => {
                     let until = || Instant::now() + at.since(self.clock.now()).clamp(LEAST_WAIT, HEARTBEAT);
                     air.ahead.until.get_or_insert_with(until);
                     later.push((leased, intent));
                 }
-                Begun::Empty | Begun::Lost | Begun::Paused => {}
+                Begun::Empty => done += 1,
+                // It may be due again at once.
+                Begun::Lost | Begun::Paused => {}
             }
         }
         later.into_iter().rev().for_each(|kept| air.ahead.digests.push_front(kept));
-        Ok(sent)
+        Ok(done)
     }
 
     async fn give_back(&self, claimed: &[Leased]) -> Result<(), StoreError> {

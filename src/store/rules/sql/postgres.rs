@@ -24,11 +24,12 @@ pub const PG_SUBJECTS_OF_DIGESTS: &str = "SELECT head, swept, latest_ver, latest
      ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL)) ORDER BY topic FOR UPDATE";
 pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no FROM digest \
      WHERE no = ANY(CAST(?1 AS bigint[])))) ORDER BY no FOR UPDATE";
+/// Digests that are closed by their number, all others of a mailbox by that: each once, without a sort.
 pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) UNION SELECT no, \
-     mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, waited_us, \
-     address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) AND state IN (0, 1) \
-     UNION SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, \
+     waited_us, address, opened_at, closed_at FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) AND state = 6 UNION ALL \
+     SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
+     waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) AND state IN (0, 1) \
+     UNION ALL SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, \
      attempts, waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) \
      AND state IN (2, 3, 4, 5)";
 pub const PG_ITEMS_OF_DIGESTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE digest_no = ANY(CAST(?1 AS \
@@ -72,6 +73,7 @@ pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, late
      CAST(?7 AS bigint[])) AS u(topic, no, ver, date, closer_ver, closer_no, lone) ON CONFLICT (topic) DO NOTHING \
      RETURNING topic";
 pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
+pub const PG_TIES: &str = "SELECT no, id, source FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
      u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
 pub const PG_MAILBOXES_BY_NAME: &str = "SELECT m.no FROM unnest(CAST(?1 AS text[]), CAST(?2 AS text[])) AS u(recipient, route) JOIN mailbox m ON \
