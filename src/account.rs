@@ -1,5 +1,6 @@
 //! The account loop: asks the mail server now and then what the account may send and what all who use it have sent, and
-//! tells the store. What the configuration says in numbers wins over what the account says.
+//! tells the store. Of several workers one asks at a time; the others use what it stored. What the configuration says in
+//! numbers wins over what the account says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::mailer::{Account, Mailer};
 use crate::metrics;
 use crate::pace::Pace;
 use crate::quota::Terms;
-use crate::store::{Store, StoreError};
+use crate::store::{Asking, Store, StoreError, Turn};
 use crate::vitals::Vitals;
 
 /// SES lets an account ask once a second in all; an answer a minute old misses what others sent in it.
@@ -21,6 +22,14 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// After a failure, or when a mail was refused for the quota: soon, but never in a row.
 const SOON: Duration = Duration::from_secs(5);
+
+/// A mailer gives up a question before that: who has not told the store then has ended.
+const WITHIN: Duration = Duration::from_secs(15);
+
+/// How old what another worker learned may become before this one sees it ...
+const LOOK: Duration = Duration::from_secs(15);
+/// ... and how soon it looks again while nothing is known.
+const LOOK_SOON: Duration = Duration::from_secs(1);
 
 /// What the configuration says; `None`: what the account says.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,13 +61,12 @@ impl AccountWatch {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let pulse = vitals.pulse("account");
-        let mut failing = false;
+        let (mut heard, mut fresh) = (Heard::default(), EVERY);
         while !stop.is_cancelled() {
             pulse.beat();
-            let asked_at = Instant::now();
-            let next = match self.ask(&mut failing).await {
-                Ok(()) if failing => SOON,
-                Ok(()) => EVERY,
+            let looked_at = Instant::now();
+            let next = match self.look(&mut heard, fresh).await {
+                Ok(next) => next,
                 Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
                 Err(why) => {
                     metrics::store_error();
@@ -67,11 +75,12 @@ impl AccountWatch {
                 }
             };
             wake.notify_one();
-            let until = asked_at + next;
+            let until = looked_at + next;
+            fresh = EVERY;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = async { ask.notified().await; tokio::time::sleep_until(asked_at + SOON).await } => {}
+                () = async { ask.notified().await; tokio::time::sleep_until(looked_at + SOON).await } => fresh = SOON,
                 () = beating(&pulse, until) => {}
             }
         }
@@ -79,27 +88,57 @@ impl AccountWatch {
         Ok(())
     }
 
-    async fn ask(&self, failing: &mut bool) -> Result<(), StoreError> {
-        let answer = self.mailer.account().await;
-        let (terms, sent_24h) = match answer {
+    /// Asks if it is this worker's turn. Gives when to look again.
+    async fn look(&self, heard: &mut Heard, fresh: Duration) -> Result<Duration, StoreError> {
+        let now = self.clock.now();
+        match self.store.take_turn(now, Turn { fresh, within: WITHIN }).await? {
+            Asking::Mine => {
+                self.ask(heard).await?;
+                Ok(if heard.failing { SOON } else { EVERY })
+            }
+            Asking::Theirs { again, known } => {
+                if let Some(known) = known {
+                    self.follow(known, heard.known).await?;
+                    heard.known = true;
+                }
+                // Whoever was not answered lets another one try first.
+                let again = again.since(now) + if heard.failing { SOON } else { Duration::ZERO };
+                Ok(again.clamp(LOOK_SOON, if heard.known { LOOK } else { LOOK_SOON }))
+            }
+        }
+    }
+
+    /// Uses what another worker has learned. This one may have been given other numbers since: its first look says so.
+    async fn follow(&self, known: Terms, told: bool) -> Result<(), StoreError> {
+        let mine = self.terms(known.per_second, known.per_day);
+        if !told && mine != known {
+            self.store.account(self.clock.now(), mine, None).await?;
+        }
+        let terms = if told { known } else { mine };
+        self.pace.set(terms.per_second, terms.burst);
+        Ok(())
+    }
+
+    async fn ask(&self, heard: &mut Heard) -> Result<(), StoreError> {
+        let (terms, sent_24h) = match self.mailer.account().await {
             Ok(account) => {
-                if *failing {
+                if heard.failing {
                     tracing::info!("the account answers again");
                 }
-                *failing = false;
-                (self.terms(account.as_ref()), account.map(|a| a.sent_24h))
+                heard.failing = false;
+                (self.terms_of(account.as_ref()), account.map(|a| a.sent_24h))
             }
             Err(why) => {
-                if !*failing {
+                if !heard.failing {
                     tracing::warn!(error = %why, "the account does not say what it may send; what was last known holds");
                 }
-                *failing = true;
-                (self.terms(None), None)
+                heard.failing = true;
+                (self.terms_of(None), None)
             }
         };
         let complete = self.wanted.per_second.is_some() && self.wanted.per_day.is_some();
         let now = self.clock.now();
-        if *failing && !complete {
+        if heard.failing && !complete {
             // Perhaps an earlier life, or another replica, has asked.
             let known = self.store.gauges(now).await?.quota;
             if let Some(known) = known {
@@ -108,21 +147,35 @@ impl AccountWatch {
             return Ok(());
         }
         self.store.account(now, terms, sent_24h).await?;
+        heard.known = true;
         self.pace.set(terms.per_second, terms.burst);
         Ok(())
     }
 
-    fn terms(&self, account: Option<&Account>) -> Terms {
-        let Wanted { per_second, per_day, burst, urgent_reserve } = self.wanted;
-        let per_second = per_second.or(account.map(|a| a.per_second));
+    fn terms_of(&self, account: Option<&Account>) -> Terms {
+        self.terms(account.map(|a| a.per_second), account.and_then(|a| a.per_day))
+    }
+
+    /// What is configured, and else what the account says.
+    fn terms(&self, per_second: Option<f64>, per_day: Option<u64>) -> Terms {
+        let per_second = self.wanted.per_second.or(per_second);
         Terms {
             per_second,
-            per_day: per_day.or(account.and_then(|a| a.per_day)),
+            per_day: self.wanted.per_day.or(per_day),
             // At most a second's worth, whatever the configuration hoped the account would have.
-            burst: per_second.map_or(burst, |rate| burst.min(rate.max(1.0) as u32)),
-            urgent_reserve,
+            burst: per_second.map_or(self.wanted.burst, |rate| self.wanted.burst.min(rate.max(1.0) as u32)),
+            urgent_reserve: self.wanted.urgent_reserve,
         }
     }
+}
+
+/// What this worker knows of the account.
+#[derive(Default)]
+struct Heard {
+    /// It did not answer when this worker asked last.
+    failing: bool,
+    /// The store knows what it may send, as this worker's configuration has it.
+    known: bool,
 }
 
 /// Sleeps, and shows all the while that the loop lives.

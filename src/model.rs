@@ -193,6 +193,9 @@ pub struct Refused {
     pub broker_id: Option<String>,
 }
 
+/// Most bytes of an event's text that is a key of the store: PostgreSQL's indexes take 2,704 of all of a row's keys.
+pub const KEY_BYTES: usize = 2_048;
+
 /// The first bytes of a refused input that are kept (contract: `dead-letters`).
 pub const DEAD_LETTER_BYTES: usize = 64 * 1024;
 

@@ -107,6 +107,24 @@ pub struct Ask {
     pub everything: bool,
 }
 
+/// When the account is to be asked again.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// An answer is good for so long.
+    pub fresh: Duration,
+    /// Who asks has the answer within this, or has ended.
+    pub within: Duration,
+}
+
+/// Who asks the account.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Asking {
+    /// This worker, now.
+    Mine,
+    /// Another one does, or did a moment ago. `again`: the turn is free then. `known`: what is stored of the account.
+    Theirs { again: Time, known: Option<Terms> },
+}
+
 /// A digest that was claimed, with what must be looked up before it begins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leased {
@@ -201,6 +219,8 @@ pub trait Delivery: Send + Sync {
     /// What the sending account may send, and, if it was asked, what all who use it sent in the last 24 hours. Until
     /// this was called once in the store's life, nothing is claimed for an account with a quota.
     async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()>;
+    /// Whether this worker is the one to ask the account now: of several, one does, and the others use what it stored.
+    async fn take_turn(&self, now: Time, turn: Turn) -> Result<Asking>;
     /// The last gate before the calls, each mail for itself: one that can't begin ([`StoreError::Broken`]) is
     /// [`Begun::Lost`] and holds up no other. Answers come in the order of the intents.
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>>;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postgres::{Database, PASSWORD, Server, Value};
-use process::{Random, Worker, post, until};
+use process::{Random, Worker, get, post, until};
 use traffic::{compare_rows, config_on, mails, number, plan, random_moment};
 
 const REQUESTS_A_ROUND: u64 = 120;
@@ -111,6 +111,72 @@ fn workers_killed_in_turn_and_a_killed_server_lose_nothing_and_tell_nobody_twice
     let before = mails(folder);
     Worker::start(&idle, &["--until-idle", "-c", "owlpost.toml"]).ends_with(0);
     assert_eq!(mails(folder), before);
+    let text = |value| match value {
+        Value::Null => None,
+        Value::Int(n) => Some(n.to_string()),
+        Value::Text(text) => Some(text),
+    };
+    let rows = |sql: &str| look.rows(sql).into_iter().map(|row| row.into_iter().map(text).collect()).collect();
+    compare_rows(&rows, folder, &plan);
+}
+
+/// `run --role intake` and `--role deliver`, in any mix: what one of them takes in, another one sends, whether they run
+/// at the same time or not.
+#[test]
+fn halves_that_run_apart_are_one_worker() {
+    let mut random = Random(number("OWLPOST_SEED", 1));
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let database = Server::shared().database(None);
+    let plan = plan(&mut random, 120);
+    let look = database.admin();
+    let start = |name: &str, role: &str| {
+        let home = folder.join(name);
+        configure(&home, "[[source]]\nname = \"kill\"\nkind = \"http\"", &database);
+        let mut worker = Worker::start(&home, &["-c", "owlpost.toml", "--role", role]);
+        let address = worker.address();
+        until("a worker that is ready", || matches!(get(&address, "/readyz"), Ok((200, _))).then_some(()));
+        (worker, address)
+    };
+    let end = |worker: Worker| {
+        worker.signal("TERM");
+        worker.ends_with(0);
+    };
+    let sent = || {
+        until("the end of all digests", || {
+            (look.rows("SELECT count(*) FROM digest WHERE state <> 6") == [[Value::Int(0)]]).then_some(())
+        })
+    };
+    let (first, second) = plan.events.split_at(plan.events.len() / 2);
+
+    // Intake alone: everything is taken, nothing leaves, and an autoscaler is told.
+    let (intake, address) = start("intake", "intake");
+    first.chunks(5).for_each(|batch| assert!(post(&address, batch)));
+    let due = "SELECT due = (SELECT count(*) FROM digest WHERE state = 0) AND due > 0 FROM owlpost_keda_backlog";
+    until("what is due", || (look.rows(due) == [[Value::Int(1)]]).then_some(()));
+    end(intake);
+    assert_eq!(mails(folder), 0);
+    assert_eq!(look.rows("SELECT count(*) FROM attempt"), [[Value::Int(0)]]);
+
+    // Delivery alone, and nobody can bring it anything.
+    let (one, address) = start("one", "deliver");
+    let (two, _) = start("two", "deliver");
+    assert!(!post(&address, &second[..1]), "it takes nothing in");
+    sent();
+    assert!(mails(folder) > 0);
+
+    // All of them, one of which is killed.
+    let (intake, address) = start("intake", "intake");
+    for (n, batch) in second.chunks(5).enumerate() {
+        assert!(post(&address, batch));
+        if n == 3 {
+            two.signal("KILL");
+        }
+    }
+    sent();
+    assert_eq!(look.rows("SELECT due FROM owlpost_keda_backlog"), [[Value::Int(0)]]);
+    [intake, one].into_iter().for_each(end);
+    drop(two);
     let text = |value| match value {
         Value::Null => None,
         Value::Int(n) => Some(n.to_string()),

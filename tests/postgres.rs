@@ -1,12 +1,22 @@
 //! PostgreSQL as it is in real life: restarted, killed, full of other people's doings. What was acknowledged is there once,
 //! nothing else is lost, and each error says what to do.
 
+#[path = "postgres/account.rs"]
+mod account;
+#[path = "postgres/backlog.rs"]
+mod backlog;
 #[path = "support/certificates.rs"]
 mod certificates;
+#[path = "postgres/disk.rs"]
+mod disk;
+#[path = "postgres/failover.rs"]
+mod failover;
 #[path = "postgres/faults.rs"]
 mod faults;
 #[path = "postgres/moving.rs"]
 mod moving;
+#[path = "postgres/odd.rs"]
+mod odd;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/process.rs"]
@@ -15,3 +25,7 @@ mod process;
 mod rights;
 #[path = "postgres/store.rs"]
 mod store;
+#[path = "postgres/traffic.rs"]
+mod traffic;
+#[path = "postgres/versions.rs"]
+mod versions;

@@ -6,15 +6,12 @@ use serde_json::{Map, Value};
 
 use crate::decode::problem::Problem;
 use crate::decode::{Settings, kinds};
-use crate::model::{Event, RefusedReason, Time};
+use crate::model::{Event, KEY_BYTES, RefusedReason, Time};
 use crate::source::Message;
 
 /// How far ahead of the store's clock an event's `time` may be: clocks differ, but an event of next year would close its
 /// subject until then (`lifecycle.md`, rule `no_future`).
 const AHEAD: Duration = Duration::from_secs(86_400);
-
-/// Most bytes of `id`, `source` and `type`: they are keys of the store. Athenz's are under 200.
-const KEY_BYTES: usize = 2_048;
 
 /// An event whose envelope or dialect is read, and whose content is still to be checked.
 #[derive(Debug)]
@@ -57,7 +54,7 @@ impl Draft {
     }
 }
 
-/// CloudEvents 1.0, "Type system", String: no control characters and no noncharacters of Unicode.
+/// `id`, `source` and `type` are keys of the store; Athenz's are under 200 bytes. CloudEvents 1.0, "Type system", String: no control characters and no noncharacters of Unicode.
 fn check_key(name: &'static str, text: &str) -> Result<(), Problem> {
     if text.is_empty() {
         return Err(Problem::new(RefusedReason::MissingAttribute, "is empty").on(&[name]));
@@ -85,6 +82,10 @@ fn recipients(data: &Map<String, Value>, most: usize) -> Result<Option<Vec<Strin
         return Err(Problem::new(RefusedReason::TooManyRecipients, what).on(&["data", "recipients"]));
     }
     let name = |(index, value): (usize, &Value)| match value {
+        Value::String(name) if name.len() > KEY_BYTES => {
+            let what = format!("longer than {KEY_BYTES} bytes");
+            Err(Problem::new(RefusedReason::TooLarge, what).on(&["data", "recipients", &index.to_string()]))
+        }
         Value::String(name) if !name.is_empty() => Ok(name.clone()),
         Value::String(_) => Err(Problem::wrong_value(&["data", "recipients", &index.to_string()], "is empty")),
         other => Err(Problem::wrong_type(&["data", "recipients", &index.to_string()], "a string", other)),

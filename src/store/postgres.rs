@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::model::Time;
 use connect::{Pool, Server};
 use errors::named;
-use link::{BEGIN, BEGIN_LOOK, BEGIN_PEEK, Link};
+use link::{BEGIN_LOOK, BEGIN_PEEK, Link};
 use timing::Timing;
 
 mod access;
@@ -116,7 +116,7 @@ impl Postgres {
         let (connection, place) = (get(&self.pool, &self.place.name).await?, self.place.clone());
         super::blocking(move || {
             let link = Link::new(&connection, &place.handle, &place.name);
-            in_transaction(&link, begin, || work(Tx(&link), &place.shared))
+            in_transaction(&link, || link.batch(begin), || work(Tx(&link), &place.shared))
         })
         .await
     }
@@ -134,22 +134,25 @@ impl Engine for Postgres {
             place.timing.measure(&connection.client).await.map_err(|e| named(&place.name, &e))?;
         }
         super::blocking(move || {
-            let mut tries = 1;
+            let (mut tries, mut before) = (1, None);
             loop {
                 let link = Link::new(&connection, &place.handle, &place.name);
-                let result = in_transaction(&link, BEGIN, || {
+                let begin = || link.begin(place.shared.store_id);
+                let result = in_transaction(&link, begin, || {
                     let mut books = Books::open(Tx(&link), &place.shared, now, Kept::default())?;
                     let result = work(&mut books)?;
                     books.close()?;
                     Ok(result)
                 });
-                match result {
-                    Err(why) if link.lost_a_race() && tries < TRIES => {
+                match (result, link.conflict()) {
+                    (Err(why), Some(conflict)) if tries < TRIES && !conflict.will_stay(before.as_ref()) => {
                         tracing::debug!(tries, error = %why, "a transaction lost a race; it is begun anew");
-                        tries += 1;
+                        (tries, before) = (tries + 1, Some(conflict));
                     }
-                    Err(StoreError::Broken(why)) if link.lost_a_race() => return Err(StoreError::Unavailable(why)),
-                    result => return result,
+                    (Err(StoreError::Broken(why)), Some(conflict)) if !conflict.will_stay(before.as_ref()) => {
+                        return Err(StoreError::Unavailable(why));
+                    }
+                    (result, _) => return result,
                 }
             }
         })
@@ -179,10 +182,13 @@ impl Engine for Postgres {
 }
 
 /// Commits what was done, or rolls it back. A connection whose transaction has not ended is never used again.
-fn in_transaction<T>(link: &Link<'_>, begin: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn in_transaction<T>(
+    link: &Link<'_>,
+    begin: impl FnOnce() -> Result<()>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     link.connection.spoil(true);
-    link.batch(begin)?;
-    let result = work().and_then(|done| link.flush().map(|()| done));
+    let result = begin().and_then(|()| work()).and_then(|done| link.flush().map(|()| done));
     link.end_of_transaction();
     if result.is_err() || link.has_failed() {
         if link.batch("ROLLBACK").is_ok() {

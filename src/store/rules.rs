@@ -9,6 +9,7 @@ pub(crate) mod tx;
 
 mod accept;
 mod act;
+mod asking;
 mod begin;
 mod books;
 mod calls;

@@ -203,6 +203,10 @@ fn control_characters_are_refused_in_keys_and_kept_in_names() {
         }
         detail_of(&changed(&format!("/{name}"), json!("x".repeat(2_049))), RefusedReason::TooLarge);
     }
+    let names = |long: usize| changed("/data/recipients", json!(["user.joe", "x".repeat(long)]));
+    let detail = detail_of(&names(2_049), RefusedReason::TooLarge);
+    assert!(detail.starts_with("data.recipients[1]: longer than 2048 bytes"), "{detail}");
+    event_of(&names(2_048));
     let odd = "user.\0\u{202e}joe\r\nBcc: x {{data}} <b>";
     let event = event_of(&changed("/data/member", json!(odd)));
     assert_eq!(event.data["member"], odd);

@@ -10,8 +10,8 @@ use owlpost::model::{AttemptId, Email, Entry, Lease, Person, Receipt, Share, Tim
 use owlpost::quota::Terms;
 use owlpost::store::sqlite::Sqlite;
 use owlpost::store::{
-    Answer, Ask, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased,
-    Letter, Letters, Page, Portion, Query, Report, Result, Rows, StoreError, Tidied, Upkeep,
+    Answer, Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned,
+    Leased, Letter, Letters, Page, Portion, Query, Report, Result, Rows, StoreError, Tidied, Turn, Upkeep,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -103,6 +103,10 @@ impl Delivery for FaultyStore {
 
     async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
         self.call("account", ACCOUNT, self.inner.account(now, terms, sent_24h), |_, ()| {}).await
+    }
+
+    async fn take_turn(&self, now: Time, turn: Turn) -> Result<Asking> {
+        self.call("take_turn", ACCOUNT, self.inner.take_turn(now, turn), |_, _| {}).await
     }
 
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {

@@ -43,8 +43,8 @@ const NO_DISK: &[(&str, &str)] = &[("fsync", "off"), ("synchronous_commit", "off
 const GUARD: &str = r#"trap '' INT TERM HUP
 read -r _
 pid=$(head -n 1 "$0/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
-for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || { rm -rf "$0" 2>/dev/null; break; }
+for _ in $(seq 300); do
+    [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || { [ -d "$0/disk" ] && umount "$0/disk" 2>/dev/null; rm -rf "$0" 2>/dev/null; break; }
     sleep 0.1
 done"#;
 
@@ -66,7 +66,7 @@ impl Server {
     /// One of the test's own, which may be killed. `settings`: on top of the usual ones.
     pub fn start(settings: &[(&str, &str)]) -> Server {
         let folder = tempfile::Builder::new().prefix("owlpost-postgres-").tempdir().unwrap().keep();
-        Server::start_in(folder, settings)
+        Server::start_in(folder, settings, &[])
     }
 
     /// With this certificate; connections in clear are taken as well.
@@ -80,7 +80,7 @@ impl Server {
             own(&at(name));
         }
         let (cert, key) = (at("cert.pem").display().to_string(), at("key.pem").display().to_string());
-        Server::start_in(folder, &[("ssl", "on"), ("ssl_cert_file", &cert), ("ssl_key_file", &key)])
+        Server::start_in(folder, &[("ssl", "on"), ("ssl_cert_file", &cert), ("ssl_key_file", &key)], &[])
     }
 
     /// A copy that follows, and can be read.
@@ -99,7 +99,8 @@ impl Server {
         Server::run(folder)
     }
 
-    fn start_in(folder: PathBuf, settings: &[(&str, &str)]) -> Server {
+    /// `options`: of `initdb`. A `disk` that is mounted in the folder goes with it.
+    pub fn start_in(folder: PathBuf, settings: &[(&str, &str)], options: &[&str]) -> Server {
         let mut text = String::new();
         for (name, value) in SETTINGS.iter().chain(settings) {
             text += &format!("{name} = '{value}'\n");
@@ -112,6 +113,7 @@ impl Server {
             .arg(folder.join("password"))
             .arg("-D")
             .arg(folder.join("data"))
+            .args(options)
             .output()
             .expect("PostgreSQL is installed");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -169,6 +171,21 @@ impl Server {
         }
         *running = Some(child);
         Ok(())
+    }
+
+    /// A standby becomes a primary; waits until it is one.
+    pub fn promote(&self) {
+        let data = self.folder.join("data");
+        let done = server_command("pg_ctl").args(["promote", "--wait", "-D"]).arg(data).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// It ended by itself: waits for that, and for its processes.
+    pub fn has_ended(&self) {
+        let mut running = self.running();
+        let child = running.as_mut().expect("it was running");
+        until("the server's own end", || child.try_wait().unwrap());
+        *running = None;
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Child>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::tls::{self, Tls};
 use crate::aws::rds::{Endpoint, Signer, Tokens};
@@ -18,7 +18,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub struct Access {
-    /// `postgres://user@host:5432/database`, with `?sslmode=disable` or `verify-full` (the default off loopback).
+    /// `postgres://user@host:5432/database`, with `?sslmode=disable` or `verify-full` (the default off loopback). Of several
+    /// hosts, `one:5432,other:5432`, the one that takes writes.
     pub url: String,
     pub password: Password,
     /// Authorities of the server's certificate, in PEM form; `None`: those of the system.
@@ -56,6 +57,10 @@ impl Way {
         })?;
         if config.get_application_name().is_none() {
             config.application_name("owlpost");
+        }
+        if config.get_hosts().len() > 1 && !access.url.contains("target_session_attrs=") {
+            // They are one database: whichever of them is the primary now.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         config.connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(TCP_USER_TIMEOUT).keepalives_idle(KEEPALIVE);
         let iam = matches!(access.password, Password::Iam(_));

@@ -32,6 +32,10 @@ impl Server {
         Ok(Server { place, way, handle: Handle::current(), transaction_pooler })
     }
 
+    pub fn has_pooler(&self) -> bool {
+        self.transaction_pooler
+    }
+
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -44,7 +48,7 @@ impl Server {
             .map_err(|_| StoreError::Unavailable(format!("{}: the process is stopping", self.place)))??;
         let statements = Mutex::default();
         let forgets = self.transaction_pooler;
-        Ok(Connection { client, statements, forgets, spoiled: AtomicBool::new(false) })
+        Ok(Connection { client, statements, forgets, spoiled: AtomicBool::new(false), retired: AtomicBool::new(false) })
     }
 }
 
@@ -90,6 +94,7 @@ pub(super) struct Connection {
     forgets: bool,
     /// In a transaction that nobody has ended, or without an answer: never used again.
     spoiled: AtomicBool,
+    retired: AtomicBool,
 }
 
 impl Connection {
@@ -116,6 +121,15 @@ impl Connection {
     pub fn spoil(&self, spoiled: bool) {
         self.spoiled.store(spoiled, Ordering::Relaxed);
     }
+
+    /// It works, and leads to where nothing more is to be done.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    fn is_useless(&self) -> bool {
+        self.client.is_closed() || [&self.spoiled, &self.retired].iter().any(|is| is.load(Ordering::Relaxed))
+    }
 }
 
 impl managed::Manager for Server {
@@ -127,7 +141,7 @@ impl managed::Manager for Server {
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<StoreError> {
-        if connection.client.is_closed() || connection.spoiled.load(Ordering::Relaxed) {
+        if connection.is_useless() {
             return Err(RecycleError::message("the connection is of no more use"));
         }
         Ok(())

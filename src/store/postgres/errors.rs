@@ -9,8 +9,8 @@ pub(super) fn named(place: &str, e: &Error) -> StoreError {
     let said = format!("{place}: {}", said(e));
     let Some(code) = e.code() else { return StoreError::Unavailable(of_the_connection(&said, e)) };
     match code.code() {
-        // Bad text, a broken constraint: the same will be said next time.
-        code if code.starts_with("22") || code.starts_with("23") => StoreError::Broken(said),
+        // Bad text, a broken constraint, more than fits: the same will be said next time.
+        code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => StoreError::Broken(said),
         "42501" => {
             StoreError::Unusable(format!("{said}; the role needs rights on the tables and sequences of the store"))
         }
@@ -26,9 +26,10 @@ pub(super) fn named(place: &str, e: &Error) -> StoreError {
             StoreError::Unavailable(format!("{said}; look at the user of store.url, and at store.password"))
         }
         "3D000" => StoreError::Unusable(format!("{said}; create the database that store.url names")),
-        "25006" => {
-            StoreError::Unavailable(format!("{said}; this is a read-only standby: store.url must name the primary"))
-        }
+        "25006" => StoreError::Unavailable(standby(&said)),
+        "3F000" => StoreError::Unusable(format!(
+            "{said}; the role's search_path must begin with the schema that holds the store's tables"
+        )),
         "53300" => StoreError::Unavailable(format!(
             "{said}; lower store.connections, or raise max_connections of the server: each worker may have so many"
         )),
@@ -48,14 +49,23 @@ fn of_the_connection(said: &str, e: &Error) -> String {
     if said.ends_with("password missing") {
         return format!("{said}: the server asks for one; set store.password");
     }
+    if said.contains(NO_WRITES) {
+        return standby(said);
+    }
     if said.contains(NOT_THERE) {
         return format!("{said}; is the server up, and does store.url name its host and port?");
     }
     said.to_owned()
 }
 
-/// What tokio-postgres says when nothing answers.
+/// What tokio-postgres says when nothing answers ...
 const NOT_THERE: &str = "error connecting to server";
+/// ... and when a standby does, where a primary is looked for.
+const NO_WRITES: &str = "database does not allow writes";
+
+fn standby(said: &str) -> String {
+    format!("{said}; this is a read-only standby: store.url must name the primary, or all of them, as in host1,host2")
+}
 
 /// What the server or the connection says, without advice.
 pub(super) fn said(e: &Error) -> String {
@@ -75,10 +85,36 @@ fn is_about_the_certificate(e: &Error) -> bool {
 }
 
 /// The other one of two transactions won; the same again may do.
-pub(super) fn is_conflict(e: &Error) -> bool {
-    const RACES: [SqlState; 3] =
-        [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION];
-    e.code().is_some_and(|code| RACES.contains(code))
+#[derive(Debug, PartialEq)]
+pub(super) enum Conflict {
+    /// They waited for each other, or one of them saw what the other has changed since.
+    Order,
+    /// A row with this key is there. Once somebody else was quicker; twice, it is no race.
+    Key { constraint: Option<String>, key: Option<String> },
+}
+
+impl Conflict {
+    pub fn of(e: &Error) -> Option<Conflict> {
+        let db = e.as_db_error()?;
+        match *db.code() {
+            SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Some(Conflict::Order),
+            SqlState::UNIQUE_VIOLATION => Some(Conflict::Key {
+                constraint: db.constraint().map(str::to_owned),
+                key: db.detail().map(str::to_owned),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Another turn ended in the very same way.
+    pub fn will_stay(&self, before: Option<&Conflict>) -> bool {
+        matches!(self, Conflict::Key { .. }) && before == Some(self)
+    }
+}
+
+/// A standby, or a primary that has become one.
+pub(super) fn is_read_only(e: &Error) -> bool {
+    e.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 /// tokio-postgres keeps the reason in the source.

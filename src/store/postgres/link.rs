@@ -2,18 +2,19 @@
 //! the blocking thread that runs the transaction.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, TryStreamExt as _};
+use futures_util::future::Either;
 use tokio::runtime::Handle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Statement};
 
 use super::connect::Connection;
-use super::errors::{is_conflict, named};
+use super::errors::{Conflict, is_read_only, named};
 use super::queue::Queue;
+use super::schema::number;
 use super::values::Bound;
 use crate::store::rules::tx::{Database, Dialect, Each, Held, Row, Value};
 use crate::store::{Result, StoreError};
@@ -21,15 +22,19 @@ use crate::store::{Result, StoreError};
 /// Longer than `statement_timeout`: past it the server or the network is gone, and so is the connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Planned without statistics: tables are empty when the first plans are made. Every statement of the worker finds its rows
-/// by an index. `SET LOCAL` ends with the transaction, so that a pooler in between may give each its own connection.
-pub(super) const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; \
-     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off; SET LOCAL statement_timeout = '30s'; \
-     SET LOCAL lock_timeout = '20s'; SET LOCAL idle_in_transaction_session_timeout = '60s'";
+/// READ COMMITTED is what the rules are written for: a statement sees what was committed before it, whatever the database
+/// says of those that say nothing. Planned without statistics: tables are empty when the first plans are made. Every
+/// statement of the worker finds its rows by an index. `SET LOCAL` ends with the transaction, so that a pooler in between
+/// may give each its own connection.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL plan_cache_mode = force_generic_plan; \
+     SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off; \
+     SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '20s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '60s'; SELECT store_id FROM meta WHERE one = 1";
 /// One picture for many statements.
-pub(super) const BEGIN_LOOK: &str =
-    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '60s'";
-pub(super) const BEGIN_PEEK: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '10s'";
+pub(super) const BEGIN_LOOK: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '60s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '60s'";
+pub(super) const BEGIN_PEEK: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = '10s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
 pub(super) struct Link<'c> {
     pub connection: &'c Connection,
@@ -37,8 +42,8 @@ pub(super) struct Link<'c> {
     pub place: &'c str,
     /// A statement failed: the transaction can only be rolled back.
     failed: Cell<bool>,
-    /// It lost a race: the same again may do.
-    conflict: Cell<bool>,
+    /// It lost a race, of which the server said this: the same again may do.
+    conflict: RefCell<Option<Conflict>>,
     /// Changes that nobody has waited for yet, in their order.
     queue: RefCell<Queue>,
 }
@@ -50,7 +55,7 @@ impl<'c> Link<'c> {
             handle,
             place,
             failed: Cell::new(false),
-            conflict: Cell::new(false),
+            conflict: RefCell::default(),
             queue: RefCell::default(),
         }
     }
@@ -59,14 +64,28 @@ impl<'c> Link<'c> {
         self.failed.get()
     }
 
-    pub fn lost_a_race(&self) -> bool {
-        self.conflict.get()
+    /// The race that was lost.
+    pub fn conflict(&self) -> Option<Conflict> {
+        self.conflict.borrow_mut().take()
     }
 
     /// Nothing that the transaction has prepared is needed any more.
     pub fn end_of_transaction(&self) {
         self.queue.borrow_mut().clear();
         self.connection.end_of_transaction();
+    }
+
+    /// Begins a transaction that may write, in one message with a look at who the store is: another one may have been copied
+    /// into the database since it was opened, and its digests are not ours.
+    pub fn begin(&self, store_id: u32) -> Result<()> {
+        let found = self.wait(number(&self.connection.client, BEGIN))?;
+        if found == Some(store_id.into()) {
+            return Ok(());
+        }
+        Err(StoreError::Unusable(format!(
+            "{}: the store is another one than at the start: it was replaced, by `owlpost store copy` perhaps; start again",
+            self.place
+        )))
     }
 
     /// Statements without values and rows.
@@ -83,20 +102,22 @@ impl<'c> Link<'c> {
             return Ok(());
         }
         let client = &self.connection.client;
-        // Each is on its way when it was asked once; the set asks in the order of its filling.
+        // Each is on its way when it was asked once. They are waited for in their order: of several that failed only the
+        // first says why.
         let bound: Vec<Vec<&(dyn ToSql + Sync)>> =
             changes.iter().map(|change| change.values.iter().map(|v| v as _).collect()).collect();
         self.wait(async {
-            let mut all = FuturesUnordered::new();
+            let mut all = Vec::new();
             for (statement, values) in prepared.iter().zip(&bound) {
                 let mut one = Box::pin(client.execute(statement, values));
-                let first = poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx))).await;
-                match first {
-                    Poll::Ready(done) => drop(done?),
-                    Poll::Pending => all.push(one),
+                match poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx))).await {
+                    Poll::Ready(done) => all.push(Either::Left(ready(done))),
+                    Poll::Pending => all.push(Either::Right(one)),
                 }
             }
-            while all.try_next().await?.is_some() {}
+            for one in all {
+                one.await?;
+            }
             Ok(())
         })
     }
@@ -106,7 +127,13 @@ impl<'c> Link<'c> {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(e)) => {
                 self.failed.set(true);
-                self.conflict.set(self.conflict.get() || is_conflict(&e));
+                if let Some(conflict) = Conflict::of(&e) {
+                    self.conflict.replace(Some(conflict));
+                }
+                if is_read_only(&e) {
+                    // Another server may be the primary by now.
+                    self.connection.retire();
+                }
                 Err(named(self.place, &e))
             }
             Err(_) => {

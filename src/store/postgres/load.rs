@@ -46,9 +46,12 @@ impl Loader {
     /// The server can't be reached, or the store has something in it.
     pub async fn begin(access: &Access) -> Result<Loader> {
         let server = Server::new(access)?;
+        nobody_else(&server).await?;
         let loader = Loader { client: schema::prepare(&server, true).await?, place: server.place };
         // A worker that starts meanwhile waits for the end.
-        loader.run("BEGIN; LOCK TABLE meta, event IN EXCLUSIVE MODE").await?;
+        loader
+            .run(&format!("BEGIN; {} LOCK TABLE meta, event IN EXCLUSIVE MODE", schema::patience("SET LOCAL")))
+            .await?;
         for table in TABLES {
             let row = loader.client.query_one(&format!("SELECT EXISTS (SELECT 1 FROM {table})"), &[]).await;
             if row.and_then(|row| row.try_get(0)).map_err(|e| loader.named(&e))? {
@@ -138,6 +141,27 @@ impl Loader {
 
     fn named(&self, e: &Error) -> StoreError {
         named(&self.place, e)
+    }
+}
+
+/// A worker that runs on what is there now would end with the copy, in the middle of something. (It is found where its
+/// connections can be seen; where they can not, it notices, and writes nothing more.)
+async fn nobody_else(server: &Server) -> Result<()> {
+    const OTHERS: &str = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+         AND application_name = current_setting('application_name') LIMIT 1";
+    if server.has_pooler() {
+        // Its connections stay when nobody has them.
+        return Ok(());
+    }
+    let client = server.connect().await?.client;
+    match schema::number(&client, OTHERS).await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(StoreError::Refused(format!(
+            "{}: an owlpost is connected to this store; stop the workers first (in pg_stat_activity they are \
+             application_name owlpost)",
+            server.place
+        ))),
+        Err(e) => Err(named(&server.place, &e)),
     }
 }
 

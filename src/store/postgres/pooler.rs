@@ -4,6 +4,7 @@
 use tokio_postgres::{Client, Error};
 
 use super::errors::named;
+use super::schema::patience;
 use crate::store::Result;
 
 /// Others may use the pooler meanwhile, and hide what it does.
@@ -25,7 +26,7 @@ pub(super) async fn look(place: &str, client: &Client, other: &Client) -> Result
 async fn keeps(client: &Client, other: &Client) -> std::result::Result<(), Error> {
     let statement = client.prepare("SELECT 1").await?;
     let at_once = client.query_one(&statement, &[]).await;
-    other.batch_execute("BEGIN").await?;
+    other.batch_execute(&format!("BEGIN; {}", patience("SET LOCAL"))).await?;
     let kept = match at_once {
         Ok(_) => client.query_one(&statement, &[]).await,
         lost => lost,

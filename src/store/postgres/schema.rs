@@ -49,6 +49,13 @@ pub(super) async fn version(client: &Client) -> std::result::Result<u32, Error> 
     Ok(u32::try_from(found.unwrap_or(0)).unwrap_or(u32::MAX))
 }
 
+/// What takes long may take long, whatever the database says of those that say nothing.
+pub(super) fn patience(set: &str) -> String {
+    ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
+        .map(|bound| format!("{set} {bound} = 0;"))
+        .join(" ")
+}
+
 /// Looks at the version, and brings it up to date if that is wanted. Gives the connection that was used.
 pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<Client> {
     let place = &server.place;
@@ -80,7 +87,7 @@ pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<Client> {
             )));
         }
         // The lock lives in a transaction: behind a pooler a session's lock may stand on anybody's connection.
-        client.batch_execute("BEGIN").await.map_err(told)?;
+        client.batch_execute(&format!("BEGIN; {}", patience("SET LOCAL"))).await.map_err(told)?;
         if number(&client, &format!("SELECT 1 WHERE pg_try_advisory_xact_lock({MIGRATING})"))
             .await
             .map_err(told)?
@@ -104,6 +111,10 @@ pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<Client> {
 
 async fn bring_up_to_date(server: &Server) -> Result<()> {
     let mut worker = server.connect().await?.client;
+    if !server.has_pooler() {
+        // Behind one it would be set for others; there it is the role's to be patient.
+        worker.batch_execute(&patience("SET")).await.map_err(|e| named(&server.place, &e))?;
+    }
     let report = runner().run_async(&mut worker).await.map_err(|e| not_migrated(&server.place, &e))?;
     for migration in report.applied_migrations() {
         tracing::info!(version = migration.version(), name = migration.name(), "schema migrated");

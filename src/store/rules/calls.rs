@@ -5,12 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::tx::Tx;
-use super::{Books, Shared, accept, act, begin, claim, condition, desk, expire, forward, learn, purge};
+use super::{Books, Shared, accept, act, asking, begin, claim, condition, desk, expire, forward, learn, purge};
 use crate::model::{Entry, Lease, Receipt, Time};
 use crate::quota::Terms;
 use crate::store::{
-    Ask, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased, Letter,
-    Letters, Page, Portion, Query, Report, Result, Rows, StoreError, Tidied, Upkeep,
+    Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased,
+    Letter, Letters, Page, Portion, Query, Report, Result, Rows, StoreError, Tidied, Turn, Upkeep,
 };
 
 /// A database that runs the rules. What it gets may run more than once: a transaction that lost a race is begun anew.
@@ -136,7 +136,15 @@ impl<E: Engine> Delivery for E {
     }
 
     async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
-        self.write(now, move |books| books.account_says(terms, sent_24h)).await
+        let says = move |books: &mut Books<'_>| {
+            books.account_says(terms, sent_24h)?;
+            if sent_24h.is_some() { asking::answered(books) } else { Ok(()) }
+        };
+        self.write(now, says).await
+    }
+
+    async fn take_turn(&self, now: Time, turn: Turn) -> Result<Asking> {
+        self.write(now, move |books| asking::take_turn(books, turn)).await
     }
 
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {

@@ -279,6 +279,13 @@ pub const ADD_CONDITION: &str = "INSERT INTO condition (part, name, state, detai
      since = excluded.since, at = excluded.at";
 pub const CONDITIONS: &str = "SELECT name, state, detail, lag, since, at FROM condition WHERE part = ?1 ORDER BY name";
 
+/// The turn to ask the account: free if an answer did not come in time (before ?3), or is old (before ?4).
+pub const TAKE_TURN: &str = "INSERT INTO condition (part, name, state, detail, since, at) VALUES ('account', ?1, 'asking', '', ?2, ?2) \
+     ON CONFLICT (part, name) DO UPDATE SET state = excluded.state, since = excluded.since, at = excluded.at \
+     WHERE condition.since > ?5 OR condition.since <= CASE condition.state WHEN 'asking' THEN CAST(?3 AS bigint) ELSE CAST(?4 AS bigint) END";
+pub const TURN: &str = "SELECT state, since FROM condition WHERE part = 'account' AND name = ?1";
+pub const END_TURN: &str = "UPDATE condition SET state = 'ready', at = ?2 WHERE part = 'account' AND name = ?1";
+
 // ---- purge and gauges
 pub const EVENTS_AFTER: &str = "SELECT no, ver, received_at, topic, topic2, prev, prev2 FROM event WHERE no > ?1 \
      ORDER BY no LIMIT ?2";

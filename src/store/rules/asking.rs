@@ -1,0 +1,35 @@
+//! Who of several workers asks the account what it may send: a row of the store says since when somebody does.
+
+use super::books::{Books, read_quota};
+use super::sql;
+use crate::model::Time;
+use crate::store::rules::tx::{Optional, params};
+use crate::store::{Asking, Result, Turn};
+
+const ASKING: &str = "asking";
+
+/// Takes the turn if nobody has it and the last answer is old.
+pub(super) fn take_turn(books: &mut Books<'_>, turn: Turn) -> Result<Asking> {
+    // A file has one worker.
+    let Some(account) = books.shared.account.clone().filter(|_| books.tx.is_postgres()) else {
+        return Ok(Asking::Mine);
+    };
+    let now = books.now;
+    let stale = [now.minus(turn.within).0, now.minus(turn.fresh).0];
+    // Since a moment that is still to come: the server's clock was set back.
+    let ahead = now.plus(turn.fresh).0;
+    if books.tx.prepare_cached(sql::TAKE_TURN)?.execute(params![account, now.0, stale[0], stale[1], ahead])? > 0 {
+        return Ok(Asking::Mine);
+    }
+    let of = |row: &crate::store::rules::tx::Row<'_>| Ok((row.get::<String>(0)?, Time(row.get(1)?)));
+    let found = books.tx.prepare_cached(sql::TURN)?.query_row([&account], of).optional()?;
+    let again = found.map_or(now, |(state, since)| since.plus(if state == ASKING { turn.within } else { turn.fresh }));
+    let known = read_quota(books.tx, sql::QUOTA, &account, now)?.map(|quota| quota.terms);
+    Ok(Asking::Theirs { again, known })
+}
+
+/// The account has answered.
+pub(super) fn answered(books: &Books<'_>) -> Result<()> {
+    let Some(account) = &books.shared.account else { return Ok(()) };
+    books.tx.prepare_cached(sql::END_TURN)?.execute(params![account, books.now.0]).map(drop)
+}

@@ -1,0 +1,116 @@
+//! Two versions on one store: an older one goes on while a newer one migrates, and neither takes the other's for its own.
+
+use owlpost::store::{Opening, StoreError};
+
+use crate::postgres::{Admin, Database, PASSWORD, Server, Value};
+use crate::process::until;
+use crate::store::{accept, news, open, settings, try_open, verified};
+use crate::traffic::Traffic;
+
+const NEWEST: i64 = 3;
+
+fn unusable(database: &Database, migrate: bool, opening: Opening) -> String {
+    let mut asked = settings(database.url(), opening);
+    asked.migrate = migrate;
+    match try_open(asked) {
+        Err(StoreError::Unusable(why)) => why,
+        other => panic!("it opened: {:?}", other.err()),
+    }
+}
+
+fn newest(admin: &Admin) -> i64 {
+    match admin.rows("SELECT max(version) FROM refinery_schema_history")[0][0] {
+        Value::Int(version) => version,
+        ref other => panic!("not a version: {other:?}"),
+    }
+}
+
+/// As it was before the autoscaler's view.
+fn make_older(admin: &Admin) {
+    assert_eq!(newest(admin), NEWEST, "this undoes all but the first migration: say here how the newest is undone");
+    admin.run(
+        "DROP VIEW owlpost_keda_backlog; DROP FUNCTION owlpost_backlog; \
+         DELETE FROM refinery_schema_history WHERE version > 1",
+    );
+}
+
+#[test]
+fn an_older_schema_is_migrated_while_a_worker_runs_on_it() {
+    let database = Server::shared().database(None);
+    let older = open(database.url());
+    let admin = database.admin();
+    make_older(&admin);
+    for opening in [Opening::Worker, Opening::Operator] {
+        let why = unusable(&database, false, opening);
+        assert!(why.contains("older than this owlpost") && why.contains("`owlpost migrate`"), "{why}");
+    }
+    let traffic = Traffic::new();
+    traffic.around(std::slice::from_ref(&older), || {
+        traffic.goes_on(50);
+        let newer = try_open(settings(database.url(), Opening::Worker)).unwrap();
+        assert_eq!(newest(&admin), NEWEST);
+        traffic.goes_on(50);
+        accept(&newer, vec![news("0-0-0", "p0")]).unwrap();
+    });
+    assert_eq!(*traffic.said.lock().unwrap(), Default::default(), "the older one noticed nothing");
+    traffic.compare(&older);
+    assert!(admin.try_run("SELECT due FROM owlpost_keda_backlog").is_ok());
+}
+
+/// What a later version's migrations may do: add columns, tables and indexes.
+#[test]
+fn a_worker_goes_on_while_a_later_version_migrates_and_no_other_of_its_version_begins() {
+    let database = Server::shared().database(None);
+    let older = open(database.url());
+    let admin = database.admin();
+    let traffic = Traffic::new();
+    traffic.around(std::slice::from_ref(&older), || {
+        traffic.goes_on(50);
+        for table in ["event", "item", "digest", "mailbox", "subject", "attempt", "quota", "meta"] {
+            // A migration does not wait with everybody behind it: it tries again.
+            until("the table for a moment", || {
+                let add = format!("SET lock_timeout = '200ms'; ALTER TABLE {table} ADD COLUMN later bigint DEFAULT 7");
+                admin.try_run(&add).ok()
+            });
+        }
+        admin.run("CREATE INDEX CONCURRENTLY later ON item (later)");
+        admin.run(
+            "INSERT INTO refinery_schema_history (version, name, applied_on, checksum) \
+             VALUES (999, 'later', '2030-01-01T00:00:00Z', '1')",
+        );
+        traffic.goes_on(50);
+    });
+    assert_eq!(*traffic.said.lock().unwrap(), Default::default());
+    traffic.compare(&older);
+    for opening in [Opening::Worker, Opening::Operator] {
+        for migrate in [true, false] {
+            let why = unusable(&database, migrate, opening);
+            assert!(why.contains("version 999") && why.contains("use the owlpost that wrote it"), "{why}");
+        }
+    }
+}
+
+#[test]
+fn a_pending_migration_is_for_the_owner_of_the_tables() {
+    let database = Server::shared().database(None);
+    accept(&open(database.url()), vec![news("n", "ann")]).unwrap();
+    let admin = database.admin();
+    make_older(&admin);
+    let role = format!("few_{}", database.name);
+    admin.run(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}; \
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}; REVOKE INSERT, UPDATE, DELETE ON refinery_schema_history FROM {role}"
+    ));
+    match try_open(settings(database.url().replace("owlpost@", &format!("{role}@")), Opening::Worker)) {
+        Err(StoreError::Unusable(why)) => {
+            assert!(why.contains("permission denied") && why.contains("`owlpost migrate` as the owner"), "{why}");
+        }
+        other => panic!("it opened: {:?}", other.err()),
+    }
+    assert_eq!(newest(&admin), 1, "nothing was done by halves");
+    // Its owner may, and then it may begin.
+    assert_eq!(verified(&open(database.url()))["items"], 1);
+    let mut asked = settings(database.url().replace("owlpost@", &format!("{role}@")), Opening::Worker);
+    asked.migrate = false;
+    assert_eq!(verified(&try_open(asked).unwrap())["items"], 1);
+}
