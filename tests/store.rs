@@ -17,6 +17,8 @@ mod gates;
 mod healing;
 #[path = "store/keeping.rs"]
 mod keeping;
+#[path = "store/lanes.rs"]
+mod lanes;
 #[path = "store/letters.rs"]
 mod letters;
 #[path = "store/notices.rs"]
