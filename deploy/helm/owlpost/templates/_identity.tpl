@@ -33,7 +33,8 @@
 {{- if eq .Values.identity.kind "web-identity" }}
 - name: aws-token
   projected:
-    defaultMode: 0440
+    # 0440: the pod's group may read it.
+    defaultMode: 288
     sources:
       - serviceAccountToken:
           audience: {{ .Values.identity.audience }}

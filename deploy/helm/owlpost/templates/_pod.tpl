@@ -59,7 +59,8 @@ seccompProfile:
 - name: secret-{{ . }}
   secret:
     secretName: {{ . }}
-    defaultMode: 0440
+    # 0440
+    defaultMode: 288
 {{- end }}
 {{- range .root.Values.configFiles }}
 - name: files-{{ . }}

@@ -114,7 +114,7 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if and (include "owlpost.triggers.due" .) (not (and $keda.backlog.connection.name $keda.backlog.connection.key)) }}
+{{- if and (include "owlpost.triggers.due" .) (not (and (default dict $keda.backlog.connection).name (default dict $keda.backlog.connection).key)) }}
 {{- $no = append $no "keda.backlog.connection is empty: {name: SECRET, key: KEY} of a connection string for a role that may read owlpost_keda_backlog, with connect_timeout; or keda.backlog.enabled: false" }}
 {{- end }}
 {{- range $source := default list .Values.config.source }}
@@ -125,7 +125,7 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- end }}
 {{- if and $mechanism (not (has $mechanism (list "PLAIN" "SCRAM-SHA-256" "SCRAM-SHA-512"))) }}
 {{- $no = append $no (printf "source %q signs in with %s, which this chart can't set up for KEDA: use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or iam, or keda.enabled: false" $source.name $mechanism) }}
-{{- else if and $mechanism (not (and $keda.kafka.auth.username $keda.kafka.auth.password)) }}
+{{- else if and $mechanism (not (and (default dict $keda.kafka.auth).username (default dict $keda.kafka.auth).password)) }}
 {{- $no = append $no (printf "source %q signs in with %s, and KEDA has to as well: set keda.kafka.auth.username and .password to {name: SECRET, key: KEY}" $source.name $mechanism) }}
 {{- end }}
 {{- end }}

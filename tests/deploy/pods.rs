@@ -1,0 +1,98 @@
+//! Least privilege, in every pod that can come of `deploy/`.
+
+use serde_json::json;
+
+use crate::tools::{containers, everything, kinds, list, pod};
+
+#[test]
+fn every_container_has_no_privilege_and_nothing_to_write_to() {
+    let mut seen = 0;
+    for (name, documents) in everything() {
+        for pod in documents.iter().filter_map(pod) {
+            assert_eq!(pod["automountServiceAccountToken"], false, "{name}: the API is asked for nothing");
+            assert_eq!(pod["enableServiceLinks"], false, "{name}: other Services are no configuration of ours");
+            for key in ["hostNetwork", "hostPID", "hostIPC"] {
+                assert!(pod[key].is_null(), "{name}: {key}");
+            }
+            let security = &pod["securityContext"];
+            assert_eq!(security["runAsNonRoot"], true, "{name}");
+            assert!(security["fsGroup"].as_u64() >= Some(10_000), "{name}: volumes and tokens are the group's");
+            assert_eq!(security["seccompProfile"], json!({ "type": "RuntimeDefault" }), "{name}");
+            for container in containers(pod) {
+                let security = &container["securityContext"];
+                assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
+                assert_eq!(security["readOnlyRootFilesystem"], true, "{name}");
+                assert_eq!(security["runAsNonRoot"], true, "{name}");
+                assert_eq!(security["capabilities"], json!({ "drop": ["ALL"] }), "{name}");
+                assert!(security["runAsUser"].as_u64() >= Some(10_000), "{name}");
+                assert!(security["privileged"].is_null(), "{name}");
+                assert!(container["resources"]["limits"]["memory"].is_string(), "{name}");
+                assert!(container["command"].is_null(), "{name}: the image's own program, and no shell");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn only_what_may_change_can_be_written() {
+    for (name, documents) in everything() {
+        for pod in documents.iter().filter_map(pod) {
+            for container in containers(pod) {
+                let writable = list(&container["volumeMounts"]).iter().filter(|mount| mount["readOnly"] != true);
+                for mount in writable {
+                    let path = mount["mountPath"].as_str().unwrap();
+                    assert!(["/tmp", "/data"].contains(&path), "{name}: {path}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_service_account_keeps_its_token() {
+    for (name, documents) in everything() {
+        for account in kinds(&documents, "ServiceAccount") {
+            assert_eq!(account["automountServiceAccountToken"], false, "{name}");
+        }
+        assert!(
+            documents.iter().all(|one| !one["kind"].as_str().unwrap().contains("Role")),
+            "{name}: no right is needed"
+        );
+    }
+}
+
+#[test]
+fn no_secret_stands_in_a_manifest() {
+    for (name, documents) in everything() {
+        assert_eq!(kinds(&documents, "Secret").count(), 0, "{name}");
+        for map in kinds(&documents, "ConfigMap") {
+            for (file, text) in map["data"].as_object().unwrap() {
+                for line in text.as_str().unwrap().lines().filter(|line| {
+                    let key = line.split('=').next().unwrap_or_default();
+                    key.contains("password") || key.contains("token")
+                }) {
+                    assert!(line.contains("${"), "{name}: {file}: {line}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_network_policy_covers_every_pod_and_closes_all_else() {
+    for (name, documents) in everything() {
+        let policies: Vec<_> = kinds(&documents, "NetworkPolicy").collect();
+        assert_eq!(policies.len(), 1, "{name}");
+        assert_eq!(policies[0]["spec"]["policyTypes"], json!(["Ingress", "Egress"]), "{name}");
+        let wanted = policies[0]["spec"]["podSelector"]["matchLabels"].as_object().unwrap();
+        for owner in documents.iter().filter(|one| pod(one).is_some()) {
+            let labels =
+                if owner["kind"] == "Pod" { &owner["metadata"] } else { &owner["spec"]["template"]["metadata"] };
+            for (key, value) in wanted {
+                assert_eq!(&labels["labels"][key], value, "{name}: {}", owner["metadata"]["name"]);
+            }
+        }
+    }
+}
