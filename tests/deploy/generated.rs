@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::tools::{OVERLAYS, done, list, named, root, template, tool, values};
+use crate::tools::{OVERLAYS, done, helm, list, named, root, template, text, tool, values};
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -33,7 +33,8 @@ fn schema_routes_manifests_and_kustomizes_base_are_up_to_date() {
 /// The rules and the dashboard of the chart are copies: of the folders where they are tested.
 #[test]
 fn what_the_chart_shows_of_monitoring_is_what_was_tested() {
-    for (copy, source) in [("rules.yaml", "prometheus/rules.yaml"), ("dashboard.json", "grafana/owlpost.json")] {
+    for (copy, source) in [("rules.yaml", "prometheus/owlpost.rules.yaml"), ("dashboard.json", "grafana/owlpost.json")]
+    {
         let source = root().join("deploy").join(source);
         let copy = root().join("deploy/helm/owlpost/files").join(copy);
         assert_eq!(source.exists(), copy.exists(), "{} and {}", source.display(), copy.display());
@@ -41,6 +42,24 @@ fn what_the_chart_shows_of_monitoring_is_what_was_tested() {
             assert_eq!(std::fs::read(&source).unwrap(), std::fs::read(&copy).unwrap(), "{}", copy.display());
         }
     }
+}
+
+#[test]
+fn the_chart_brings_rules_and_dashboard_or_says_that_it_has_none() {
+    let set = ["monitoring.rules=true", "monitoring.dashboard=true"];
+    let folder = root().join("deploy/helm/owlpost/files");
+    let Ok(rules) = std::fs::read_to_string(folder.join("rules.yaml")) else {
+        let out = helm(&["template", "owlpost"], "laptop", &set).output().unwrap();
+        assert!(text(&out.stderr).contains("this copy of the chart has no files/rules.yaml"));
+        return;
+    };
+    let documents = template("laptop", &set);
+    let rules: serde_json::Value = serde_yaml_ng::from_str(&rules).unwrap();
+    assert_eq!(named(&documents, "PrometheusRule", "owlpost")["spec"], rules);
+    let shown = named(&documents, "ConfigMap", "owlpost-dashboard");
+    assert_eq!(shown["metadata"]["labels"]["grafana_dashboard"], "1");
+    let dashboard = std::fs::read_to_string(folder.join("dashboard.json")).unwrap();
+    assert_eq!(shown["data"]["owlpost.json"].as_str().unwrap().trim(), dashboard.trim());
 }
 
 /// By hand and by chart, the pods are the same where both say something.

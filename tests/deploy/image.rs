@@ -6,11 +6,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::configuration::{environment, mounted};
+use crate::process::until;
 use crate::tools::{done, named, pod, root, template, text};
 
 /// What the image and the tarball are, unpacked.
@@ -292,18 +293,6 @@ impl Drop for Pod {
     }
 }
 
-#[track_caller]
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let by = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < by, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn the_laptops_pod_takes_an_event_and_writes_a_mail_in_the_image() {
     if !is_root() {
@@ -327,7 +316,7 @@ fn the_laptops_pod_takes_an_event_and_writes_a_mail_in_the_image() {
     let answer = pod.ask(&post("a-secret"));
     assert!(answer.starts_with("HTTP/1.1 202") && answer.contains(r#""accepted":1"#), "{answer}");
     let outbox = pod.data.path().join("outbox");
-    let mail = wait_for("the mail", || {
+    let mail = until("the mail", || {
         let mut mails = std::fs::read_dir(&outbox).ok()?.map(|entry| entry.unwrap().path());
         mails.find(|path| path.extension().is_some_and(|e| e == "eml"))
     });
@@ -339,7 +328,7 @@ fn the_laptops_pod_takes_an_event_and_writes_a_mail_in_the_image() {
     assert_eq!(status["ledger"]["items"], 1);
     // As a kubelet ends it.
     done(Command::new("kill").args(["-TERM", &pod.child.id().to_string()]));
-    let ended = wait_for("the end", || pod.child.try_wait().unwrap());
+    let ended = until("the end", || pod.child.try_wait().unwrap());
     assert!(ended.success(), "{ended}");
 }
 
