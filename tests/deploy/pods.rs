@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::tools::{containers, everything, kinds, list, pod};
+use crate::tools::{containers, everything, kinds, list, named, pod, template};
 
 #[test]
 fn every_container_has_no_privilege_and_nothing_to_write_to() {
@@ -78,6 +78,29 @@ fn no_secret_stands_in_a_manifest() {
             }
         }
     }
+}
+
+#[test]
+fn the_ports_that_the_configuration_needs_are_open_and_no_others() {
+    let ports = |name: &str, set: &[&str]| -> Vec<u64> {
+        let documents = template(name, set);
+        let rules = list(&named(&documents, "NetworkPolicy", "owlpost")["spec"]["egress"]);
+        let ports = rules.iter().flat_map(|rule| list(&rule["ports"])).filter(|port| port["port"] != 53);
+        ports.map(|port| port["port"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(ports("laptop", &[]), [0; 0]);
+    assert_eq!(ports("smtp", &[]), [587]);
+    assert_eq!(ports("smtp", &[r#"config.mailer.tls="implicit""#]), [465]);
+    assert_eq!(ports("static-keys", &[]), [443]);
+    assert_eq!(ports("eks-irsa", &[]), [443, 5432, 9098]);
+    // 80 is the agent's of EKS Pod Identity, at its address only.
+    assert_eq!(ports("eks-pod-identity", &[]), [443, 5432, 80]);
+    let several = [
+        r#"config.store.url="postgres://u@h1:5433,h2:5434/owlpost""#,
+        r#"config.dead_letters={"forward_to":"kafka://a:9193,b/letters"}"#,
+        r#"config.mailer.endpoint_url="https://vpce.example.com:8443/ses""#,
+    ];
+    assert_eq!(ports("gke-web-identity", &several), [443, 5433, 5434, 8443, 9092, 9093, 9193]);
 }
 
 #[test]

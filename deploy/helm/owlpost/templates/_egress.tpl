@@ -1,40 +1,47 @@
 {{/* Ports that the configuration makes the workers speak to. Where they are is the network's to know: no address is fixed. */}}
 
+{{/* {urls, usual}: the ports of every host of a list of URLs or HOST:PORTs, as JSON; `usual` where none is named. */}}
+{{- define "owlpost.ports" -}}
+{{- $usual := .usual }}
+{{- $ports := list }}
+{{- range .urls }}
+{{- /* Several hosts may stand in one URL, which Go's own reader of URLs does not take. */ -}}
+{{- range regexReplaceAll "^([a-z0-9+]+://)?([^@/]*@)?([^/?]*).*$" . "${3}" | splitList "," }}
+{{- $ports = append $ports (default $usual (regexFind ":[0-9]+$" . | trimPrefix ":") | int) }}
+{{- end }}
+{{- end }}
+{{- $ports | toJson }}
+{{- end }}
+
 {{- define "owlpost.egressPorts" -}}
 {{- $config := .Values.config }}
+{{- $mailer := default dict $config.mailer }}
+{{- $letters := default dict $config.dead_letters }}
 {{- $ports := list }}
-{{- $urls := list }}
 {{- if include "owlpost.usesAws" . }}{{ $ports = append $ports 443 }}{{ end }}
 {{- if not (include "owlpost.sqlite" .) }}
-{{- $host := (urlParse $config.store.url).host }}
-{{- $ports = append $ports (default "5432" (regexFind ":[0-9]+$" $host | trimPrefix ":") | int) }}
+{{- $ports = concat $ports (include "owlpost.ports" (dict "urls" (list $config.store.url) "usual" 5432) | fromJsonArray) }}
 {{- end }}
+{{- $endpoints := list $mailer.endpoint_url $letters.endpoint_url }}
 {{- range default list $config.source }}
-{{- range default list .brokers }}{{ $ports = append $ports (default "9092" (regexFind ":[0-9]+$" . | trimPrefix ":") | int) }}{{ end }}
-{{- with .endpoint_url }}{{ $urls = append $urls . }}{{ end }}
+{{- $ports = concat $ports (include "owlpost.ports" (dict "urls" (default list .brokers) "usual" 9092) | fromJsonArray) }}
+{{- $endpoints = append $endpoints .endpoint_url }}
 {{- end }}
-{{- with (default dict $config.mailer) }}
-{{- if eq (default "" .kind) "smtp" }}
-{{- $usual := get (dict "implicit" 465 "none" 25 "starttls" 587) (default "starttls" .tls) }}
-{{- $ports = append $ports (default $usual .port | int) }}
+{{- if eq (default "" $mailer.kind) "smtp" }}
+{{- $usual := get (dict "implicit" 465 "none" 25 "starttls" 587) (default "starttls" $mailer.tls) }}
+{{- $ports = append $ports (default $usual $mailer.port | int) }}
 {{- end }}
-{{- with .endpoint_url }}{{ $urls = append $urls . }}{{ end }}
+{{- with $letters.forward_to }}
+{{- $usual := ternary 9092 443 (hasPrefix "kafka:" .) }}
+{{- $ports = concat $ports (include "owlpost.ports" (dict "urls" (list .) "usual" $usual) | fromJsonArray) }}
 {{- end }}
-{{- with (default dict $config.dead_letters) }}
-{{- with .forward_to }}
-{{- range splitList "," (urlParse .).host }}
-{{- $ports = append $ports (default (ternary "9092" "443" (hasPrefix "kafka:" $config.dead_letters.forward_to)) (regexFind ":[0-9]+$" . | trimPrefix ":") | int) }}
+{{- range compact $endpoints }}
+{{- $usual := ternary 80 443 (hasPrefix "http:" .) }}
+{{- $ports = concat $ports (include "owlpost.ports" (dict "urls" (list .) "usual" $usual) | fromJsonArray) }}
 {{- end }}
-{{- end }}
-{{- with .endpoint_url }}{{ $urls = append $urls . }}{{ end }}
-{{- end }}
-{{- range $urls }}
-{{- $usual := ternary "80" "443" (hasPrefix "http:" .) }}
-{{- $ports = append $ports (default $usual (regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":") | int) }}
-{{- end }}
-{{- $sorted := dict }}
-{{- range $ports }}{{ $_ := set $sorted (printf "%05d" .) . }}{{ end }}
-{{- $once := list }}
-{{- range $sorted }}{{ $once = append $once . }}{{ end }}
-{{- $once | toJson }}
+{{- $once := dict }}
+{{- range $ports }}{{ $_ := set $once (printf "%05d" (int .)) (int .) }}{{ end }}
+{{- $sorted := list }}
+{{- range $once }}{{ $sorted = append $sorted . }}{{ end }}
+{{- $sorted | toJson }}
 {{- end }}
