@@ -90,3 +90,24 @@ fn a_budget_of_disruption_is_there_where_two_pods_always_are_and_nowhere_else() 
         assert_eq!(yaml.contains("kind: PodDisruptionBudget"), wanted, "{name}");
     }
 }
+
+#[test]
+fn chart_overlays_and_program_have_one_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let chart = std::fs::read_to_string(root().join("deploy/helm/owlpost/Chart.yaml")).unwrap();
+    assert!(chart.contains(&format!("\nappVersion: \"{version}\"\n")), "{chart}");
+    for (name, yaml) in manifests() {
+        let images = yaml.lines().filter_map(|line| line.trim().strip_prefix("image: "));
+        assert!(images.clone().count() > 0, "{name}");
+        assert!(images.clone().all(|image| image == format!("owlpost:{version}")), "{name}");
+    }
+}
+
+#[test]
+fn an_image_by_digest_is_taken_by_its_digest() {
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let set = format!(r#"image={{"repository":"registry.example.com/owlpost","digest":"{digest}"}}"#);
+    let yaml = done(&mut helm(&["template", "owlpost"], "laptop", &[&set]));
+    assert!(yaml.contains(&format!("image: registry.example.com/owlpost@{digest}\n")), "{yaml}");
+    assert!(!yaml.contains("image: owlpost"));
+}

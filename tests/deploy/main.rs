@@ -13,6 +13,7 @@ mod configuration;
 mod generated;
 mod identity;
 mod image;
+mod kind;
 mod numbers;
 mod pods;
 mod readme;
