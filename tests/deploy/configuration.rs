@@ -155,6 +155,20 @@ fn what_is_written_in_yaml_arrives_as_the_program_means_it() {
 }
 
 #[test]
+fn an_object_with_dots_in_its_name_can_be_mounted() {
+    let documents = template("eks-irsa", &[r#"configFiles=["rds-ca","kube-root-ca.crt"]"#, r#"secrets.files=["a.b"]"#]);
+    let pod = pod(named(&documents, "Deployment", "owlpost-intake")).unwrap();
+    let worker = &pod["containers"][0];
+    for (path, volume) in
+        [("/etc/owlpost/files/kube-root-ca.crt", "files-kube-root-ca-crt"), ("/run/secrets/a.b", "secret-a-b")]
+    {
+        let mount = list(&worker["volumeMounts"]).iter().find(|mount| mount["mountPath"] == path).unwrap();
+        assert_eq!(mount["name"], volume);
+        assert!(list(&pod["volumes"]).iter().any(|one| one["name"] == volume));
+    }
+}
+
+#[test]
 fn a_change_of_the_configuration_is_a_rollout_and_one_of_the_people_is_none() {
     let sum = |documents: &[Value]| {
         let annotations = &named(documents, "Deployment", "owlpost")["spec"]["template"]["metadata"]["annotations"];

@@ -7,7 +7,7 @@ use owlpost::vitals::SILENT_AFTER;
 use serde_json::Value;
 
 use crate::configuration::{config_of, workers};
-use crate::tools::{everything, kinds, named, pod};
+use crate::tools::{everything, kinds, named, pod, template};
 
 fn seconds(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number of seconds"))
@@ -52,6 +52,16 @@ fn probes_ask_what_is_there_and_a_loop_is_silent_before_its_pod_is_ended() {
             assert!(patience("startupProbe") >= 300, "{name}: a migration comes before the first answer");
             assert!(patience("readinessProbe") < patience("livenessProbe"), "{name}");
         }
+    }
+}
+
+#[test]
+fn a_longer_drain_is_a_longer_grace() {
+    let documents = template("eks-irsa", &["drainSeconds=120"]);
+    for deployment in workers(&documents) {
+        assert_eq!(config_of(&documents, deployment).delivery.drain.0, Duration::from_secs(120));
+        let grace = seconds(&pod(deployment).unwrap()["terminationGracePeriodSeconds"]);
+        assert!(Duration::from_secs(grace) > longest_stop(Duration::from_secs(120)), "{grace}");
     }
 }
 

@@ -118,6 +118,7 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
         "reads the role from the ServiceAccount's annotation, which only identity.kind irsa has",
     ),
     // Pods.
+    ("laptop", &[r#"config.delivery.drain="30s""#], "config.delivery.drain is set by drainSeconds"),
     (
         "eks-irsa",
         &["terminationGracePeriodSeconds=30"],

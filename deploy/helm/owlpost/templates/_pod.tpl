@@ -56,14 +56,14 @@ seccompProfile:
       - {key: people.toml, path: people.toml}
 {{- end }}
 {{- range .root.Values.secrets.files }}
-- name: secret-{{ . }}
+- name: secret-{{ . | replace "." "-" }}
   secret:
     secretName: {{ . }}
     # 0440
     defaultMode: 288
 {{- end }}
 {{- range .root.Values.configFiles }}
-- name: files-{{ . }}
+- name: files-{{ . | replace "." "-" }}
   configMap:
     name: {{ . }}
 {{- end }}
@@ -82,12 +82,12 @@ seccompProfile:
   readOnly: true
 {{- end }}
 {{- range .Values.secrets.files }}
-- name: secret-{{ . }}
+- name: secret-{{ . | replace "." "-" }}
   mountPath: /run/secrets/{{ . }}
   readOnly: true
 {{- end }}
 {{- range .Values.configFiles }}
-- name: files-{{ . }}
+- name: files-{{ . | replace "." "-" }}
   mountPath: /etc/owlpost/files/{{ . }}
   readOnly: true
 {{- end }}

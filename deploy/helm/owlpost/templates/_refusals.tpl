@@ -143,6 +143,9 @@ program's own keys are checked by values.schema.json before; what else the progr
 
 {{- define "owlpost.refusals.pods" -}}
 {{- $no := list }}
+{{- if (default dict .Values.config.delivery).drain }}
+{{- $no = append $no "config.delivery.drain is set by drainSeconds, from which the pod's grace period follows, too: use drainSeconds" }}
+{{- end }}
 {{- with .Values.terminationGracePeriodSeconds }}
 {{- range $role := include "owlpost.roles" $ | fromJsonArray }}
 {{- $least := add (include "owlpost.longestStop" $ | int) (include "owlpost.preStop" (dict "root" $ "role" $role) | int) }}
