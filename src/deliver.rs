@@ -1,8 +1,9 @@
 //! The delivery loop: claim -> look up -> begin -> render -> send -> learn.
 //!
 //! As many sends are in flight as configured, each with its own deadline; what they answer is settled in batches. While
-//! the store is away nothing begins, and answers wait until it is back. What was claimed and has no permit of the
-//! account's rate yet is kept here for the moment until it gets one, and nothing more is claimed meanwhile.
+//! the store is away nothing begins, and answers wait until it is back. As many again are claimed ahead, so that a send
+//! that ends makes room for one that only has to begin; what has no permit of the account's rate yet is kept here for
+//! the moment until it gets one, and nothing more is claimed meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,10 +26,12 @@ use crate::render::Renderer;
 use crate::store::{Answer, Ask, Begun, Evidence, Intent, Leased, Store, StoreError};
 use crate::vitals::Vitals;
 
+mod ahead;
 mod attempt;
 mod lookup;
 mod valve;
 
+use ahead::Ahead;
 use valve::{HALT, Valve};
 
 /// How patiently mails are sent (`[delivery]`).
@@ -77,8 +80,8 @@ struct Air {
     tasks: HashMap<Id, (AttemptId, Time)>,
     /// Bounded by the sends in flight: nothing new begins while answers wait.
     answers: Vec<Evidence>,
-    /// Claimed, and waiting for a permit. Bounded by a claim.
-    held: Option<Held>,
+    /// Claimed and not begun: for the next sends that end, or waiting for a permit.
+    ahead: Ahead,
     /// How long the last begin took.
     lead: Duration,
     valve: Valve,
@@ -92,7 +95,7 @@ impl Air {
             sends: JoinSet::new(),
             tasks: HashMap::new(),
             answers: Vec::new(),
-            held: None,
+            ahead: Ahead::default(),
             lead: Duration::ZERO,
             valve,
             account_known: false,
@@ -100,14 +103,7 @@ impl Air {
     }
 }
 
-/// Digests whose turn at the account's rate has not come.
-struct Held {
-    leased: Vec<Leased>,
-    intents: Vec<Intent>,
-    until: Instant,
-}
-
-/// How many digests one claim takes at most: its transaction stays short.
+/// How many digests one claim takes at most, and one begin: their transactions stay short.
 const CLAIM_MAX: usize = 256;
 
 /// No wait is shorter, whatever a clock says.
@@ -174,70 +170,49 @@ impl Deliver {
         Ok(())
     }
 
-    /// One turn: settle what was answered, claim what is due, begin and send it.
+    /// One turn: begin what was claimed, as far as sends have ended; settle what was answered; claim what is due. In this
+    /// order, so that mails are on their way while the store is busy.
     async fn turn(self: &Arc<Self>, air: &mut Air, phase: Phase) -> Result<Turned, StoreError> {
+        // What the store could not take comes first: answers never pile up behind new sends.
+        self.settle(air).await?;
         while let Some(ended) = air.sends.try_join_next_with_id() {
             self.take(air, ended);
         }
-        self.settle(air).await?;
         if phase == Phase::Holding {
+            self.settle(air).await?;
             return Ok(Turned::default());
         }
         if let Some(until) = air.valve.shut_until() {
-            if let Some(held) = air.held.take() {
-                self.give_back(&held.leased).await?;
-            }
+            self.settle(air).await?;
+            let claimed = air.ahead.take();
+            self.give_back(&claimed).await?;
             if until > Instant::now() || !self.may_probe(air).await {
                 // A run that is to end does not wait for somebody to mend the account.
                 let done = phase == Phase::Flushing && air.sends.is_empty() && air.valve.is_stuck();
                 return Ok(Turned { next: Some(until.max(Instant::now() + LEAST_WAIT)), done });
             }
         }
-        if let Some(held) = air.held.take() {
-            if held.until > Instant::now() {
-                let next = Some(held.until);
-                air.held = Some(held);
-                return Ok(Turned { next, done: false });
-            }
-            let sent = self.begin(air, held.leased, held.intents).await?;
-            return Ok(self.after(air, sent > 0));
-        }
-        let free = if air.valve.is_probing() {
-            usize::from(air.sends.is_empty())
-        } else {
-            self.patience.in_flight.saturating_sub(air.sends.len()).min(CLAIM_MAX)
-        };
-        let ask = Ask { limit: free as u32, lease: self.patience.lease, everything: phase == Phase::Flushing };
-        if free == 0 {
-            return Ok(Turned::default());
-        }
-        if self.quota.is_some() && !air.account_known {
-            air.account_known = self.store.gauges(self.clock.now()).await?.quota.is_some();
-            if !air.account_known {
-                // The account loop wakes this one with its first answer.
-                return Ok(Turned::default());
-            }
-        }
-        let claimed = self.store.claim(self.clock.now(), &ask).await?;
-        let full = claimed.len() == free;
-        if claimed.is_empty() {
-            let done = phase == Phase::Flushing && air.sends.is_empty() && self.nothing_can_leave().await?;
-            return Ok(Turned { next: self.next_due(&ask).await?, done });
-        }
-        let sent = self.launch(air, claimed).await?;
-        Ok(self.after(air, full || sent > 0))
-    }
-
-    /// More may be due already; if none of these was sent, the next turn would be the same one.
-    fn after(&self, air: &Air, moved: bool) -> Turned {
+        let in_vain = air.ahead.may_begin() && self.room(air) > 0 && self.begin(air).await? == 0;
+        self.settle(air).await?;
+        let claimed = self.claim(air, phase).await?;
         let now = Instant::now();
-        let next = match &air.held {
-            Some(held) => Some(held.until),
-            None if air.sends.len() >= self.patience.in_flight => None,
-            None if moved => Some(now),
-            None => Some(now + Duration::from_millis(50)),
+        let next = match air.ahead.until {
+            _ if self.room(air) == 0 => None,
+            Some(until) => Some(until),
+            None if in_vain => Some(now + Duration::from_millis(50)),
+            None if !air.ahead.digests.is_empty() => Some(now),
+            None => {
+                match claimed {
+                    None => return Ok(Turned::default()),
+                    // The directory was away.
+                    Some(1..) => return Ok(Turned { next: Some(now + Duration::from_millis(50)), done: false }),
+                    Some(0) => {}
+                }
+                let done = phase == Phase::Flushing && air.sends.is_empty() && self.nothing_can_leave().await?;
+                return Ok(Turned { next: self.next_due(phase).await?, done });
+            }
         };
-        Turned { next, done: false }
+        Ok(Turned { next, done: false })
     }
 
     /// The time after a halt is over. The account itself may know better than a mail that would be tried.
@@ -260,12 +235,13 @@ impl Deliver {
         HALT.min(self.patience.throttle_max)
     }
 
-    async fn next_due(&self, ask: &Ask) -> Result<Option<Instant>, StoreError> {
+    async fn next_due(&self, phase: Phase) -> Result<Option<Instant>, StoreError> {
+        let ask = self.ask(0, phase);
         let now = self.clock.now();
         let least = Duration::from_millis(1);
         let until = |at: Time| at.since(now).max(least).min(self.patience.look_every);
         // Due, and yet nothing was claimed: paused, or another worker has its mailbox for a moment.
-        Ok(self.store.next_due(ask).await?.map(|at| {
+        Ok(self.store.next_due(&ask).await?.map(|at| {
             Instant::now() + if at <= now { self.patience.look_every.min(self.patience.look_again) } else { until(at) }
         }))
     }
@@ -281,41 +257,23 @@ impl Deliver {
         Ok(busy == 0 && !waits)
     }
 
-    /// Looks up, begins and starts the sends of what was claimed. Gives how many were started.
-    async fn launch(self: &Arc<Self>, air: &mut Air, claimed: Vec<Leased>) -> Result<usize, StoreError> {
-        let intents = match self.intents(&claimed).await {
-            Ok(intents) => intents,
-            Err(why) => {
-                tracing::warn!(
-                    error = why,
-                    digests = claimed.len(),
-                    "the directory gave no answer; the digests go back"
-                );
-                self.give_back(&claimed).await?;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                return Ok(0);
-            }
-        };
-        self.begin(air, claimed, intents).await
-    }
-
-    /// Passes the last gate and starts the sends. Those without a permit are held, and the first of them says until when.
-    async fn begin(
-        self: &Arc<Self>,
-        air: &mut Air,
-        claimed: Vec<Leased>,
-        mut intents: Vec<Intent>,
-    ) -> Result<usize, StoreError> {
-        intents.iter_mut().for_each(|intent| intent.lead = air.lead);
+    /// Passes the last gate with as many as there is room for, and starts their sends; gives how many are off the list.
+    /// Those without a permit stay where they were, and the first of them says until when.
+    async fn begin(self: &Arc<Self>, air: &mut Air) -> Result<usize, StoreError> {
+        let room = self.room(air).min(CLAIM_MAX).min(air.ahead.digests.len());
+        air.ahead.digests.iter_mut().take(room).for_each(|(_, intent)| intent.lead = air.lead);
+        let intents: Vec<Intent> = air.ahead.digests.iter().take(room).map(|(_, intent)| intent.clone()).collect();
         // All deadlines count from before the begin, on this machine's monotonic clock.
         let asked_at = Instant::now();
         let now = self.clock.now();
-        let begun = self.store.begin(now, Arc::new(intents.clone())).await?;
+        // If the store is away they stay: their leases run on.
+        let begun = self.store.begin(now, Arc::new(intents)).await?;
         // A stall is no reason to plan for the next one; a slow disk is.
         air.lead = asked_at.elapsed().min(self.patience.send_within / 4);
-        let mut sent = 0;
-        let (mut later, mut until) = ((Vec::new(), Vec::new()), None);
-        for ((leased, intent), begun) in claimed.into_iter().zip(intents).zip(begun) {
+        let tried: Vec<(Leased, Intent)> = air.ahead.digests.drain(..room).collect();
+        let (mut done, mut later) = (0, Vec::new());
+        air.ahead.until = None;
+        for ((leased, intent), begun) in tried.into_iter().zip(begun) {
             match begun {
                 Begun::Send(contents) => {
                     let attempt = contents.attempt;
@@ -325,21 +283,26 @@ impl Deliver {
                     let (me, slot) = (self.clone(), self.slot(&contents, asked_at));
                     let handle = air.sends.spawn(async move { me.send(*contents, slot).await });
                     air.tasks.insert(handle.id(), (attempt, leased.due_at));
-                    sent += 1;
+                    done += 1;
                 }
                 Begun::NoRate(at) => {
-                    until.get_or_insert(Instant::now() + at.since(self.clock.now()).clamp(LEAST_WAIT, HEARTBEAT));
-                    later.0.push(leased);
-                    later.1.push(intent);
+                    let until = || Instant::now() + at.since(self.clock.now()).clamp(LEAST_WAIT, HEARTBEAT);
+                    air.ahead.until.get_or_insert_with(until);
+                    later.push((leased, intent));
                 }
-                Begun::Empty | Begun::Lost | Begun::Paused => {}
+                Begun::Empty => done += 1,
+                // It may be due again at once.
+                Begun::Lost | Begun::Paused => {}
             }
         }
-        air.held = until.map(|until| Held { leased: later.0, intents: later.1, until });
-        Ok(sent)
+        later.into_iter().rev().for_each(|kept| air.ahead.digests.push_front(kept));
+        Ok(done)
     }
 
     async fn give_back(&self, claimed: &[Leased]) -> Result<(), StoreError> {
+        if claimed.is_empty() {
+            return Ok(());
+        }
         let leases: Vec<Lease> = claimed.iter().map(|l| l.lease).collect();
         self.store.release(self.clock.now(), Arc::new(leases)).await
     }
@@ -376,9 +339,8 @@ impl Deliver {
     /// At the stop: sends in flight may finish for a while; what they answer is settled. What is left is in doubt, and
     /// the next start says so.
     async fn land(&self, air: &mut Air) {
-        if let Some(held) = air.held.take()
-            && let Err(why) = self.give_back(&held.leased).await
-        {
+        let claimed = air.ahead.take();
+        if let Err(why) = self.give_back(&claimed).await {
             tracing::warn!(error = %why, "claimed digests could not be given back; their leases end by themselves");
         }
         let by = Instant::now() + self.patience.drain;

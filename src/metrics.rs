@@ -21,6 +21,7 @@ const MAILS: &str = "owlpost_mails_total";
 const MAIL_SEND: &str = "owlpost_mail_send_seconds";
 const LATENESS: &str = "owlpost_digest_lateness_seconds";
 const OLDEST_DUE: &str = "owlpost_oldest_due_timestamp_seconds";
+const PAUSES: &str = "owlpost_pauses";
 const INTAKE_LAG: &str = "owlpost_intake_lag_seconds";
 const ACCEPT: &str = "owlpost_accept_seconds";
 const STORE_ERRORS: &str = "owlpost_store_errors_total";
@@ -209,6 +210,7 @@ fn describe() {
     describe_histogram!(MAIL_SEND, "How long the mailer's call took.");
     describe_histogram!(LATENESS, "How long after its due time a digest was handed to the mailer.");
     describe_gauge!(OLDEST_DUE, "Due time of the oldest digest that is due and not yet sent; 0 if none is.");
+    describe_gauge!(PAUSES, "Pauses that are set, of everything and of single routes: what is due behind them stays.");
     describe_histogram!(INTAKE_LAG, "How long after its own time an event was accepted.");
     describe_histogram!(ACCEPT, "How long the store took to commit a batch of events.");
     describe_counter!(STORE_ERRORS, "Calls of the store that failed.");
@@ -278,7 +280,7 @@ pub fn touch(sources: &[&str], mailer: &str) {
         counter!(name).absolute(0);
     }
     LetterOutcome::ALL.iter().for_each(|outcome| letters_forwarded(*outcome, 0));
-    for name in [OLDEST_DUE, DEAD_LETTERS, UNFORWARDED, STORE_SIZE] {
+    for name in [OLDEST_DUE, PAUSES, DEAD_LETTERS, UNFORWARDED, STORE_SIZE] {
         gauge!(name).set(0.0);
     }
     STATUSES.iter().for_each(|status| counter!(HTTP_REQUESTS, "status" => *status).absolute(0));
@@ -319,6 +321,10 @@ pub fn lateness(late: Duration) {
 /// `None`: nothing is due.
 pub fn oldest_due(at: Option<Time>) {
     gauge!(OLDEST_DUE).set(at.map_or(0.0, |t| t.0 as f64 / 1e6));
+}
+
+pub fn pauses(count: u64) {
+    gauge!(PAUSES).set(count as f64);
 }
 
 /// Events were accepted so long after their own times.

@@ -12,8 +12,9 @@ use crate::model::{Priority, Time};
 /// A call starts within this from the moment that its permit names, or not at all.
 pub const SLOT: Duration = Duration::from_millis(200);
 
-/// Permits are given out so far ahead, so that one transaction serves several mails of a fast account.
-const AHEAD: Duration = Duration::from_millis(50);
+/// Permits are given out so far ahead, so that one transaction serves several mails of a fast account, and a store that
+/// stalls for as long costs a slow one no slot.
+const AHEAD: Duration = Duration::from_millis(150);
 
 /// The part of the rate that is used: the server counts with a clock and a network of its own.
 const USED: f64 = 0.994;

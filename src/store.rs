@@ -263,6 +263,8 @@ pub struct Gauges {
     pub digests: [u64; 7],
     pub due: u64,
     pub oldest_due_at: Option<Time>,
+    /// Pauses that are set: of everything, and of single routes. What is due behind one counts as due.
+    pub pauses: u64,
     pub dead_letters: u64,
     /// Dead letters that could be forwarded and are not yet, dead items among them; capped likewise, each kind.
     pub unforwarded: u64,

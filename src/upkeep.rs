@@ -187,6 +187,7 @@ impl Upkeep {
             metrics::digests(state, gauges.digest(state));
         }
         metrics::oldest_due(gauges.oldest_due_at);
+        metrics::pauses(gauges.pauses);
         metrics::dead_letters(gauges.dead_letters);
         if vitals.forwards() {
             metrics::unforwarded(gauges.unforwarded);

@@ -28,6 +28,7 @@ mod errors;
 mod link;
 mod load;
 mod pooler;
+mod queue;
 mod schema;
 mod timing;
 mod tls;

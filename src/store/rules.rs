@@ -26,7 +26,10 @@ mod subject;
 pub(super) use books::{AsOf, Books, Kept};
 pub(super) use calls::Engine;
 pub(super) use expire::{heal, take_over};
+#[cfg(test)]
+pub(super) use sql::many_of;
 pub use sql::{HOT, QUOTA};
+pub(super) use sql::{Many, many};
 
 /// What every transaction may ask.
 pub(super) struct Shared {

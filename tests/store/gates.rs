@@ -126,6 +126,18 @@ fn a_pause_stops_what_is_claimed_already_and_burns_nothing() {
     }
 }
 
+#[test]
+fn whoever_watches_sees_that_somebody_has_paused() {
+    for mut w in worlds(Setup::default()) {
+        assert_eq!(w.gauges().pauses, 0);
+        w.pause();
+        w.act(Command::Pause { route: Some("tell".into()) });
+        assert_eq!(w.gauges().pauses, 2);
+        w.resume();
+        assert_eq!(w.gauges().pauses, 1, "a route that was paused by name stays so");
+    }
+}
+
 /// `pause_at_begin`: what waits behind the kill switch of one route does not keep the others waiting.
 #[test]
 fn a_paused_route_does_not_use_up_the_claims_of_the_others() {

@@ -185,7 +185,7 @@ fn one_person_has_one_window_whoever_fills_it() {
 #[test]
 fn all_workers_share_one_quota() {
     let all = Replicas::new(Setup::default());
-    all.account(Terms { per_day: Some(50), per_second: Some(20.0), burst: 5, ..Terms::default() });
+    all.account(Terms { per_day: Some(50), per_second: Some(5.0), burst: 5, ..Terms::default() });
     all.accept(people(200));
     let begun = all.each(|_, store| async move {
         let (mut begun, mut claimed) = (0, 0);

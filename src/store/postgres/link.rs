@@ -13,7 +13,8 @@ use tokio_postgres::{Error, Statement};
 
 use super::connect::Connection;
 use super::errors::{is_conflict, named};
-use super::values::{Bound, Owned};
+use super::queue::Queue;
+use super::values::Bound;
 use crate::store::rules::tx::{Database, Dialect, Each, Held, Row, Value};
 use crate::store::{Result, StoreError};
 
@@ -39,11 +40,8 @@ pub(super) struct Link<'c> {
     /// It lost a race: the same again may do.
     conflict: Cell<bool>,
     /// Changes that nobody has waited for yet, in their order.
-    queue: RefCell<Vec<(Statement, Vec<Owned>)>>,
+    queue: RefCell<Queue>,
 }
-
-/// Changes that travel together at most: what the server has not answered yet is bounded.
-const QUEUE_MAX: usize = 512;
 
 impl<'c> Link<'c> {
     pub fn new(connection: &'c Connection, handle: &'c Handle, place: &'c str) -> Link<'c> {
@@ -78,17 +76,19 @@ impl<'c> Link<'c> {
 
     /// Sends what is queued: all at once, and done in its order.
     pub fn flush(&self) -> Result<()> {
-        let queue = std::mem::take(&mut *self.queue.borrow_mut());
-        if queue.is_empty() {
+        let changes = self.queue.borrow_mut().take();
+        // Preparing waits for its answer; what follows does not wait for one another.
+        let prepared = changes.iter().map(|change| self.prepare(&change.sql)).collect::<Result<Vec<_>>>()?;
+        if changes.is_empty() {
             return Ok(());
         }
         let client = &self.connection.client;
         // Each is on its way when it was asked once; the set asks in the order of its filling.
         let bound: Vec<Vec<&(dyn ToSql + Sync)>> =
-            queue.iter().map(|(_, values)| values.iter().map(|v| v as _).collect()).collect();
+            changes.iter().map(|change| change.values.iter().map(|v| v as _).collect()).collect();
         self.wait(async {
             let mut all = FuturesUnordered::new();
-            for ((statement, _), values) in queue.iter().zip(&bound) {
+            for (statement, values) in prepared.iter().zip(&bound) {
                 let mut one = Box::pin(client.execute(statement, values));
                 let first = poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx))).await;
                 match first {
@@ -149,14 +149,9 @@ impl Database for Link<'_> {
     }
 
     fn later(&self, sql: &str, values: &[Value<'_>]) -> Result<()> {
-        if self.connection.known(sql).is_none() {
-            // Preparing waits for its answer, so what came before must be on its way.
-            self.flush()?;
-        }
-        let statement = self.prepare(sql)?;
         let mut queue = self.queue.borrow_mut();
-        queue.push((statement, values.iter().map(Owned::from).collect()));
-        let full = queue.len() >= QUEUE_MAX;
+        queue.push(sql, values);
+        let full = queue.is_full();
         drop(queue);
         if full { self.flush() } else { Ok(()) }
     }

@@ -180,6 +180,7 @@ fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic
     let firsts: Vec<(Topic, Mark)> =
         by_topic.chunk_by(|a, b| a.0 == b.0).filter_map(|all| all.first()).map(|(t, i)| (*t, fresh[*i].mark)).collect();
     let new = books.new_subjects(&firsts)?;
+    fetch::before_marks(books, fresh, &by_topic)?;
     for (of_topic, new) in by_topic.chunk_by(|a, b| a.0 == b.0).zip(new) {
         let Some((topic, first)) = of_topic.first().copied() else { continue };
         if of_topic.len() == 1 && new {

@@ -12,9 +12,9 @@ use crate::store::{Begun, Intent, Result};
 /// Subjects first, then mailboxes, both in order: the order of locks of every transaction.
 pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
     books.hold(mails.iter().map(|mail| mail.lease.digest))?;
+    books.held.paused = books.tx.prepare_cached(sql::PAUSED)?.query_map((), |row| row.get(0))?;
     if books.tx.is_postgres() {
         books.hold_contents(listed)?;
-        books.held.paused = Some(books.tx.prepare_cached(sql::PAUSED)?.query_map((), |row| row.get(0))?);
         let addresses = mails.iter().map(|mail| mail.recipient.address.as_ref().map(|a| a.to_lowercase()));
         let found = books
             .tx
@@ -37,7 +37,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
         return Ok(Begun::Lost);
     }
     let route = books.mailbox(mailbox)?.route.clone();
-    if books.is_paused(&route)? {
+    if books.held.paused.iter().any(|paused| *paused == "*" || *paused == route) {
         books.wait(no, now)?;
         books.tidy(no)?;
         return Ok(Begun::Paused);
@@ -182,13 +182,6 @@ impl Books<'_> {
         match &self.held.suppressed {
             Some(known) => Ok(known.contains(&address)),
             None => self.tx.prepare_cached(sql::IS_SUPPRESSED)?.exists([address]),
-        }
-    }
-
-    fn is_paused(&self, route: &str) -> Result<bool> {
-        match &self.held.paused {
-            Some(known) => Ok(known.iter().any(|paused| paused == "*" || paused == route)),
-            None => self.tx.prepare_cached(sql::IS_PAUSED)?.exists([route]),
         }
     }
 }

@@ -89,7 +89,7 @@ async fn write_each<E: Engine, T: Send + Sync + 'static, U: Send + 'static>(
 async fn expire_each<E: Engine>(engine: &E, now: Time, doubts_now: bool) -> Result<Tidied> {
     let mut all = Tidied::default();
     for no in engine.write(now, move |books| expire::ended(books, doubts_now)).await? {
-        match engine.write(now, move |books| expire::expire(books, &[no])).await {
+        match engine.write(now, move |books| expire::expire(books, &[no], doubts_now)).await {
             Ok(tidied) => {
                 all.leases_ended += tidied.leases_ended;
                 all.doubts_ended += tidied.doubts_ended;
@@ -171,7 +171,7 @@ impl<E: Engine> Upkeep for E {
     async fn expire(&self, now: Time, doubts_now: bool) -> Result<Tidied> {
         let once = move |books: &mut Books<'_>| {
             let ended = expire::ended(books, doubts_now)?;
-            expire::expire(books, &ended)
+            expire::expire(books, &ended, doubts_now)
         };
         match self.write(now, once).await {
             Err(StoreError::Broken(_)) => expire_each(self, now, doubts_now).await,

@@ -231,10 +231,10 @@ impl Books<'_> {
     /// The digest, if this very lease still runs (`fence_begin`); not if it ended, was taken by another, or was purged.
     pub fn held_under(&mut self, lease: Lease) -> Result<Option<&Digest>> {
         let no = lease.digest.number;
-        if lease.digest.store != self.shared.store_id || !self.tx.prepare_cached(sql::DIGEST)?.exists([no])? {
+        if lease.digest.store != self.shared.store_id {
             return Ok(None);
         }
-        let digest = self.digest(no)?;
+        let Some(digest) = self.digest_if_there(no)? else { return Ok(None) };
         let runs = digest.state == DigestState::Leased && digest.token == lease.token;
         Ok(Some(digest).filter(|_| runs))
     }
@@ -264,6 +264,9 @@ pub(super) fn replan(books: &mut Books<'_>, cursor: i64, limit: u32) -> Result<O
         let mut after = books.tx.prepare_cached(sql::WINDOWS_AFTER)?;
         after.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
     };
+    if books.tx.is_postgres() {
+        books.hold_mailboxes(&Column::ints(windows.iter().map(|(_, no)| *no)))?;
+    }
     for (mailbox, no) in &windows {
         if books.digest(*no)?.state == DigestState::Held {
             let route = books.mailbox(*mailbox)?.route.clone();

@@ -127,14 +127,13 @@ impl Books<'_> {
     /// closed at a higher rank already, they are owed the notice now.
     pub fn told(&mut self, item: &Item) -> Result<()> {
         let Some(digest) = item.digest else { return Ok(()) };
-        if self.digest(digest)?.attempts == 0 {
-            return Ok(());
-        }
+        if self.digest(digest)?.attempts == 0 || !self.may_have_told(item)? { Ok(()) } else { self.enter_told(item) }
+    }
+
+    /// The same, where it is known that the person was told.
+    pub fn enter_told(&mut self, item: &Item) -> Result<()> {
         let (mark, opens, topics) = self.event_mark(item.event_no)?;
         let (true, Some(topic)) = (opens, topics[0]) else { return Ok(()) };
-        if !self.may_have_told(item)? {
-            return Ok(());
-        }
         let recipient = self.mailbox(item.mailbox)?.recipient.clone();
         self.fetched.told.borrow_mut().remove(&topic);
         self.tx.prepare_cached(sql::SAVE_TOLD)?.later(params![&topic.0[..], recipient, mark.ver])?;

@@ -60,6 +60,7 @@ fn figures(conn: Tx<'_>, shared: &Shared, now: Time, cap: i64) -> Result<Gauges>
             (a, b) => a.or(b),
         };
     }
+    gauges.pauses = conn.prepare_cached(worker::PAUSED)?.query_map((), |row| row.get::<String>(0))?.len() as u64;
     gauges.dead_letters = rows::count(conn.prepare_cached(worker::OPEN_LETTERS)?.query_row((), |row| row.get(0))?);
     gauges.unforwarded =
         rows::count(conn.prepare_cached(worker::COUNT_UNFORWARDED)?.query_row([cap], |row| row.get(0))?);

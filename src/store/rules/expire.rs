@@ -57,14 +57,17 @@ pub(super) fn ended(books: &mut Books<'_>, doubts_now: bool) -> Result<Vec<i64>>
     Ok(ended)
 }
 
-pub(super) fn expire(books: &mut Books<'_>, ended: &[i64]) -> Result<Tidied> {
+pub(super) fn expire(books: &mut Books<'_>, ended: &[i64], doubts_now: bool) -> Result<Tidied> {
     let mut tidied = Tidied { more: ended.len() >= TURN as usize, ..Tidied::default() };
+    books.hold(ended.iter().map(|no| books.digest_id(*no)).collect::<Vec<_>>().into_iter())?;
     for no in ended.iter().copied() {
-        // Looked up in an earlier transaction, it may be leased anew by now; ended under its call, it would be a doubt.
-        let until = books.digest(no)?.until;
-        let runs = until.is_some_and(|until| until > books.now);
-        match books.digest(no)?.state {
+        // Looked up before it was locked, it may be purged, or leased anew: ended under its call, it would be a doubt.
+        let now = books.now;
+        let Some(digest) = books.digest_if_there(no)? else { continue };
+        let runs = digest.until.is_some_and(|until| until > now);
+        match digest.state {
             DigestState::Leased | DigestState::Sending if runs => {}
+            DigestState::InDoubt if runs && !doubts_now => {}
             DigestState::InDoubt => {
                 end_doubt(books, no)?;
                 tidied.doubts_ended += 1;

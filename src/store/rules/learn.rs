@@ -97,10 +97,8 @@ fn sent(books: &mut Books<'_>, no: i64, k: i64, failed: bool, mine: bool) -> Res
             _ => false,
         };
         if good {
-            books.settle(&item, ItemState::Delivered, None)?;
-            if item.state == ItemState::Delivered {
-                books.told(&item)?;
-            }
+            books.put(&item, ItemState::Delivered, None)?;
+            books.enter_told(&item)?;
         } else if failed && !matches!(item.state, ItemState::Withdrawn | ItemState::Suppressed) && !calling {
             books.settle(&item, ItemState::Dead, Some(Reason::Bounced))?;
         }

@@ -4,6 +4,9 @@
 //! What stands in `/*pg: … */` is said to PostgreSQL alone: there transactions run side by side, so what is read to be
 //! changed is locked as it is read. A mailbox's row is the lock of all its digests and their items, and is taken first.
 
+mod postgres;
+pub use postgres::*;
+
 pub const META: &str = "SELECT store_id, next_event, next_digest, next_letter, mails_sent FROM meta";
 pub const SAVE_META: &str = "UPDATE meta SET next_event = ?1, next_digest = ?2, next_letter = ?3, mails_sent = ?4";
 
@@ -65,8 +68,9 @@ pub const SAVE_PREVIOUS: &str = "UPDATE mailbox SET previous_at = ?2 WHERE no = 
 pub const OPEN_OF_RECIPIENT: &str = "SELECT CAST(coalesce(sum((SELECT coalesce(sum(open), 0) FROM digest WHERE \
      mailbox_no = m.no AND state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = m.no AND \
      state IN (2, 3, 4, 5))), 0) AS bigint) FROM mailbox m WHERE m.recipient = ?1";
-pub const OPEN_OF_MAILBOX: &str = "SELECT CAST((SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND \
-     state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = ?1 AND state IN (2, 3, 4, 5)) AS bigint)";
+/// And which of them takes items.
+pub const OPEN_OF_MAILBOX: &str = "SELECT no, open, 1 FROM digest WHERE mailbox_no = ?1 AND state IN (0, 1) UNION ALL \
+     SELECT no, open, 0 FROM digest WHERE mailbox_no = ?1 AND state IN (2, 3, 4, 5)";
 
 pub const DIGEST: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
      until, attempts, waited_us, address, opened_at, closed_at FROM digest WHERE no = ?1";
@@ -135,8 +139,9 @@ pub const ANY_DUE_UNPAUSED: &str = claimable!(
 pub const NEXT_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1";
 pub const NEXT_RETRY: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 4";
 pub const ANY_WINDOW: &str = "SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 0 LIMIT 1";
-pub const ENDED: &str = claimable!("d.state IN (2, 3, 5) AND d.until <= ?1", " ORDER BY d.until LIMIT ?2");
-pub const DOUBTS: &str = claimable!("d.state IN (2, 3, 5) AND d.state = 5", " ORDER BY d.until LIMIT ?1");
+/// Only looked up: subjects are locked before mailboxes, and which they are is known by the digests.
+pub const ENDED: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND until <= ?1 ORDER BY until LIMIT ?2";
+pub const DOUBTS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state = 5 ORDER BY until LIMIT ?1";
 pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3, 5)";
 pub const HELD_BY_OTHERS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state IN (2, 3)";
 pub const SHORTEN_WAITS: &str =
@@ -164,9 +169,10 @@ pub const URGENT_ITEMS: &str = "SELECT event_no, mailbox_no, urgency FROM item W
 pub const ITEMS_AT: &str = "SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 AND state = 0 AND urgency = ?2";
 pub const FIRST_URGENCY: &str = "SELECT min(urgency) FROM item WHERE digest_no = ?1 AND state = 0";
 /// What attempt ?2 of digest ?1 listed.
-pub const LISTED: &str = "SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 \
-     AND (left_before IS NULL OR left_before > ?2) \
-     UNION SELECT event_no, mailbox_no FROM relisted WHERE digest_no = ?1 AND (left_before IS NULL OR left_before > ?2)";
+pub const LISTED: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE digest_no = ?1 \
+     AND (left_before IS NULL OR left_before > ?2) UNION SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, \
+     i.left_before FROM relisted r CROSS JOIN item i ON i.event_no = r.event_no AND i.mailbox_no = r.mailbox_no \
+     WHERE r.digest_no = ?1 AND (r.left_before IS NULL OR r.left_before > ?2)";
 /// Outcomes of the attempts that listed an item.
 pub const TRIES_OF_ITEM: &str = "SELECT a.digest_no, a.n, a.outcome FROM attempt a WHERE a.digest_no = ?3 \
      AND a.n < coalesce(?4, 9223372036854775807) UNION ALL SELECT a.digest_no, a.n, a.outcome FROM relisted r \
@@ -219,7 +225,6 @@ pub const ADD_PURGED: &str = "INSERT INTO ledger_total (state, n, purged) VALUES
      ON CONFLICT (state) DO UPDATE SET purged = ledger_total.purged + excluded.purged";
 pub const PURGED: &str = "SELECT state, purged FROM ledger_total";
 pub const CLEAR_DELTAS: &str = "DELETE FROM ledger_delta";
-pub const IS_PAUSED: &str = "SELECT 1 FROM pause WHERE route IN ('*', ?1) LIMIT 1";
 pub const PAUSED: &str = "SELECT route FROM pause";
 pub const IS_SUPPRESSED: &str = "SELECT 1 FROM suppression WHERE address = ?1";
 pub const ADD_LETTER: &str = "INSERT INTO dead_letter (no, key, source, position, reason, detail, first_at, last_at, count, \
@@ -325,126 +330,6 @@ pub const OPEN_LETTERS: &str = "SELECT count(*) FROM dead_letter WHERE discarded
 pub const PG_LOCK_UNUSED_MAILBOXES: &str =
     unused_mailboxes!("SELECT no FROM mailbox WHERE ", " ORDER BY no FOR UPDATE SKIP LOCKED");
 
-// ---- PostgreSQL alone: counters are sequences, mails are counted by rows, and between two statements others may write
-pub const PG_META: &str =
-    "SELECT store_id, 0, 0, 0, CAST(mails_sent + (SELECT coalesce(sum(n), 0) FROM mail_delta) AS bigint) FROM meta";
-pub const ADD_MAILS: &str = "INSERT INTO mail_delta (n) VALUES (?1)";
-pub const EVENT_BLOCK: &str = "SELECT nextval('event_no')";
-pub const DIGEST_NUMBERS: &str = "SELECT nextval('digest_no') FROM generate_series(1, CAST(?1 AS bigint))";
-pub const LETTER_NUMBER: &str = "SELECT nextval('letter_no')";
-/// One statement: what is added while it runs stays for the next one.
-pub const PG_ROLL_UP: &str = "WITH gone AS (DELETE FROM ledger_delta RETURNING state, n) INSERT INTO ledger_total (state, n) \
-     SELECT state, sum(n) FROM gone GROUP BY state ORDER BY state \
-     ON CONFLICT (state) DO UPDATE SET n = ledger_total.n + excluded.n";
-pub const PG_ROLL_UP_MAILS: &str = "WITH gone AS (DELETE FROM mail_delta RETURNING n) UPDATE meta SET mails_sent = mails_sent \
-     + (SELECT coalesce(sum(n), 0) FROM gone)";
-/// Of what these digests list or have listed: before mailboxes, by topic. What left before the first attempt of its digest was
-/// told to nobody.
-pub const PG_SUBJECTS_OF_DIGESTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, \
-     closer_no, lone, topic FROM subject WHERE topic = ANY(ARRAY(SELECT e.topic FROM item i JOIN event e ON e.no = \
-     i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL AND coalesce(i.left_before, \
-     2) > 1 UNION SELECT e.topic FROM relisted r JOIN event e ON e.no = r.event_no WHERE r.digest_no = \
-     ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL)) ORDER BY topic FOR UPDATE";
-pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no FROM digest \
-     WHERE no = ANY(CAST(?1 AS bigint[])))) ORDER BY no FOR UPDATE";
-pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) UNION SELECT no, \
-     mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, waited_us, \
-     address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) AND state IN (0, 1) \
-     UNION SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, \
-     attempts, waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) \
-     AND state IN (2, 3, 4, 5)";
-pub const PG_ITEMS_OF_DIGESTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE digest_no = ANY(CAST(?1 AS \
-     bigint[])) AND coalesce(left_before, 2) > 1 UNION SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, \
-     i.left_before FROM relisted r JOIN item i ON i.event_no = r.event_no AND i.mailbox_no = r.mailbox_no WHERE \
-     r.digest_no = ANY(CAST(?1 AS bigint[]))";
-pub const PG_RELISTED: &str = "SELECT digest_no, event_no, mailbox_no, left_before FROM relisted WHERE event_no = ANY(CAST(?1 AS bigint[])) \
-     AND mailbox_no = ANY(CAST(?2 AS bigint[]))";
-pub const PG_ATTEMPTS: &str = "SELECT digest_no, n, outcome FROM attempt WHERE digest_no = ANY(CAST(?1 AS bigint[]))";
-pub const PG_EVENTS: &str = "SELECT no, ver, effect, topic, topic2, date, deadline, expiry FROM event WHERE no = ANY(CAST(?1 AS \
-     bigint[]))";
-pub const PG_CONTENTS: &str = "SELECT e.no, e.source, e.id, e.kind, e.ver, e.deadline, e.subject_key, e.data, i.digest_no FROM item i JOIN \
-     event e ON e.no = i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND i.state = 0 ORDER BY \
-     i.urgency, e.ver, e.id, e.source";
-pub const PG_AUDIENCES: &str = "SELECT i.event_no, a.names, a.except_for, i.digest_no FROM item i JOIN mailbox m ON m.no = i.mailbox_no JOIN \
-     asked a ON a.event_no = i.event_no AND a.route = m.route WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND \
-     i.state = 0";
-pub const PG_SUPPRESSED: &str = "SELECT address FROM suppression WHERE address = ANY(CAST(?1 AS text[]))";
-pub const PG_TOLD: &str = "SELECT topic, recipient, told_ver FROM standing WHERE topic = ANY(CAST(?1 AS bytea[])) AND told_ver IS NOT \
-     NULL ORDER BY recipient";
-/// What a purge is about to delete, nobody changes meanwhile.
-pub const PG_LOCK_ITEMS_OF_EVENT: &str = "SELECT 1 FROM item WHERE event_no = ?1 ORDER BY mailbox_no FOR UPDATE";
-/// Who changes the items of an event has their mailboxes.
-pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no \
-     FROM item WHERE event_no = ?1)) ORDER BY no FOR UPDATE";
-
-pub const PG_WITHOUT_SORT: &str = "SET LOCAL enable_sort = off";
-pub const PG_WITH_SORT: &str = "SET LOCAL enable_sort = on";
-
-// ---- PostgreSQL alone: many rows at once
-pub const PG_ADD_EVENTS: &str = "INSERT INTO event (no, key, source, id, kind, ver, effect, topic, topic2, date, deadline, expiry, \
-     received_at, subject_key, data) SELECT no, key, source, id, kind, ver, effect, topic, topic2, date, \
-     deadline, expiry, CAST(?13 AS bigint), subject_key, data FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
-     bytea[]), CAST(?3 AS text[]), CAST(?4 AS text[]), CAST(?5 AS text[]), CAST(?6 AS bigint[]), CAST(?7 AS \
-     bigint[]), CAST(?8 AS bytea[]), CAST(?9 AS bytea[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), CAST(?12 \
-     AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS text[])) AS u(no, key, source, id, kind, ver, effect, topic, \
-     topic2, date, deadline, expiry, subject_key, data) ON CONFLICT (key) DO NOTHING RETURNING no";
-pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
-     closer_no, lone) SELECT topic, no, 0, ver, no, date, closer_ver, closer_no, lone FROM unnest(CAST(?1 AS bytea[]), \
-     CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), \
-     CAST(?7 AS bigint[])) AS u(topic, no, ver, date, closer_ver, closer_no, lone) ON CONFLICT (topic) DO NOTHING \
-     RETURNING topic";
-pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
-pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
-     u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
-pub const PG_MAILBOXES_BY_NAME: &str = "SELECT m.no FROM unnest(CAST(?1 AS text[]), CAST(?2 AS text[])) AS u(recipient, route) JOIN mailbox m ON \
-     m.recipient = u.recipient AND m.route = u.route";
-/// From the head of each topic back to what everything behind is final.
-pub const PG_MAILBOXES_TO_SWEEP: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
-     CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
-     e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
-     DISTINCT i.mailbox_no FROM chain c JOIN LATERAL (SELECT mailbox_no FROM item WHERE event_no = c.no AND state IN \
-     (0, 1) OFFSET 0) AS i ON true WHERE c.no <> c.swept";
-pub const PG_CHAINS: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
-     CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
-     e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
-     c.topic, e.no, e.effect, CASE WHEN e.topic = c.topic THEN e.prev ELSE e.prev2 END, e.ver, e.date FROM chain \
-     c JOIN event e ON e.no = c.no WHERE c.no <> c.swept";
-pub const PG_MAILBOXES_TO_TELL: &str = "SELECT m.no FROM standing s JOIN mailbox m ON m.recipient = s.recipient AND m.route = 'handled' WHERE \
-     s.topic = ANY(CAST(?1 AS bytea[])) AND s.told_ver IS NOT NULL";
-pub const PG_MAILBOXES: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?1 AS bigint[])) ORDER BY no \
-     FOR UPDATE";
-pub const PG_ADD_MAILBOXES: &str = "INSERT INTO mailbox (recipient, route, zone) SELECT recipient, route, zone FROM unnest(CAST(?1 AS text[]), \
-     CAST(?2 AS text[]), CAST(?3 AS text[])) AS u(recipient, route, zone) ON CONFLICT (recipient, route) DO \
-     UPDATE SET zone = coalesce(excluded.zone, mailbox.zone) RETURNING no, recipient, route, zone, previous_at";
-pub const PG_WINDOWS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
-     IN (0, 1)";
-pub const PG_OPEN_OF_RECIPIENTS: &str = "SELECT m.recipient, CAST(sum((SELECT coalesce(sum(open), 0) FROM digest WHERE \
-     mailbox_no = m.no AND state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = m.no AND \
-     state IN (2, 3, 4, 5))) AS bigint) FROM mailbox m WHERE m.recipient = ANY(CAST(?1 AS text[])) GROUP BY m.recipient";
-pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
-     bigint[]))";
-pub const PG_ADD_ITEMS: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) SELECT * FROM \
-     unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS \
-     bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS bigint[]))";
-pub const PG_FIRST_URGENCIES: &str = "SELECT u.no, (SELECT min(urgency) FROM item WHERE digest_no = u.no AND state = 0) \
-     FROM unnest(CAST(?1 AS bigint[])) AS u(no)";
-pub const PG_SAVE_DIGESTS: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
-     until, attempts, waited_us, address, opened_at, closed_at) SELECT * FROM unnest(CAST(?1 AS bigint[]), \
-     CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS \
-     bigint[]), CAST(?7 AS bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), CAST(?11 \
-     AS bigint[]), CAST(?12 AS bigint[]), CAST(?13 AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS bigint[]), \
-     CAST(?16 AS bigint[]))";
-pub const PG_UPDATE_DIGESTS: &str = "UPDATE digest d SET state = u.state, priority = u.priority, due_at = u.due_at, open = u.open, first_at = \
-     u.first_at, last_at = u.last_at, deadline = u.deadline, token = u.token, until = u.until, attempts = \
-     u.attempts, waited_us = u.waited_us, address = u.address, closed_at = u.closed_at FROM unnest(CAST(?1 AS \
-     bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 \
-     AS bigint[]), CAST(?7 AS bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), \
-     CAST(?11 AS bigint[]), CAST(?12 AS bigint[]), CAST(?13 AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS \
-     bigint[]), CAST(?16 AS bigint[])) AS u(no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
-     deadline, token, until, attempts, waited_us, address, opened_at, closed_at) WHERE d.no = u.no";
-
 /// What runs for every event, mail or turn: each must find its rows by an index (`tests/store`).
 pub const HOT: &[&str] = &[
     EVENT_BY_KEY,
@@ -478,7 +363,6 @@ pub const HOT: &[&str] = &[
     EXPIRED_ITEMS,
     ATTEMPT,
     BURNED,
-    IS_PAUSED,
     IS_SUPPRESSED,
     QUOTA,
     USED_SHARES,

@@ -114,6 +114,9 @@ impl Books<'_> {
         }
         // A purged event has no texts any more; what is compared with it is as old, and its items are final.
         let texts = |no: i64| -> Result<Option<(String, String)>> {
+            if let Some(known) = self.fetched.ties.borrow().get(&no) {
+                return Ok(Some(known.clone()));
+            }
             self.tx.prepare_cached(sql::EVENT_TIE)?.query_row([no], |row| Ok((row.get(0)?, row.get(1)?))).optional()
         };
         Ok(texts(a.1)?.cmp(&texts(b.1)?))

@@ -6,6 +6,27 @@ use super::{Fresh, Topics, nobody};
 use crate::model::Topic;
 use crate::store::Result;
 
+/// What ranks of equal time are compared by: of the events that share a topic with others.
+pub(super) fn before_marks(books: &mut Books<'_>, fresh: &[Fresh<'_>], by_topic: &[(Topic, usize)]) -> Result<()> {
+    if !books.tx.is_postgres() {
+        return Ok(());
+    }
+    let mut ranks = Vec::new();
+    for of_topic in by_topic.chunk_by(|a, b| a.0 == b.0) {
+        let known = of_topic.first().is_some_and(|(topic, _)| books.fetched.subjects.borrow().contains_key(topic));
+        if !known && of_topic.len() == 1 {
+            continue;
+        }
+        for (topic, i) in of_topic {
+            let Fresh { mark, arrival, .. } = &fresh[*i];
+            ranks.push((*topic, *mark));
+            let texts = (arrival.event.id.clone(), arrival.event.source.clone());
+            books.fetched.ties.borrow_mut().insert(mark.no, texts);
+        }
+    }
+    books.fetch_ties(&ranks)
+}
+
 /// Mailboxes in the order of their locks, with their windows; what people have in the topics of new openers.
 pub(super) fn before_items(
     books: &mut Books<'_>,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::store::rules::tx::{Column, Optional, Row, params};
+use crate::store::rules::tx::{Column, Miss, Optional, Row, params};
 
 use super::super::sql;
 use super::Books;
@@ -95,13 +95,22 @@ impl Books<'_> {
         Ok(digest)
     }
 
-    fn load(&mut self, no: i64) -> Result<&mut Digest> {
+    /// `None`: a purge has taken it.
+    pub fn digest_if_there(&mut self, no: i64) -> Result<Option<&Digest>> {
         if !self.kept.digests.contains_key(&no) {
-            let digest = self.tx.query_row(sql::DIGEST_TO_CHANGE, [no], Digest::read)?;
+            let found = self.tx.query_row(sql::DIGEST_TO_CHANGE, [no], Digest::read).optional()?;
+            let Some(digest) = found else { return Ok(None) };
             if digest.is_unfrozen() {
                 self.kept.windows.insert(digest.mailbox, Some(no));
             }
             self.kept.digests.insert(no, digest);
+        }
+        Ok(self.kept.digests.get(&no))
+    }
+
+    fn load(&mut self, no: i64) -> Result<&mut Digest> {
+        if self.digest_if_there(no)?.is_none() {
+            return Err(Miss::NoRow.into());
         }
         self.kept.digests.get_mut(&no).ok_or_else(|| StoreError::Unavailable(format!("digest {no} vanished")))
     }

@@ -29,6 +29,8 @@ pub(in crate::store) struct Fetched {
     pub owns: RefCell<HashMap<Topic, Owns>>,
     pub links: HashMap<(i64, Topic), Link>,
     pub items: HashMap<i64, Vec<Item>>,
+    /// Id and source of events that share their time with another of their topic.
+    pub ties: RefCell<HashMap<i64, (String, String)>>,
     /// Who was told in these topics, and of which rank.
     pub told: RefCell<HashMap<Topic, Vec<(String, i64)>>>,
 }
@@ -107,6 +109,28 @@ impl Books<'_> {
             self.kept.windows.insert(digest.mailbox, Some(digest.no));
             self.kept.digests.entry(digest.no).or_insert(digest);
         }
+        Ok(())
+    }
+
+    /// The texts that decide between these ranks and the marks of their subjects, where the times are equal.
+    pub fn fetch_ties(&mut self, ranks: &[(Topic, Mark)]) -> Result<()> {
+        let subjects = self.fetched.subjects.borrow();
+        let tied = ranks.iter().flat_map(|(topic, mark)| {
+            let known = subjects.get(topic).copied().flatten();
+            let marks = known.map(|s| [Some(s.latest), s.before].map(|m| m.map(|m| (m.ver, m.no))));
+            let closer = known.and_then(|s| s.closer);
+            let all = marks.into_iter().flatten().flatten().chain(closer);
+            all.filter(|(ver, _)| *ver == mark.ver).map(|(_, no)| no).collect::<Vec<_>>()
+        });
+        let tied: BTreeSet<i64> = tied.collect();
+        drop(subjects);
+        if tied.is_empty() {
+            return Ok(());
+        }
+        let found = self.tx.prepare_cached(sql::PG_TIES)?.query_map([Column::ints(tied)], |row| {
+            Ok((row.get::<i64>(0)?, (row.get::<String>(1)?, row.get::<String>(2)?)))
+        })?;
+        self.fetched.ties.borrow_mut().extend(found);
         Ok(())
     }
 

@@ -30,7 +30,7 @@ pub(in crate::store) struct Held {
     /// Mailboxes of which every digest that is not closed is known.
     whole: HashSet<i64>,
     contents: HashMap<i64, Vec<Listed>>,
-    pub(in crate::store::rules) paused: Option<Vec<String>>,
+    pub(in crate::store::rules) paused: Vec<String>,
     pub(in crate::store::rules) suppressed: Option<HashSet<String>>,
 }
 
@@ -172,13 +172,22 @@ impl Books<'_> {
 
     /// Open items of a mailbox, over its digests.
     pub fn open_of_mailbox(&mut self, mailbox: i64) -> Result<i64> {
-        if self.held.whole.contains(&mailbox) {
-            let mine = self.kept.digests.values().filter(|d| d.mailbox == mailbox && d.state != DigestState::Closed);
-            return Ok(mine.map(|d| d.open).sum());
+        let mine = self.kept.digests.values().filter(|d| d.mailbox == mailbox && d.state != DigestState::Closed);
+        let mut open: i64 = mine.map(|d| d.open).sum();
+        if !self.held.whole.contains(&mailbox) {
+            // The rows of those in the books may say what was.
+            let mut window = None;
+            self.tx.prepare_cached(sql::OPEN_OF_MAILBOX)?.each([mailbox], |row| {
+                let no = row.get(0)?;
+                if !self.kept.digests.contains_key(&no) {
+                    open += row.get::<i64>(1)?;
+                    window = if row.get(2)? { Some(no) } else { window };
+                }
+                Ok(true)
+            })?;
+            self.kept.windows.entry(mailbox).or_insert(window);
         }
-        // What follows reads the rows: they must say what the books say.
-        self.write_digests()?;
-        Ok(self.tx.query_row(sql::OPEN_OF_MAILBOX, [mailbox], |row| row.get(0))?)
+        Ok(open)
     }
 
     pub fn item(&self, event_no: i64, mailbox: i64) -> Result<Option<Item>> {
@@ -213,10 +222,7 @@ impl Books<'_> {
     pub fn listed(&self, no: i64, k: i64) -> Result<Vec<Item>> {
         let in_list = |left_before: Option<i64>| left_before.is_none_or(|left| left > k);
         let Some(items) = self.held.items_of(no) else {
-            let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
-            let keys = self.tx.prepare_cached(sql::LISTED)?.query_map(params![no, k], read)?;
-            let items = keys.into_iter().map(|(event_no, mailbox)| self.item(event_no, mailbox));
-            return Ok(items.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect());
+            return self.tx.prepare_cached(sql::LISTED)?.query_map(params![no, k], Item::read);
         };
         let here = items.filter(|i| i.digest == Some(no) && in_list(i.left_before)).copied();
         let once =

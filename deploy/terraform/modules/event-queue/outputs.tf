@@ -1,0 +1,14 @@
+output "arn" {
+  description = "For worker-role, and source.queue."
+  value       = aws_sqs_queue.this.arn
+}
+
+output "url" {
+  description = "For source.queue_url, and KEDA's queueURL."
+  value       = aws_sqs_queue.this.id
+}
+
+output "dead_letter_arn" {
+  description = "Where messages go that were received too often."
+  value       = aws_sqs_queue.dead.arn
+}

@@ -1,0 +1,186 @@
+# The role of the worker: who may take it on, and what it may do. Nothing but what owlpost calls.
+
+locals {
+  # Without the scheme: the prefix of the token's claims in a trust policy.
+  issuer = var.oidc == null ? "" : trimprefix(var.oidc.issuer, "https://")
+
+  # A pod with a token of its cluster: IRSA on EKS, web identity on GKE and anywhere else.
+  trust_oidc = var.oidc == null ? [] : [jsonencode({
+    Sid       = "TheWorkersServiceAccount"
+    Effect    = "Allow"
+    Principal = { Federated = var.oidc.provider_arn }
+    Action    = ["sts:AssumeRoleWithWebIdentity"]
+    Condition = {
+      StringEquals = {
+        "${local.issuer}:aud" = var.oidc.audience
+        "${local.issuer}:sub" = "system:serviceaccount:${var.oidc.namespace}:${var.oidc.service_account}"
+      }
+    }
+  })]
+
+  trust_pod_identity = var.pod_identity == null ? [] : [jsonencode({
+    Sid       = "EksPodIdentity"
+    Effect    = "Allow"
+    Principal = { Service = "pods.eks.amazonaws.com" }
+    Action    = ["sts:AssumeRole", "sts:TagSession"]
+    Condition = {
+      StringEquals = {
+        "aws:RequestTag/kubernetes-namespace"       = var.pod_identity.namespace
+        "aws:RequestTag/kubernetes-service-account" = var.pod_identity.service_account
+      }
+    }
+  })]
+
+  # A role of another account: mailer.assume_role_arn, with mailer.external_id.
+  trust_role = var.trusted_role == null ? [] : [jsonencode({
+    Sid       = "ARoleOfAnotherAccount"
+    Effect    = "Allow"
+    Principal = { AWS = var.trusted_role.arn }
+    Action    = ["sts:AssumeRole"]
+    Condition = { StringEquals = { "sts:ExternalId" = var.trusted_role.external_id } }
+  })]
+
+  trust = concat(local.trust_oidc, local.trust_pod_identity, local.trust_role)
+
+  # Sending needs the right on the identity and on the configuration set, each by itself.
+  send = length(var.identity_arns) == 0 ? [] : [jsonencode({
+    Sid       = "Send"
+    Effect    = "Allow"
+    Action    = [var.raw_content ? "ses:SendRawEmail" : "ses:SendEmail"]
+    Resource  = concat(var.identity_arns, var.configuration_set_arns)
+    Condition = { StringLike = { "ses:FromAddress" = var.from_addresses } }
+  })]
+
+  # It knows no resource.
+  account = length(var.identity_arns) == 0 ? [] : [jsonencode({
+    Sid      = "Quota"
+    Effect   = "Allow"
+    Action   = ["ses:GetAccount"]
+    Resource = "*"
+  })]
+
+  # For `owlpost check --live` alone.
+  check = length(var.identity_arns) == 0 ? [] : [jsonencode({
+    Sid      = "Check"
+    Effect   = "Allow"
+    Action   = ["ses:GetEmailIdentity", "ses:GetConfigurationSet"]
+    Resource = concat(var.identity_arns, var.configuration_set_arns)
+  })]
+
+  consume = length(var.queue_arns) == 0 ? [] : [jsonencode({
+    Sid    = "Take"
+    Effect = "Allow"
+    Action = [
+      "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:GetQueueUrl",
+    ]
+    Resource = var.queue_arns
+  })]
+
+  # KEDA's own role, where it scales by a queue.
+  measure = length(var.measured_queue_arns) == 0 ? [] : [jsonencode({
+    Sid      = "Measure"
+    Effect   = "Allow"
+    Action   = ["sqs:GetQueueAttributes"]
+    Resource = var.measured_queue_arns
+  })]
+
+  # Amazon MSK with iam = true: a member of a group, and nothing else.
+  kafka = var.msk == null ? [] : [
+    jsonencode({
+      Sid      = "Cluster"
+      Effect   = "Allow"
+      Action   = ["kafka-cluster:Connect"]
+      Resource = var.msk.cluster_arn
+    }),
+    jsonencode({
+      Sid      = "Topics"
+      Effect   = "Allow"
+      Action   = ["kafka-cluster:DescribeTopic", "kafka-cluster:ReadData"]
+      Resource = [for topic in var.msk.topics : "${replace(var.msk.cluster_arn, ":cluster/", ":topic/")}/${topic}"]
+    }),
+    jsonencode({
+      Sid      = "Group"
+      Effect   = "Allow"
+      Action   = ["kafka-cluster:DescribeGroup", "kafka-cluster:AlterGroup"]
+      Resource = "${replace(var.msk.cluster_arn, ":cluster/", ":group/")}/${var.msk.group}"
+    }),
+  ]
+
+  forward = length(var.dead_letter_queue_arns) == 0 ? [] : [jsonencode({
+    Sid      = "ForwardDeadLetters"
+    Effect   = "Allow"
+    Action   = ["sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"]
+    Resource = var.dead_letter_queue_arns
+  })]
+
+  keys = length(var.kms_key_arns) == 0 ? [] : [jsonencode({
+    Sid      = "Keys"
+    Effect   = "Allow"
+    Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    Resource = var.kms_key_arns
+  })]
+
+  database = length(var.database_user_arns) == 0 ? [] : [jsonencode({
+    Sid      = "Database"
+    Effect   = "Allow"
+    Action   = ["rds-db:connect"]
+    Resource = var.database_user_arns
+  })]
+
+  assume = length(var.assume_role_arns) == 0 ? [] : [jsonencode({
+    Sid      = "RolesOfOtherAccounts"
+    Effect   = "Allow"
+    Action   = ["sts:AssumeRole"]
+    Resource = var.assume_role_arns
+  })]
+
+  statements = concat(
+    local.send, local.account, local.check, local.consume, local.measure, local.kafka, local.forward, local.keys,
+    local.database, local.assume,
+  )
+}
+
+resource "aws_iam_role" "this" {
+  name                 = var.name
+  description          = "owlpost: sends mails, takes events"
+  permissions_boundary = var.permissions_boundary
+  tags                 = var.tags
+
+  assume_role_policy = jsonencode({
+    Version   = "2012-10-17"
+    Statement = [for statement in local.trust : jsondecode(statement)]
+  })
+
+  lifecycle {
+    precondition {
+      condition     = length(local.trust) == 1
+      error_message = "Give exactly one of oidc (IRSA, GKE), pod_identity and trusted_role."
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "this" {
+  name = "owlpost"
+  role = aws_iam_role.this.name
+  policy = jsonencode({
+    Version   = "2012-10-17"
+    Statement = [for statement in local.statements : jsondecode(statement)]
+  })
+
+  lifecycle {
+    precondition {
+      condition     = length(local.statements) > 0
+      error_message = "A role without a right: give identity_arns, queue_arns, msk or assume_role_arns."
+    }
+  }
+}
+
+resource "aws_eks_pod_identity_association" "this" {
+  count = var.pod_identity == null ? 0 : 1
+
+  cluster_name    = var.pod_identity.cluster_name
+  namespace       = var.pod_identity.namespace
+  service_account = var.pod_identity.service_account
+  role_arn        = aws_iam_role.this.arn
+  tags            = var.tags
+}

@@ -1,0 +1,127 @@
+variable "name" {
+  description = "Of the role. Its ARN is known from that and the account, before the role is made."
+  type        = string
+  default     = "owlpost"
+}
+
+# ---- who: exactly one of these
+
+variable "oidc" {
+  description = "Pods with a token of their cluster: IRSA on EKS, web identity on GKE. issuer: https://…, as in the provider's URL."
+  type = object({
+    provider_arn    = string
+    issuer          = string
+    namespace       = string
+    service_account = optional(string, "owlpost")
+    audience        = optional(string, "sts.amazonaws.com")
+  })
+  default = null
+
+  validation {
+    condition     = var.oidc == null || !strcontains(try("${var.oidc.namespace}${var.oidc.service_account}", ""), "*")
+    error_message = "The namespace and the service account by their names: with * any pod of the cluster could send mails."
+  }
+}
+
+variable "pod_identity" {
+  description = "Pods of an EKS cluster with the Pod Identity agent."
+  type = object({
+    cluster_name    = string
+    namespace       = string
+    service_account = optional(string, "owlpost")
+  })
+  default = null
+}
+
+variable "trusted_role" {
+  description = "A role of another account, for mailer.assume_role_arn; external_id as in mailer.external_id."
+  type = object({
+    arn         = string
+    external_id = string
+  })
+  default = null
+}
+
+# ---- what
+
+variable "identity_arns" {
+  description = "SES identities to send as, also those of another account (mailer.identity_arn). In the sandbox: also the recipients'."
+  type        = list(string)
+  default     = []
+}
+
+variable "configuration_set_arns" {
+  description = "Of mailer.configuration_set, and of the identity's default one."
+  type        = list(string)
+  default     = []
+}
+
+variable "from_addresses" {
+  description = "Addresses that may stand in mailer.from; * is any run of characters."
+  type        = list(string)
+  default     = ["*"]
+}
+
+variable "raw_content" {
+  description = "As mailer.content: true for \"raw\", which is another right."
+  type        = bool
+  default     = false
+}
+
+variable "queue_arns" {
+  description = "Queues to take events from."
+  type        = list(string)
+  default     = []
+}
+
+variable "measured_queue_arns" {
+  description = "For a role of KEDA's operator: queues whose length it asks for."
+  type        = list(string)
+  default     = []
+}
+
+variable "msk" {
+  description = "For a source with iam = true. cluster_arn as MSK tells it, arn:aws:kafka:REGION:ACCOUNT:cluster/NAME/UUID."
+  type = object({
+    cluster_arn = string
+    topics      = list(string)
+    group       = optional(string, "owlpost")
+  })
+  default = null
+}
+
+variable "dead_letter_queue_arns" {
+  description = "Queues for dead_letters.forward_to."
+  type        = list(string)
+  default     = []
+}
+
+variable "kms_key_arns" {
+  description = "Keys of those queues."
+  type        = list(string)
+  default     = []
+}
+
+variable "database_user_arns" {
+  description = "For store.auth = \"iam\": arn:aws:rds-db:REGION:ACCOUNT:dbuser:RESOURCE-ID/USER."
+  type        = list(string)
+  default     = []
+}
+
+variable "assume_role_arns" {
+  description = "Roles of other accounts, for mailer.assume_role_arn or source.assume_role_arn."
+  type        = list(string)
+  default     = []
+}
+
+variable "permissions_boundary" {
+  description = "ARN of the boundary that your organisation asks for."
+  type        = string
+  default     = null
+}
+
+variable "tags" {
+  description = "Tags of everything that can have some."
+  type        = map(string)
+  default     = {}
+}

@@ -1,0 +1,297 @@
+//! Statements of PostgreSQL alone: counters are sequences, mails are counted by rows, between two statements others may
+//! write, and one statement takes any number of rows.
+
+use super::*;
+
+pub const PG_META: &str =
+    "SELECT store_id, 0, 0, 0, CAST(mails_sent + (SELECT coalesce(sum(n), 0) FROM mail_delta) AS bigint) FROM meta";
+pub const ADD_MAILS: &str = "INSERT INTO mail_delta (n) VALUES (?1)";
+pub const EVENT_BLOCK: &str = "SELECT nextval('event_no')";
+pub const DIGEST_NUMBERS: &str = "SELECT nextval('digest_no') FROM generate_series(1, CAST(?1 AS bigint))";
+pub const LETTER_NUMBER: &str = "SELECT nextval('letter_no')";
+/// One statement: what is added while it runs stays for the next one.
+pub const PG_ROLL_UP: &str = "WITH gone AS (DELETE FROM ledger_delta RETURNING state, n) INSERT INTO ledger_total (state, n) \
+     SELECT state, sum(n) FROM gone GROUP BY state ORDER BY state \
+     ON CONFLICT (state) DO UPDATE SET n = ledger_total.n + excluded.n";
+pub const PG_ROLL_UP_MAILS: &str = "WITH gone AS (DELETE FROM mail_delta RETURNING n) UPDATE meta SET mails_sent = mails_sent \
+     + (SELECT coalesce(sum(n), 0) FROM gone)";
+/// Of what these digests list or have listed: before mailboxes, by topic. What left before the first attempt of its digest was
+/// told to nobody.
+pub const PG_SUBJECTS_OF_DIGESTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, \
+     closer_no, lone, topic FROM subject WHERE topic = ANY(ARRAY(SELECT e.topic FROM item i JOIN event e ON e.no = \
+     i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL AND coalesce(i.left_before, \
+     2) > 1 UNION SELECT e.topic FROM relisted r JOIN event e ON e.no = r.event_no WHERE r.digest_no = \
+     ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL)) ORDER BY topic FOR UPDATE";
+pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no FROM digest \
+     WHERE no = ANY(CAST(?1 AS bigint[])))) ORDER BY no FOR UPDATE";
+/// Digests that are closed by their number, all others of a mailbox by that: each once, without a sort.
+pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
+     waited_us, address, opened_at, closed_at FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) AND state = 6 UNION ALL \
+     SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
+     waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) AND state IN (0, 1) \
+     UNION ALL SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, \
+     attempts, waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) \
+     AND state IN (2, 3, 4, 5)";
+pub const PG_ITEMS_OF_DIGESTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE digest_no = ANY(CAST(?1 AS \
+     bigint[])) AND coalesce(left_before, 2) > 1 UNION SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, \
+     i.left_before FROM relisted r JOIN item i ON i.event_no = r.event_no AND i.mailbox_no = r.mailbox_no WHERE \
+     r.digest_no = ANY(CAST(?1 AS bigint[]))";
+pub const PG_RELISTED: &str = "SELECT digest_no, event_no, mailbox_no, left_before FROM relisted WHERE event_no = ANY(CAST(?1 AS bigint[])) \
+     AND mailbox_no = ANY(CAST(?2 AS bigint[]))";
+pub const PG_ATTEMPTS: &str = "SELECT digest_no, n, outcome FROM attempt WHERE digest_no = ANY(CAST(?1 AS bigint[]))";
+pub const PG_EVENTS: &str = "SELECT no, ver, effect, topic, topic2, date, deadline, expiry FROM event WHERE no = ANY(CAST(?1 AS \
+     bigint[]))";
+pub const PG_CONTENTS: &str = "SELECT e.no, e.source, e.id, e.kind, e.ver, e.deadline, e.subject_key, e.data, i.digest_no FROM item i JOIN \
+     event e ON e.no = i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND i.state = 0 ORDER BY \
+     i.urgency, e.ver, e.id, e.source";
+pub const PG_AUDIENCES: &str = "SELECT i.event_no, a.names, a.except_for, i.digest_no FROM item i JOIN mailbox m ON m.no = i.mailbox_no JOIN \
+     asked a ON a.event_no = i.event_no AND a.route = m.route WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND \
+     i.state = 0";
+pub const PG_SUPPRESSED: &str = "SELECT address FROM suppression WHERE address = ANY(CAST(?1 AS text[]))";
+pub const PG_TOLD: &str = "SELECT topic, recipient, told_ver FROM standing WHERE topic = ANY(CAST(?1 AS bytea[])) AND told_ver IS NOT \
+     NULL ORDER BY recipient";
+/// What a purge is about to delete, nobody changes meanwhile.
+pub const PG_LOCK_ITEMS_OF_EVENT: &str = "SELECT 1 FROM item WHERE event_no = ?1 ORDER BY mailbox_no FOR UPDATE";
+/// Who changes the items of an event has their mailboxes.
+pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no \
+     FROM item WHERE event_no = ?1)) ORDER BY no FOR UPDATE";
+
+pub const PG_WITHOUT_SORT: &str = "SET LOCAL enable_sort = off";
+pub const PG_WITH_SORT: &str = "SET LOCAL enable_sort = on";
+
+// ---- PostgreSQL alone: many rows at once
+pub const PG_ADD_EVENTS: &str = "INSERT INTO event (no, key, source, id, kind, ver, effect, topic, topic2, date, deadline, expiry, \
+     received_at, subject_key, data) SELECT no, key, source, id, kind, ver, effect, topic, topic2, date, \
+     deadline, expiry, CAST(?13 AS bigint), subject_key, data FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
+     bytea[]), CAST(?3 AS text[]), CAST(?4 AS text[]), CAST(?5 AS text[]), CAST(?6 AS bigint[]), CAST(?7 AS \
+     bigint[]), CAST(?8 AS bytea[]), CAST(?9 AS bytea[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), CAST(?12 \
+     AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS text[])) AS u(no, key, source, id, kind, ver, effect, topic, \
+     topic2, date, deadline, expiry, subject_key, data) ON CONFLICT (key) DO NOTHING RETURNING no";
+pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
+     closer_no, lone) SELECT topic, no, 0, ver, no, date, closer_ver, closer_no, lone FROM unnest(CAST(?1 AS bytea[]), \
+     CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), \
+     CAST(?7 AS bigint[])) AS u(topic, no, ver, date, closer_ver, closer_no, lone) ON CONFLICT (topic) DO NOTHING \
+     RETURNING topic";
+pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
+pub const PG_TIES: &str = "SELECT no, id, source FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
+pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
+     u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
+pub const PG_MAILBOXES_BY_NAME: &str = "SELECT m.no FROM unnest(CAST(?1 AS text[]), CAST(?2 AS text[])) AS u(recipient, route) JOIN mailbox m ON \
+     m.recipient = u.recipient AND m.route = u.route";
+/// From the head of each topic back to what everything behind is final.
+pub const PG_MAILBOXES_TO_SWEEP: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
+     CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
+     e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
+     DISTINCT i.mailbox_no FROM chain c JOIN LATERAL (SELECT mailbox_no FROM item WHERE event_no = c.no AND state IN \
+     (0, 1) OFFSET 0) AS i ON true WHERE c.no <> c.swept";
+pub const PG_CHAINS: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
+     CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
+     e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
+     c.topic, e.no, e.effect, CASE WHEN e.topic = c.topic THEN e.prev ELSE e.prev2 END, e.ver, e.date FROM chain \
+     c JOIN event e ON e.no = c.no WHERE c.no <> c.swept";
+pub const PG_MAILBOXES_TO_TELL: &str = "SELECT m.no FROM standing s JOIN mailbox m ON m.recipient = s.recipient AND m.route = 'handled' WHERE \
+     s.topic = ANY(CAST(?1 AS bytea[])) AND s.told_ver IS NOT NULL";
+pub const PG_MAILBOXES: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?1 AS bigint[])) ORDER BY no \
+     FOR UPDATE";
+pub const PG_ADD_MAILBOXES: &str = "INSERT INTO mailbox (recipient, route, zone) SELECT recipient, route, zone FROM unnest(CAST(?1 AS text[]), \
+     CAST(?2 AS text[]), CAST(?3 AS text[])) AS u(recipient, route, zone) ON CONFLICT (recipient, route) DO \
+     UPDATE SET zone = coalesce(excluded.zone, mailbox.zone) RETURNING no, recipient, route, zone, previous_at";
+pub const PG_WINDOWS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
+     waited_us, address, opened_at, closed_at FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
+     IN (0, 1)";
+pub const PG_OPEN_OF_RECIPIENTS: &str = "SELECT m.recipient, CAST(sum((SELECT coalesce(sum(open), 0) FROM digest WHERE \
+     mailbox_no = m.no AND state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = m.no AND \
+     state IN (2, 3, 4, 5))) AS bigint) FROM mailbox m WHERE m.recipient = ANY(CAST(?1 AS text[])) GROUP BY m.recipient";
+pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
+     bigint[]))";
+pub const PG_ADD_ITEMS: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) SELECT * FROM \
+     unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS \
+     bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS bigint[]))";
+pub const PG_FIRST_URGENCIES: &str = "SELECT u.no, (SELECT min(urgency) FROM item WHERE digest_no = u.no AND state = 0) \
+     FROM unnest(CAST(?1 AS bigint[])) AS u(no)";
+pub const PG_SAVE_DIGESTS: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
+     until, attempts, waited_us, address, opened_at, closed_at) SELECT * FROM unnest(CAST(?1 AS bigint[]), \
+     CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS \
+     bigint[]), CAST(?7 AS bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), CAST(?11 \
+     AS bigint[]), CAST(?12 AS bigint[]), CAST(?13 AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS bigint[]), \
+     CAST(?16 AS bigint[]))";
+pub const PG_UPDATE_DIGESTS: &str = "UPDATE digest d SET state = u.state, priority = u.priority, due_at = u.due_at, open = u.open, first_at = \
+     u.first_at, last_at = u.last_at, deadline = u.deadline, token = u.token, until = u.until, attempts = \
+     u.attempts, waited_us = u.waited_us, address = u.address, closed_at = u.closed_at FROM unnest(CAST(?1 AS \
+     bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 \
+     AS bigint[]), CAST(?7 AS bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), \
+     CAST(?11 AS bigint[]), CAST(?12 AS bigint[]), CAST(?13 AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS \
+     bigint[]), CAST(?16 AS bigint[])) AS u(no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
+     deadline, token, until, attempts, waited_us, address, opened_at, closed_at) WHERE d.no = u.no";
+
+/// A change of one row, and the same for many: its values come as columns, in the same order.
+pub struct Many {
+    pub one: &'static str,
+    pub many: &'static str,
+    pub table: &'static str,
+    /// So many values at the front name the row.
+    pub keys: usize,
+    /// Said twice of one row, the last counts; else the two are two statements.
+    pub last_counts: bool,
+}
+
+/// Changes of one row that are made for each event, item or mail.
+pub fn many(one: &str) -> Option<&'static Many> {
+    MANY.iter().find(|known| known.one == one)
+}
+
+/// Those that begin like this, for tests.
+#[cfg(test)]
+pub fn many_of<const N: usize>(begins: [&str; N]) -> [&'static str; N] {
+    begins.map(|begin| MANY.iter().find(|known| known.one.starts_with(begin)).map_or("", |known| known.one))
+}
+
+/// `UPDATE table SET … FROM` the columns, by the first of them.
+macro_rules! update_many {
+    ($one:ident, $table:literal, $set:literal, ($($column:literal),*), $keys:literal, $row:literal) => {
+        Many {
+            one: $one,
+            many: concat!("UPDATE ", $table, " AS t SET ", $set, " FROM ", columns!($($column),*), " WHERE ", $row),
+            table: $table,
+            keys: $keys,
+            last_counts: true,
+        }
+    };
+}
+macro_rules! insert_many {
+    ($one:ident, $table:literal, $into:literal, ($($column:literal),*), $keys:literal, $end:literal) => {
+        Many {
+            one: $one,
+            many: concat!("INSERT INTO ", $table, " (", $into, " FROM ", columns!($($column),*), " ", $end),
+            table: $table,
+            keys: $keys,
+            last_counts: false,
+        }
+    };
+}
+/// `?1` to `?n` as the columns c1 to cn.
+macro_rules! columns {
+    ($a:literal, $b:literal) => {
+        concat!("unnest(CAST(?1 AS ", $a, "[]), CAST(?2 AS ", $b, "[])) AS u(c1, c2)")
+    };
+    ($a:literal, $b:literal, $c:literal) => {
+        concat!("unnest(CAST(?1 AS ", $a, "[]), CAST(?2 AS ", $b, "[]), CAST(?3 AS ", $c, "[])) AS u(c1, c2, c3)")
+    };
+    ($a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            "unnest(CAST(?1 AS ",
+            $a,
+            "[]), CAST(?2 AS ",
+            $b,
+            "[]), CAST(?3 AS ",
+            $c,
+            "[]), CAST(?4 AS ",
+            $d,
+            "[])) AS u(c1, c2, c3, c4)"
+        )
+    };
+    ($a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal) => {
+        concat!(
+            "unnest(CAST(?1 AS ",
+            $a,
+            "[]), CAST(?2 AS ",
+            $b,
+            "[]), CAST(?3 AS ",
+            $c,
+            "[]), CAST(?4 AS ",
+            $d,
+            "[]), CAST(?5 AS ",
+            $e,
+            "[]), CAST(?6 AS ",
+            $f,
+            "[])) AS u(c1, c2, c3, c4, c5, c6)"
+        )
+    };
+    ($a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal, $g:literal) => {
+        concat!(
+            "unnest(CAST(?1 AS ",
+            $a,
+            "[]), CAST(?2 AS ",
+            $b,
+            "[]), CAST(?3 AS ",
+            $c,
+            "[]), CAST(?4 AS ",
+            $d,
+            "[]), CAST(?5 AS ",
+            $e,
+            "[]), CAST(?6 AS ",
+            $f,
+            "[]), CAST(?7 AS ",
+            $g,
+            "[])) AS u(c1, c2, c3, c4, c5, c6, c7)"
+        )
+    };
+}
+
+const MANY: &[Many] = &[
+    update_many!(
+        SETTLE_ITEM,
+        "item",
+        "state = c3, reason = c4, left_before = c5, settled_at = c6",
+        ("bigint", "bigint", "bigint", "bigint", "bigint", "bigint"),
+        2,
+        "t.event_no = c1 AND t.mailbox_no = c2"
+    ),
+    update_many!(
+        MOVE_ITEM,
+        "item",
+        "digest_no = c3",
+        ("bigint", "bigint", "bigint"),
+        2,
+        "t.event_no = c1 AND t.mailbox_no = c2"
+    ),
+    update_many!(LINK_EVENT, "event", "prev = c2, prev2 = c3", ("bigint", "bigint", "bigint"), 1, "t.no = c1"),
+    update_many!(SAVE_PREVIOUS, "mailbox", "previous_at = c2", ("bigint", "bigint"), 1, "t.no = c1"),
+    insert_many!(
+        ADD_ATTEMPT,
+        "attempt",
+        "digest_no, n, begun_at, outcome, free) SELECT c1, c2, c3, 0, 0",
+        ("bigint", "bigint", "bigint"),
+        2,
+        ""
+    ),
+    update_many!(
+        SETTLE_ATTEMPT,
+        "attempt",
+        "outcome = c3, free = c4, settled_at = c5, message_id = coalesce(c6, message_id), detail = c7",
+        ("bigint", "bigint", "bigint", "bigint", "bigint", "text", "text"),
+        2,
+        "t.digest_no = c1 AND t.n = c2"
+    ),
+    insert_many!(
+        SAVE_TOLD,
+        "standing",
+        "topic, recipient, told_ver) SELECT c1, c2, c3",
+        ("bytea", "text", "bigint"),
+        2,
+        "ON CONFLICT (topic, recipient) DO UPDATE SET told_ver = CASE WHEN standing.told_ver < excluded.told_ver \
+         THEN standing.told_ver ELSE excluded.told_ver END"
+    ),
+    insert_many!(
+        SAVE_OWN,
+        "standing",
+        "topic, recipient, own_ver, own_no) SELECT c1, c2, c3, c4",
+        ("bytea", "text", "bigint", "bigint"),
+        2,
+        "ON CONFLICT (topic, recipient) DO UPDATE SET own_ver = excluded.own_ver, own_no = excluded.own_no"
+    ),
+    Many {
+        one: SAVE_SUBJECT,
+        many: "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, \
+               before_date, closer_ver, closer_no, lone) SELECT * FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
+               CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS \
+               bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), \
+               CAST(?12 AS bigint[])) ON CONFLICT (topic) DO UPDATE SET head = excluded.head, swept = excluded.swept, \
+               latest_ver = excluded.latest_ver, latest_no = excluded.latest_no, latest_date = excluded.latest_date, \
+               before_ver = excluded.before_ver, before_no = excluded.before_no, before_date = excluded.before_date, \
+               closer_ver = excluded.closer_ver, closer_no = excluded.closer_no, lone = excluded.lone",
+        table: "subject",
+        keys: 1,
+        last_counts: true,
+    },
+];

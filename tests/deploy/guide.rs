@@ -1,0 +1,99 @@
+//! The guide's blocks that say so are run as they stand there, one after the other, by a shell.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::prometheus::{read, root, said};
+use crate::runbook::{commands, exists};
+
+const GUIDE: &str = "deploy/from-the-old-way.md";
+
+/// What stands in the block after each mark.
+fn marked(guide: &str) -> Vec<String> {
+    let after = guide.split("**✓**\n").skip(1);
+    let block = |rest: &str| {
+        let inside = rest.split_once("```sh\n").unwrap().1.split_once("```").unwrap().0;
+        let indent = inside.len() - inside.trim_start_matches(' ').len();
+        inside.lines().map(|line| line.get(indent..).unwrap_or_default().to_owned() + "\n").collect::<String>()
+    };
+    after.map(block).collect()
+}
+
+#[test]
+fn what_can_be_run_without_a_cluster_works_as_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["src", "config"] {
+        symlink(root().join(name), folder.path().join(name)).unwrap();
+    }
+    fs::create_dir(folder.path().join("bin")).unwrap();
+    symlink(env!("CARGO_BIN_EXE_owlpost"), folder.path().join("bin/owlpost")).unwrap();
+    let path = format!("{}:{}", folder.path().join("bin").display(), std::env::var("PATH").unwrap());
+    let blocks = marked(&read(GUIDE));
+    assert!(blocks.len() >= 4);
+    let mut told = String::new();
+    for block in &blocks {
+        let run = Command::new("sh")
+            .args(["-euc", block])
+            .current_dir(folder.path())
+            .env("PATH", &path)
+            .env("OWLPOST__HTTP__LISTEN", "127.0.0.1:0")
+            .env_remove("OWLPOST_CONFIG")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{block}\n{}", said(&run));
+        told += &String::from_utf8_lossy(&run.stdout);
+    }
+    for part in ["no difference", ".html", "Subject: user.joe asks to join sports:role.writers", "scores"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[test]
+fn every_command_of_the_guide_exists_with_its_options() {
+    let guide = read(GUIDE);
+    // Those of pods: what stands after the two dashes.
+    let inside: String = guide
+        .lines()
+        .filter_map(|line| line.split_once(" -- owlpost "))
+        .map(|(_, c)| format!("owlpost {c}\n"))
+        .collect();
+    let found = commands(&guide).into_iter().chain(commands(&format!("\n```sh\n{inside}\n```\n")));
+    let found: Vec<Vec<String>> = found.collect();
+    assert!(found.len() >= 7, "{found:?}");
+    for command in found {
+        exists(&command).unwrap_or_else(|why| panic!("owlpost {}: {why}", command.join(" ")));
+    }
+}
+
+#[test]
+fn every_file_that_a_page_names_is_there() {
+    for page in [
+        GUIDE,
+        "deploy/runbook.md",
+        "deploy/terraform/README.md",
+        "deploy/zms-plugin/README.md",
+        "deploy/prometheus/README.md",
+    ] {
+        let text = read(page);
+        let here = root().join(page).parent().unwrap().to_owned();
+        for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            match target.split_once('#') {
+                Some(("", anchor)) => assert!(has_anchor(&text, anchor), "{page}: no heading for #{anchor}"),
+                _ => assert!(Path::new(&here).join(target.split('#').next().unwrap()).exists(), "{page}: {target}"),
+            }
+        }
+    }
+}
+
+/// As GitHub and GitLab make anchors of headings.
+fn has_anchor(text: &str, anchor: &str) -> bool {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let anchors = headings.map(|heading| {
+        let kept = heading.to_lowercase().replace(|c: char| !c.is_alphanumeric() && c != ' ' && c != '-', "");
+        kept.replace(' ', "-")
+    });
+    anchors.into_iter().any(|made| made == anchor)
+}
