@@ -99,6 +99,13 @@ const SHARED: Duration = Duration::from_millis(250);
 /// What a group may take beyond the drain time of its loops before it is left behind.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a stop may take at most, for those who end a worker from outside: a pod's grace period has to be longer.
+#[must_use]
+pub const fn longest_stop(drain: Duration) -> Duration {
+    let group = drain.as_secs() + GRACE.as_secs();
+    Duration::from_secs(3 * group)
+}
+
 const INTAKE: &str = "intake";
 const DELIVERY: &str = "delivery";
 const UPKEEP: &str = "upkeep";

@@ -1,0 +1,195 @@
+//! What makes no sense is refused before anything is changed, in words that say what to do.
+
+use crate::tools::{helm, text};
+
+/// What helm says of a values file with these values.
+fn refused(name: &str, set: &[&str]) -> String {
+    let out = helm(&["template", "owlpost"], name, set).output().unwrap();
+    assert!(!out.status.success(), "{name} {set:?} is not refused");
+    text(&out.stderr)
+}
+
+/// Values file, values, what is said.
+const REFUSALS: &[(&str, &[&str], &str)] = &[
+    // Sources and mails.
+    ("laptop", &["config.source=[]"], "config.source is empty: name where events come from"),
+    (
+        "laptop",
+        &[r#"config.source=[{"name":"old","kind":"file","path":"x"}]"#],
+        "is of kind file: a pod has no file that is read once",
+    ),
+    ("smtp", &["config.recipients.allowed_domains=[]"], "name the domains that may get mail, as in [example.com]"),
+    ("static-keys", &[r#"config.recipients={"allowed_domains":[]}"#], "config.recipients.allowed_domains is empty"),
+    ("laptop", &["config.http.token=null"], "anybody in the cluster could publish: set config.http.token"),
+    ("laptop", &[r#"config.http.listen="127.0.0.1:8080""#], "on loopback, where no probe reaches it"),
+    ("laptop", &["builtinRoutes=false"], "nobody would hear of anything"),
+    // A store of one worker.
+    (
+        "laptop",
+        &["all.replicas=2"],
+        "all.replicas is 2, but SQLite's file has one worker; more of them need config.store.url: postgres://",
+    ),
+    ("laptop", &["split=true"], "split is true, but SQLite's file has one worker"),
+    ("laptop", &["keda.enabled=true"], "nothing could see from outside what is due in it"),
+    (
+        "laptop",
+        &[r#"config.store.url="sqlite:owlpost.db""#],
+        "not in /data, where the volume is: the ledger would end with the pod",
+    ),
+    ("laptop", &[r#"config.mailer.dir="/tmp/outbox""#], "config.mailer.dir is not below /data"),
+    (
+        "eks-irsa",
+        &[r#"config.mailer={"kind":"outbox","dir":"/data/outbox","configuration_set":null}"#],
+        "split is true, but the outbox is a folder on one volume",
+    ),
+    // Migrations.
+    ("laptop", &["migrations.job=true"], "migrations.job is for PostgreSQL"),
+    ("eks-pod-identity", &["migrations.job=true"], "migrations.job needs migrations.user"),
+    ("eks-pod-identity", &["migrations.job=true"], "migrations.job needs migrations.password"),
+    (
+        "eks-irsa",
+        &["migrations.job=true", r#"migrations.user="owner""#],
+        "needs migrations.serviceAccountName: a ServiceAccount that is there before the release",
+    ),
+    // Identity.
+    (
+        "static-keys",
+        &[r#"identity.kind="none""#],
+        "uses AWS, but identity.kind is none: choose irsa or pod-identity (EKS)",
+    ),
+    (
+        "eks-irsa",
+        &[r#"identity.region="""#],
+        "identity.region is empty: without it AWS's clients would ask the machine",
+    ),
+    ("eks-irsa", &[r#"identity.roleArn="""#], "identity.kind irsa needs identity.roleArn"),
+    ("gke-web-identity", &[r#"identity.roleArn="""#], "identity.kind web-identity needs identity.roleArn"),
+    (
+        "eks-pod-identity",
+        &[r#"identity.roleArn="arn:aws:iam::111122223333:role/x""#],
+        "identity.roleArn has no effect with identity.kind pod-identity: the role stands in the cluster's association",
+    ),
+    ("static-keys", &[r#"identity.secret="""#], "a Secret with the keys access-key-id and secret-access-key"),
+    ("smtp", &[r#"identity.kind="irsa""#], "nothing in the configuration uses AWS"),
+    ("eks-irsa", &["serviceAccount.create=false"], "needs serviceAccount.name: the one that has the annotation"),
+    // KEDA.
+    (
+        "eks-pod-identity",
+        &[
+            r#"config.source=[{"name":"events","kind":"http"}]"#,
+            "config.http.allow_anonymous=true",
+            "keda.backlog.enabled=false",
+        ],
+        "keda.enabled is true, but there is no trigger",
+    ),
+    ("eks-irsa", &["intake.min=7"], "intake.min (7) is more than intake.max (6)"),
+    (
+        "eks-irsa",
+        &[
+            r#"config.source=[{"name":"posts","kind":"http"},{"name":"queue","kind":"sqs","queue":"owlpost-events"}]"#,
+            "config.http.allow_anonymous=true",
+        ],
+        "intake.min is 0, but a source is of kind http: with no pod nobody would take a request",
+    ),
+    (
+        "eks-irsa",
+        &["split=false", "keda.backlog.enabled=false"],
+        "all.min is 0, but keda.backlog is off: nothing would wake a pod for mails that are due",
+    ),
+    ("eks-irsa", &["keda.backlog.connection=null"], "keda.backlog.connection is empty"),
+    (
+        "eks-irsa",
+        &[
+            r#"config.source=[{"name":"all","kind":"kafka","brokers":["k:9098"],"topics":["^athenz[.].*"],"group":"owlpost","iam":true}]"#,
+        ],
+        r#"takes topics by a pattern, which KEDA can't: list them in keda.kafka.topics: {all: [TOPIC"#,
+    ),
+    ("gke-web-identity", &["keda.kafka.auth=null"], "signs in with SCRAM-SHA-512, and KEDA has to as well"),
+    (
+        "gke-web-identity",
+        &[
+            r#"config.source=[{"name":"k","kind":"kafka","brokers":["k:9093"],"topics":["t"],"group":"g","properties":{"sasl.mechanism":"GSSAPI"}}]"#,
+        ],
+        "signs in with GSSAPI, which this chart can't set up for KEDA",
+    ),
+    (
+        "eks-pod-identity",
+        &[r#"keda.aws.identityOwner="workload""#],
+        "reads the role from the ServiceAccount's annotation, which only identity.kind irsa has",
+    ),
+    // Pods.
+    ("laptop", &[r#"config.delivery.drain="30s""#], "config.delivery.drain is set by drainSeconds"),
+    (
+        "eks-irsa",
+        &["terminationGracePeriodSeconds=30"],
+        "a stop with drainSeconds 20 may take 75 s, and mails in flight would be cut off",
+    ),
+    ("laptop", &["terminationGracePeriodSeconds=75"], "a stop with drainSeconds 20 may take 80 s"),
+];
+
+#[test]
+fn nonsense_is_refused_in_words_that_help() {
+    for (name, set, words) in REFUSALS {
+        let said = refused(name, set);
+        assert!(said.contains("These values make no sense together:"), "{name} {set:?}: {said}");
+        assert!(said.contains(words), "{name} {set:?} should say {words:?}: {said}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let said = refused("laptop", &["all.replicas=3", "config.http.token=null", "config.source=[]"]);
+    assert_eq!(said.lines().filter(|line| line.starts_with("  - ")).count(), 2, "{said}");
+    assert!(said.contains("all.replicas is 3") && said.contains("config.source is empty"), "{said}");
+}
+
+/// Values file, values, what the schema names.
+const UNKNOWN: &[(&str, &[&str], &str)] = &[
+    ("laptop", &[r#"confg={}"#], "confg"),
+    ("laptop", &[r#"keda.colldownPeriod=30"#], "colldownPeriod"),
+    // The program's own schema is in it.
+    ("laptop", &[r#"config.mailer.form="x""#], "form"),
+    ("laptop", &[r#"config.source=[{"name":"events","kind":"htp"}]"#], "config/source/0/kind"),
+    ("laptop", &[r#"config.delivery={"in_flight":"many"}"#], "in_flight"),
+    ("laptop", &[r#"image.digest="sha256:abc""#], "digest"),
+    ("laptop", &[r#"drainSeconds=5"#], "drainSeconds"),
+    ("laptop", &[r#"identity.kind="iam""#], "identity/kind"),
+    ("laptop", &[r#"identity.roleArn="role/x""#], "roleArn"),
+    ("laptop", &[r#"persistence.size="4""#], "persistence/size"),
+    ("laptop", &[r#"secrets.env={"token":{"name":"a","key":"b"}}"#], "token"),
+    ("laptop", &[r#"secrets.env={"TOKEN":{"name":"a"}}"#], "key"),
+];
+
+#[test]
+fn a_misspelt_name_and_a_value_of_another_type_are_refused() {
+    for (name, set, words) in UNKNOWN {
+        let said = refused(name, set);
+        assert!(said.contains("values don't meet the specifications of the schema"), "{set:?}: {said}");
+        assert!(said.contains(words), "{set:?} should name {words}: {said}");
+    }
+}
+
+#[test]
+fn a_first_try_without_values_says_what_is_needed() {
+    let out = std::process::Command::new(crate::tools::tool("helm"))
+        .args(["template", "owlpost"])
+        .arg(crate::tools::root().join("deploy/helm/owlpost"))
+        .output()
+        .unwrap();
+    let said = text(&out.stderr);
+    assert!(
+        !out.status.success() && said.contains("config.source is empty") && said.contains("config.mailer.kind"),
+        "{said}"
+    );
+}
+
+#[test]
+fn one_source_and_one_mailer_are_enough() {
+    let set = r#"config={"source":[{"name":"events","kind":"http"}],"http":{"allow_anonymous":true},"mailer":{"kind":"smtp","host":"mail.example.com"},"quota":{"per_second":1,"per_day":1000},"recipients":{"allowed_domains":["example.com"]}}"#;
+    let out = std::process::Command::new(crate::tools::tool("helm"))
+        .args(["template", "owlpost", "--set-json", set])
+        .arg(crate::tools::root().join("deploy/helm/owlpost"))
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", text(&out.stderr));
+}
