@@ -78,6 +78,7 @@ fn folders(of: &str) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "OpenTofu takes minutes to compile: tests/run deploy"]
 fn every_file_is_formatted() {
     let checked = Command::new(tools().join("tofu"))
         .args(["fmt", "-check", "-recursive", "-no-color", "deploy/terraform"])
@@ -89,6 +90,7 @@ fn every_file_is_formatted() {
 }
 
 #[test]
+#[ignore = "OpenTofu takes minutes to compile: tests/run deploy"]
 fn every_example_is_valid_with_the_modules_that_it_uses() {
     let bench = Bench::shared();
     let mut used = String::new();
@@ -103,6 +105,7 @@ fn every_example_is_valid_with_the_modules_that_it_uses() {
 }
 
 #[test]
+#[ignore = "OpenTofu takes minutes to compile: tests/run deploy"]
 fn every_module_keeps_what_its_tests_promise() {
     let bench = Bench::shared();
     for module in folders("modules") {
@@ -115,6 +118,7 @@ fn every_module_keeps_what_its_tests_promise() {
 
 /// The provider here is a stand-in: it must see what the real one would.
 #[test]
+#[ignore = "OpenTofu takes minutes to compile: tests/run deploy"]
 fn a_misspelt_argument_a_wrong_type_and_a_missing_argument_are_seen() {
     let bench = Bench::shared();
     let wrong = [
