@@ -22,6 +22,12 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
     ("static-keys", &[r#"config.recipients={"allowed_domains":[]}"#], "config.recipients.allowed_domains is empty"),
     ("laptop", &["config.http.token=null"], "anybody in the cluster could publish: set config.http.token"),
     ("laptop", &[r#"config.http.listen="127.0.0.1:8080""#], "on loopback, where no probe reaches it"),
+    ("smtp", &[r#"config.mailer.password="hunter2""#], "config.mailer.password is written out, and everybody"),
+    (
+        "gke-web-identity",
+        &[r#"config.source[0].properties={"sasl.mechanism":"PLAIN","sasl.password":"hunter2"}"#],
+        "config.source.properties.sasl.password is written out",
+    ),
     ("laptop", &["builtinRoutes=false"], "nobody would hear of anything"),
     // A store of one worker.
     (
@@ -46,6 +52,11 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
     ("laptop", &["migrations.job=true"], "migrations.job is for PostgreSQL"),
     ("eks-pod-identity", &["migrations.job=true"], "migrations.job needs migrations.user"),
     ("eks-pod-identity", &["migrations.job=true"], "migrations.job needs migrations.password"),
+    (
+        "gke-web-identity",
+        &[r#"config.store.url="${DATABASE_URL}""#],
+        "migrations.job needs config.store.url written out, postgres://",
+    ),
     (
         "eks-irsa",
         &["migrations.job=true", r#"migrations.user="owner""#],

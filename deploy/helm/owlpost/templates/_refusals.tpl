@@ -37,6 +37,12 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- if and (include "owlpost.takesPosts" .) (not $config.http.token) (not $config.http.allow_anonymous) }}
 {{- $no = append $no "config.source has one of kind http, and anybody in the cluster could publish: set config.http.token to ${OWLPOST_TOKEN} and secrets.env.OWLPOST_TOKEN to a Secret's {name, key}; or config.http.allow_anonymous: true if something in front checks who comes" }}
 {{- end }}
+{{- $secrets := dict "http.token" (default dict $config.http).token "mailer.password" (default dict $config.mailer).password "store.password" (default dict $config.store).password }}
+{{- range default list $config.source }}{{ range $key, $value := default dict .properties }}{{ if hasSuffix "password" $key }}{{ $_ := set $secrets (printf "source.properties.%s" $key) $value }}{{ end }}{{ end }}{{ end }}
+{{- range $key, $value := default dict (default dict $config.dead_letters).properties }}{{ if hasSuffix "password" $key }}{{ $_ := set $secrets (printf "dead_letters.properties.%s" $key) $value }}{{ end }}{{ end }}
+{{- range $key, $value := $secrets }}
+{{- if and $value (not (regexMatch "[$][{]" (toString $value))) }}{{ $no = append $no (printf "config.%s is written out, and everybody who may read ConfigMaps could read it: use ${NAME} with secrets.env, or ${file:/run/secrets/SECRET/KEY} with secrets.files" $key) }}{{ end }}
+{{- end }}
 {{- if and (not .Values.builtinRoutes) (not $config.route) }}
 {{- $no = append $no "builtinRoutes is false and config.route is empty: nobody would hear of anything" }}
 {{- end }}
@@ -63,6 +69,7 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- if include "owlpost.sqlite" . }}{{ $no = append $no "migrations.job is for PostgreSQL: with SQLite the worker itself migrates its file" }}
 {{- else }}
 {{- $iam := eq (default "" $values.config.store.auth) "iam" }}
+{{- if not (regexMatch "^postgres(ql)?://" $values.config.store.url) }}{{ $no = append $no "migrations.job needs config.store.url written out, postgres://USER@HOST/DATABASE: migrations.user takes the place of USER in it" }}{{ end }}
 {{- if not $values.migrations.user }}{{ $no = append $no "migrations.job needs migrations.user: the role that owns the tables" }}{{ end }}
 {{- if and $iam (not $values.migrations.serviceAccountName) }}{{ $no = append $no "migrations.job with store.auth = iam needs migrations.serviceAccountName: a ServiceAccount that is there before the release, whose role may connect as migrations.user" }}{{ end }}
 {{- if and (not $iam) (not $values.migrations.password) }}{{ $no = append $no "migrations.job needs migrations.password: {name: SECRET, key: KEY} of migrations.user" }}{{ end }}
