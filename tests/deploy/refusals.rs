@@ -83,6 +83,12 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
     ("static-keys", &[r#"identity.secret="""#], "a Secret with the keys access-key-id and secret-access-key"),
     ("smtp", &[r#"identity.kind="irsa""#], "nothing in the configuration uses AWS"),
     ("eks-irsa", &["serviceAccount.create=false"], "needs serviceAccount.name: the one that has the annotation"),
+    ("eks-pod-identity", &["serviceAccount.create=false"], "needs serviceAccount.name: the one that the role is for"),
+    (
+        "laptop",
+        &[r#"podLabels={"app.kubernetes.io/component":"x"}"#],
+        "podLabels has app.kubernetes.io/component, by which Deployment, Service and NetworkPolicy find their pods",
+    ),
     // KEDA.
     (
         "eks-pod-identity",

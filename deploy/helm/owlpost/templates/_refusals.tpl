@@ -99,6 +99,9 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- if and (eq $identity.kind "irsa") (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
 {{- $no = append $no "identity.kind irsa with serviceAccount.create false needs serviceAccount.name: the one that has the annotation" }}
 {{- end }}
+{{- if and (has $identity.kind (list "pod-identity" "web-identity")) (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
+{{- $no = append $no (printf "identity.kind %s with serviceAccount.create false needs serviceAccount.name: the one that the role is for" $identity.kind) }}
+{{- end }}
 {{- $no | toJson }}
 {{- end }}
 
@@ -160,6 +163,9 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- $no = append $no (printf "terminationGracePeriodSeconds is %d, but a stop with drainSeconds %d may take %d s, and mails in flight would be cut off; raise the one or lower the other" (int $.Values.terminationGracePeriodSeconds) (int $.Values.drainSeconds) (int $least)) }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- range list "name" "instance" "component" }}
+{{- if hasKey $.Values.podLabels (printf "app.kubernetes.io/%s" .) }}{{ $no = append $no (printf "podLabels has app.kubernetes.io/%s, by which Deployment, Service and NetworkPolicy find their pods: use another label" .) }}{{ end }}
 {{- end }}
 {{- if and .Values.monitoring.rules (not (.Files.Get "files/rules.yaml")) }}{{ $no = append $no "monitoring.rules is true, but this copy of the chart has no files/rules.yaml" }}{{ end }}
 {{- if and .Values.monitoring.dashboard (not (.Files.Get "files/dashboard.json")) }}{{ $no = append $no "monitoring.dashboard is true, but this copy of the chart has no files/dashboard.json" }}{{ end }}
