@@ -48,8 +48,8 @@ SELECT {HASH.format(what="topic", size=16)}, n, 0, came * 2, n, due + {HOUR_US},
 OPEN = EVENTS + f"""
 INSERT INTO mailbox (no, recipient, route) OVERRIDING SYSTEM VALUE SELECT n, 'user.' || {PERSON}, 'expiries' FROM made;
 INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, attempts, waited_us,
-                    opened_at)
-SELECT n, n, 0, 1, due, 1, came, came, due + {HOUR_US}, 0, 0, 0, came FROM made ORDER BY n;
+                    opened_at, lane)
+SELECT n, n, 0, 1, due, 1, came, came, due + {HOUR_US}, 0, 0, 0, came, 1 + n % 50 FROM made ORDER BY n;
 INSERT INTO item (event_no, mailbox_no, digest_no, state, urgency) SELECT n, n, n, 0, due + {HOUR_US} FROM made ORDER BY n;
 """
 

@@ -174,7 +174,7 @@ fn many_paused_digests_hold_up_no_other() {
             w.bench.run(&format!(
                 "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 24999) \
                  INSERT INTO digest SELECT {first} + i, mailbox_no, 4, priority, {due_at}, 1, first_at, last_at, NULL, 0, \
-                 NULL, 0, 0, NULL, opened_at, NULL FROM n, digest WHERE no = 1"
+                 NULL, 0, 0, NULL, opened_at, NULL, lane FROM n, digest WHERE no = 1"
             ));
         }
         w.pass(MINUTE);

@@ -491,7 +491,9 @@ fn hot_statements_use_their_indexes() {
         let bound = (1..=9).rev().fold(statement.to_string(), |text, n| text.replace(&format!("?{n}"), "1"));
         let plan = w.bench.rows(&format!("EXPLAIN QUERY PLAN {bound}"));
         let steps: Vec<String> = plan.iter().map(|row| row[3].text()).collect();
-        let scans = |step: &&String| step.starts_with("SCAN") && !step.contains("USING") && !step.contains("CONSTANT");
+        // `walk` is what a statement itself makes, with a bound.
+        let no_table = |step: &&String| ["USING", "CONSTANT", "SCAN walk"].iter().any(|is| step.contains(is));
+        let scans = |step: &&String| step.starts_with("SCAN") && !no_table(step);
         let scans: Vec<&String> = steps.iter().filter(scans).collect();
         assert!(scans.is_empty(), "{statement}\n{scans:?}");
         // A sort reads all rows before the first: no bound on the answer would be a bound on the work.

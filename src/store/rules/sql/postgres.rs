@@ -74,10 +74,10 @@ pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, late
      RETURNING topic";
 pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
 /// Of each of these lanes the first so many, and no digest that another claim has in its hands.
-pub const PG_DUE_OF_LANES: &str = "SELECT one.no FROM unnest(CAST(?2 AS bigint[])) AS u(lane) CROSS JOIN LATERAL \
+pub const PG_DUE_OF_LANES: &str = "SELECT one.no FROM unnest(CAST(?2 AS bigint[])) AS u(lane) JOIN LATERAL \
      (SELECT d.no FROM mailbox m JOIN digest d ON m.no = d.mailbox_no WHERE d.state IN (0, 4) AND d.lane <> 0 AND \
      d.priority = ?1 AND d.lane = u.lane AND d.due_at <= ?3 ORDER BY d.due_at LIMIT ?4 \
-     FOR UPDATE OF m, d SKIP LOCKED) AS one";
+     FOR UPDATE OF m, d SKIP LOCKED) AS one ON true";
 pub const PG_TIES: &str = "SELECT no, id, source FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
      u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
