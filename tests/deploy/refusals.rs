@@ -62,6 +62,11 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
         &["migrations.job=true", r#"migrations.user="owner""#],
         "needs migrations.serviceAccountName: a ServiceAccount that is there before the release",
     ),
+    (
+        "gke-web-identity",
+        &[r#"migrations.password={"name":"owlpost-db","key":"owner-password"}"#],
+        "secrets.files gives to the workers as well: they would have the owner's password",
+    ),
     // Identity.
     (
         "static-keys",

@@ -72,6 +72,7 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- if not (regexMatch "^postgres(ql)?://" $values.config.store.url) }}{{ $no = append $no "migrations.job needs config.store.url written out, postgres://USER@HOST/DATABASE: migrations.user takes the place of USER in it" }}{{ end }}
 {{- if not $values.migrations.user }}{{ $no = append $no "migrations.job needs migrations.user: the role that owns the tables" }}{{ end }}
 {{- if and $iam (not $values.migrations.serviceAccountName) }}{{ $no = append $no "migrations.job with store.auth = iam needs migrations.serviceAccountName: a ServiceAccount that is there before the release, whose role may connect as migrations.user" }}{{ end }}
+{{- if has (default "" $values.migrations.password.name) $values.secrets.files }}{{ $no = append $no (printf "migrations.password is in the Secret %s, which secrets.files gives to the workers as well: they would have the owner's password; put it into a Secret of its own" $values.migrations.password.name) }}{{ end }}
 {{- if and (not $iam) (not $values.migrations.password) }}{{ $no = append $no "migrations.job needs migrations.password: {name: SECRET, key: KEY} of migrations.user" }}{{ end }}
 {{- end }}
 {{- end }}
