@@ -22,6 +22,12 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
     ("static-keys", &[r#"config.recipients={"allowed_domains":[]}"#], "config.recipients.allowed_domains is empty"),
     ("laptop", &["config.http.token=null"], "anybody in the cluster could publish: set config.http.token"),
     ("laptop", &[r#"config.http.listen="127.0.0.1:8080""#], "on loopback, where no probe reaches it"),
+    ("smtp", &[r#"config.mailer.password="hunter2""#], "config.mailer.password is written out, and everybody"),
+    (
+        "gke-web-identity",
+        &[r#"config.source[0].properties={"sasl.mechanism":"PLAIN","sasl.password":"hunter2"}"#],
+        "config.source.properties.sasl.password is written out",
+    ),
     ("laptop", &["builtinRoutes=false"], "nobody would hear of anything"),
     // A store of one worker.
     (
@@ -47,9 +53,19 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
     ("eks-pod-identity", &["migrations.job=true"], "migrations.job needs migrations.user"),
     ("eks-pod-identity", &["migrations.job=true"], "migrations.job needs migrations.password"),
     (
+        "gke-web-identity",
+        &[r#"config.store.url="${DATABASE_URL}""#],
+        "migrations.job needs config.store.url written out, postgres://",
+    ),
+    (
         "eks-irsa",
         &["migrations.job=true", r#"migrations.user="owner""#],
         "needs migrations.serviceAccountName: a ServiceAccount that is there before the release",
+    ),
+    (
+        "gke-web-identity",
+        &[r#"migrations.password={"name":"owlpost-db","key":"owner-password"}"#],
+        "secrets.files gives to the workers as well: they would have the owner's password",
     ),
     // Identity.
     (
@@ -72,6 +88,12 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
     ("static-keys", &[r#"identity.secret="""#], "a Secret with the keys access-key-id and secret-access-key"),
     ("smtp", &[r#"identity.kind="irsa""#], "nothing in the configuration uses AWS"),
     ("eks-irsa", &["serviceAccount.create=false"], "needs serviceAccount.name: the one that has the annotation"),
+    ("eks-pod-identity", &["serviceAccount.create=false"], "needs serviceAccount.name: the one that the role is for"),
+    (
+        "laptop",
+        &[r#"podLabels={"app.kubernetes.io/component":"x"}"#],
+        "podLabels has app.kubernetes.io/component, by which Deployment, Service and NetworkPolicy find their pods",
+    ),
     // KEDA.
     (
         "eks-pod-identity",

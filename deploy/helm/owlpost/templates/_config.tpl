@@ -59,6 +59,8 @@ owlpost.toml: |
 {{- if eq (include "owlpost.mailer" .) "ses" }}yes{{ end }}
 {{- if eq (default "" (default dict $config.store).auth) "iam" }}yes{{ end }}
 {{- range default list $config.source }}{{ if or (eq (default "" .kind) "sqs") .iam }}yes{{ end }}{{ end }}
+{{- $letters := default dict $config.dead_letters }}
+{{- if or $letters.iam (regexMatch "^(sqs|https?)://" (default "" $letters.forward_to)) }}yes{{ end }}
 {{- end }}
 
 {{- define "owlpost.port" -}}

@@ -45,3 +45,27 @@
 {{- range $once }}{{ $sorted = append $sorted . }}{{ end }}
 {{- $sorted | toJson }}
 {{- end }}
+
+{{/* Where pods of this release may go: rules of a NetworkPolicy. */}}
+{{- define "owlpost.egress" -}}
+- ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: TCP, port: 53}
+{{- with include "owlpost.egressPorts" . | fromJsonArray }}
+- ports:
+    {{- range . }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+{{- end }}
+{{- if eq .Values.identity.kind "pod-identity" }}
+# The agent of EKS Pod Identity, on each node.
+- to:
+    - ipBlock: {cidr: 169.254.170.23/32}
+    - ipBlock: {cidr: "fd00:ec2::23/128"}
+  ports:
+    - {protocol: TCP, port: 80}
+{{- end }}
+{{- with .Values.networkPolicy.extraEgress }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

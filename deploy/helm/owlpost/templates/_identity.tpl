@@ -16,9 +16,14 @@
 - name: AWS_WEB_IDENTITY_TOKEN_FILE
   value: /var/run/secrets/aws/token
 - name: AWS_ROLE_SESSION_NAME
+  {{- /* AWS takes 64 characters; a pod's name is the release's and up to 25 more ("-deliver", two hashes). */}}
+  {{- if gt (include "owlpost.fullname" . | len) 39 }}
+  value: {{ include "owlpost.fullname" . }}
+  {{- else }}
   valueFrom:
     fieldRef:
       fieldPath: metadata.name
+  {{- end }}
 {{- else if eq $identity.kind "static-keys" }}
 - name: AWS_ACCESS_KEY_ID
   valueFrom:

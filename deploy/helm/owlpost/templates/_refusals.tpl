@@ -37,6 +37,12 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- if and (include "owlpost.takesPosts" .) (not $config.http.token) (not $config.http.allow_anonymous) }}
 {{- $no = append $no "config.source has one of kind http, and anybody in the cluster could publish: set config.http.token to ${OWLPOST_TOKEN} and secrets.env.OWLPOST_TOKEN to a Secret's {name, key}; or config.http.allow_anonymous: true if something in front checks who comes" }}
 {{- end }}
+{{- $secrets := dict "http.token" (default dict $config.http).token "mailer.password" (default dict $config.mailer).password "store.password" (default dict $config.store).password }}
+{{- range default list $config.source }}{{ range $key, $value := default dict .properties }}{{ if hasSuffix "password" $key }}{{ $_ := set $secrets (printf "source.properties.%s" $key) $value }}{{ end }}{{ end }}{{ end }}
+{{- range $key, $value := default dict (default dict $config.dead_letters).properties }}{{ if hasSuffix "password" $key }}{{ $_ := set $secrets (printf "dead_letters.properties.%s" $key) $value }}{{ end }}{{ end }}
+{{- range $key, $value := $secrets }}
+{{- if and $value (not (regexMatch "[$][{]" (toString $value))) }}{{ $no = append $no (printf "config.%s is written out, and everybody who may read ConfigMaps could read it: use ${NAME} with secrets.env, or ${file:/run/secrets/SECRET/KEY} with secrets.files" $key) }}{{ end }}
+{{- end }}
 {{- if and (not .Values.builtinRoutes) (not $config.route) }}
 {{- $no = append $no "builtinRoutes is false and config.route is empty: nobody would hear of anything" }}
 {{- end }}
@@ -63,8 +69,10 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- if include "owlpost.sqlite" . }}{{ $no = append $no "migrations.job is for PostgreSQL: with SQLite the worker itself migrates its file" }}
 {{- else }}
 {{- $iam := eq (default "" $values.config.store.auth) "iam" }}
+{{- if not (regexMatch "^postgres(ql)?://" $values.config.store.url) }}{{ $no = append $no "migrations.job needs config.store.url written out, postgres://USER@HOST/DATABASE: migrations.user takes the place of USER in it" }}{{ end }}
 {{- if not $values.migrations.user }}{{ $no = append $no "migrations.job needs migrations.user: the role that owns the tables" }}{{ end }}
 {{- if and $iam (not $values.migrations.serviceAccountName) }}{{ $no = append $no "migrations.job with store.auth = iam needs migrations.serviceAccountName: a ServiceAccount that is there before the release, whose role may connect as migrations.user" }}{{ end }}
+{{- if has (default "" $values.migrations.password.name) $values.secrets.files }}{{ $no = append $no (printf "migrations.password is in the Secret %s, which secrets.files gives to the workers as well: they would have the owner's password; put it into a Secret of its own" $values.migrations.password.name) }}{{ end }}
 {{- if and (not $iam) (not $values.migrations.password) }}{{ $no = append $no "migrations.job needs migrations.password: {name: SECRET, key: KEY} of migrations.user" }}{{ end }}
 {{- end }}
 {{- end }}
@@ -91,6 +99,9 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- end }}
 {{- if and (eq $identity.kind "irsa") (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
 {{- $no = append $no "identity.kind irsa with serviceAccount.create false needs serviceAccount.name: the one that has the annotation" }}
+{{- end }}
+{{- if and (has $identity.kind (list "pod-identity" "web-identity")) (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
+{{- $no = append $no (printf "identity.kind %s with serviceAccount.create false needs serviceAccount.name: the one that the role is for" $identity.kind) }}
 {{- end }}
 {{- $no | toJson }}
 {{- end }}
@@ -153,6 +164,9 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- $no = append $no (printf "terminationGracePeriodSeconds is %d, but a stop with drainSeconds %d may take %d s, and mails in flight would be cut off; raise the one or lower the other" (int $.Values.terminationGracePeriodSeconds) (int $.Values.drainSeconds) (int $least)) }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- range list "name" "instance" "component" }}
+{{- if hasKey $.Values.podLabels (printf "app.kubernetes.io/%s" .) }}{{ $no = append $no (printf "podLabels has app.kubernetes.io/%s, by which Deployment, Service and NetworkPolicy find their pods: use another label" .) }}{{ end }}
 {{- end }}
 {{- if and .Values.monitoring.rules (not (.Files.Get "files/rules.yaml")) }}{{ $no = append $no "monitoring.rules is true, but this copy of the chart has no files/rules.yaml" }}{{ end }}
 {{- if and .Values.monitoring.dashboard (not (.Files.Get "files/dashboard.json")) }}{{ $no = append $no "monitoring.dashboard is true, but this copy of the chart has no files/dashboard.json" }}{{ end }}

@@ -90,7 +90,7 @@
 {{/* A queue's ARN has its URL in it; a name is taken by KEDA as it is. */}}
 {{- define "owlpost.triggers.queue" -}}
 {{- if .queue_url }}{{ .queue_url }}
-{{- else if hasPrefix "arn:" .queue }}
+{{- else if hasPrefix "arn:" (default "" .queue) }}
 {{- $arn := splitList ":" .queue }}
 {{- printf "https://sqs.%s.%s/%s/%s" (index $arn 3) (ternary "amazonaws.com.cn" "amazonaws.com" (eq (index $arn 1) "aws-cn")) (index $arn 4) (index $arn 5) }}
 {{- else }}{{ .queue }}

@@ -105,6 +105,11 @@ module "sender" {
 
 # ---- the worker's account
 
+# Way "identity": mailer.configuration_set is looked for where the call comes from.
+module "own_events" {
+  source = "../../modules/ses-events"
+}
+
 module "role" {
   source = "../../modules/worker-role"
 
@@ -114,9 +119,10 @@ module "role" {
     namespace    = "owlpost"
   }
 
-  # Way "identity": by its name, since the identity's policy waits for this role.
-  identity_arns  = ["arn:aws:ses:${var.region}:${var.mail_account}:identity/example.com"]
-  from_addresses = ["access@example.com"]
+  # Way "identity": by its name, since the identity's policy waits for this role. The configuration set is the worker's account's.
+  identity_arns          = ["arn:aws:ses:${var.region}:${var.mail_account}:identity/example.com"]
+  configuration_set_arns = [module.own_events.configuration_set_arn]
+  from_addresses         = ["access@example.com"]
   # Way "chain".
   assume_role_arns = [local.mail_role_arn]
 }
