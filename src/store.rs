@@ -23,7 +23,7 @@ pub use crate::model::Window;
 pub use desk::{Command, Desk, Page, Query, Report, Rows};
 pub use letters::{Fate, Letter, Letters, Portion};
 #[doc(hidden)]
-pub use rules::HOT;
+pub use rules::{HOT, hot_of_many};
 
 /// Everything a worker needs of one store.
 pub trait Store: Intake + Delivery + Upkeep + Letters + Desk {}

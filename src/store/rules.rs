@@ -29,7 +29,7 @@ pub(super) use calls::Engine;
 pub(super) use expire::{heal, take_over};
 #[cfg(test)]
 pub(super) use sql::many_of;
-pub use sql::{HOT, QUOTA};
+pub use sql::{HOT, QUOTA, hot_of_many};
 pub(super) use sql::{Many, many};
 
 /// What every transaction may ask.

@@ -378,14 +378,7 @@ fn hot_statements_use_their_indexes_on_postgresql() {
     bench.run("SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_sort = off");
     for statement in owlpost::store::sqlite::HOT {
         let text = said_to_postgres(statement);
-        bench.run(&format!("PREPARE hot AS {text}"));
-        let types = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'hot'";
-        let n = bench.rows(types)[0][0].int();
-        let nulls = vec!["NULL"; n as usize].join(", ");
-        let of = if n == 0 { String::new() } else { format!("({nulls})") };
-        let plan: Vec<String> =
-            bench.rows(&format!("EXPLAIN (COSTS OFF) EXECUTE hot{of}")).iter().map(|row| row[0].text()).collect();
-        bench.run("DEALLOCATE hot");
+        let plan = plan(&bench, &text);
         let scans = |step: &&String| step.contains("Seq Scan");
         let scans: Vec<&String> = plan.iter().filter(scans).collect();
         assert!(scans.is_empty(), "{text}\n{plan:#?}");
@@ -395,9 +388,37 @@ fn hot_statements_use_their_indexes_on_postgresql() {
     }
 }
 
+/// The same of those for many rows: an index that is gone through from its one end to the other is no better than its table.
+#[test]
+fn statements_for_many_rows_find_each_by_a_value_of_an_index_on_postgresql() {
+    let bench = OnPostgres::new();
+    bench.run("SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off");
+    for statement in owlpost::store::hot_of_many() {
+        let text = said_to_postgres(statement);
+        let plan = plan(&bench, &text);
+        assert!(plan.iter().all(|step| !step.contains("Seq Scan")), "{text}\n{plan:#?}");
+        let is_scan = |step: &String| step.contains(" Scan using ") || step.contains("Bitmap Index Scan");
+        for (n, step) in plan.iter().enumerate().filter(|(_, step)| is_scan(step)) {
+            let details = plan[n + 1..].iter().take_while(|line| !line.contains("->"));
+            assert!(details.into_iter().any(|line| line.contains("Index Cond")), "{text}\n{step}\n{plan:#?}");
+        }
+    }
+}
+
+fn plan(bench: &OnPostgres, text: &str) -> Vec<String> {
+    bench.run(&format!("PREPARE hot AS {text}"));
+    let types = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'hot'";
+    let n = bench.rows(types)[0][0].int();
+    let nulls = vec!["NULL"; n as usize].join(", ");
+    let of = if n == 0 { String::new() } else { format!("({nulls})") };
+    let plan = bench.rows(&format!("EXPLAIN (COSTS OFF) EXECUTE hot{of}")).iter().map(|row| row[0].text()).collect();
+    bench.run("DEALLOCATE hot");
+    plan
+}
+
 fn said_to_postgres(statement: &str) -> String {
     let mut text = statement.replace("/*pg:", "").replace("*/", "").replace("CROSS JOIN", "JOIN");
-    for n in (1..=16).rev() {
+    for n in (1..=17).rev() {
         text = text.replace(&format!("?{n}"), &format!("${n}"));
     }
     text
