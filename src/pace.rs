@@ -12,8 +12,11 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-/// A mail takes so many cells: governor knows whole cells only, and what is tolerated is less than a mail.
-const CELLS: u32 = 16;
+/// A mail takes at least so many cells: governor knows whole cells only, and what is tolerated is less than a mail.
+const CELLS_MIN: f64 = 16.0;
+
+/// A cell is at most so long: what is tolerated is some of them, also of a slow rate.
+const CELL_MAX: Duration = Duration::from_millis(1);
 
 /// A timer rings up to a millisecond late, a busy machine some more; without this, every such lateness would add up.
 const TOLERANCE: Duration = Duration::from_millis(4);
@@ -44,6 +47,8 @@ pub struct Pace {
 struct Set {
     terms: (f64, u32),
     limiter: Arc<Limiter>,
+    /// Of one mail.
+    cells: NonZeroU32,
 }
 
 impl Pace {
@@ -52,15 +57,20 @@ impl Pace {
         let mut set = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
         let terms = per_second.map(|rate| (rate, burst));
         if set.as_ref().map(|s| s.terms) != terms {
-            *set = terms.and_then(|terms| Some(Set { terms, limiter: Arc::new(limiter(terms)?) }));
+            *set = terms.and_then(|terms| {
+                let (limiter, cells) = limiter(terms)?;
+                Some(Set { terms, limiter: Arc::new(limiter), cells })
+            });
         }
     }
 
     /// Waits for the next turn; `false`: there is none before `by`.
     pub async fn turn(&self, by: Instant) -> bool {
-        let limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|s| s.limiter.clone());
-        let Some(limiter) = limiter else { return Instant::now() <= by };
-        let cells = NonZeroU32::new(CELLS).unwrap_or(NonZeroU32::MIN);
+        let of_mail = {
+            let set = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+            set.as_ref().map(|s| (s.limiter.clone(), s.cells))
+        };
+        let Some((limiter, cells)) = of_mail else { return Instant::now() <= by };
         loop {
             match limiter.check_n(cells) {
                 Ok(Ok(())) => return Instant::now() <= by,
@@ -79,10 +89,39 @@ impl Pace {
     }
 }
 
-fn limiter((per_second, burst): (f64, u32)) -> Option<Limiter> {
-    let cell = Duration::try_from_secs_f64(1.0 / (per_second * USED * f64::from(CELLS))).ok()?;
+/// With how many cells a mail takes.
+fn limiter((per_second, burst): (f64, u32)) -> Option<(Limiter, NonZeroU32)> {
+    let mail_s = 1.0 / (per_second * USED);
+    let cells = (mail_s / CELL_MAX.as_secs_f64()).ceil().max(CELLS_MIN);
+    let cell = Duration::try_from_secs_f64(mail_s / cells).ok()?;
+    // A casted float saturates.
+    let cells = cells as u32;
     let spare = TOLERANCE.as_nanos().checked_div(cell.as_nanos())?;
-    let holds = CELLS.saturating_mul(burst.max(1)).saturating_add(u32::try_from(spare).ok()?);
+    let holds = cells.saturating_mul(burst.max(1)).saturating_add(u32::try_from(spare).ok()?);
     let quota = Quota::with_period(cell)?.allow_burst(NonZeroU32::new(holds)?);
-    Some(RateLimiter::direct_with_clock(quota, Monotonic(Instant::now())))
+    Some((RateLimiter::direct_with_clock(quota, Monotonic(Instant::now())), NonZeroU32::new(cells)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Permits name moments to the microsecond; timers ring in whole milliseconds.
+    #[tokio::test(start_paused = true)]
+    async fn calls_whose_timers_ring_late_do_not_get_later_and_later() {
+        for per_second in [1.0, 14.0, 50.0, 499.0] {
+            let pace = Pace::default();
+            pace.set(Some(per_second), 1);
+            let (begun, every) =
+                (Instant::now() + Duration::from_millis(10), Duration::from_secs_f64(1.0 / (per_second * 0.994)));
+            let mut latest = Duration::ZERO;
+            for n in 0..2_000 {
+                let slot = begun + every * n;
+                tokio::time::sleep_until(slot).await;
+                assert!(pace.turn(slot + Duration::from_millis(200)).await, "call {n} of {per_second}/s");
+                latest = latest.max(Instant::now() - slot);
+            }
+            assert!(latest < Duration::from_millis(10), "{latest:?} late at {per_second}/s");
+        }
+    }
 }
