@@ -18,8 +18,9 @@ const CELLS_MIN: f64 = 16.0;
 /// A cell is at most so long: what is tolerated is some of them, also of a slow rate.
 const CELL_MAX: Duration = Duration::from_millis(1);
 
-/// A timer rings up to a millisecond late, a busy machine some more; without this, every such lateness would add up.
-const TOLERANCE: Duration = Duration::from_millis(4);
+/// A timer rings up to a millisecond late, a busy machine some more; without this, every such lateness would add up. With
+/// more than a few, a server that counts each second would see one call too many in some.
+const TOLERANCE: Duration = Duration::from_millis(2);
 
 /// Faster than the permits come (which use 0.994 of the rate), so that what was late catches up; slower than the server.
 const USED: f64 = 0.998;
