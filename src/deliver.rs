@@ -304,6 +304,9 @@ impl Deliver {
             }
         }
         later.into_iter().rev().for_each(|kept| air.ahead.digests.push_front(kept));
+        if done > 0 {
+            air.ahead.moves();
+        }
         Ok(done)
     }
 

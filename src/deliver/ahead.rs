@@ -12,7 +12,7 @@ use crate::store::{Ask, Intent, Leased, StoreError};
 /// more urgent, and gaps to the previous mail count from the begin.
 const AHEAD: Duration = Duration::from_millis(250);
 
-/// What has waited longer goes back: the sends hang.
+/// If none has left for so long, they go back: the sends hang.
 const STALE: Duration = Duration::from_secs(1);
 
 /// How soon the directory is asked again after it gave no answer.
@@ -24,7 +24,7 @@ pub(super) struct Ahead {
     pub digests: VecDeque<(Leased, Intent)>,
     /// There is no permit for the first of them before then.
     pub until: Option<Instant>,
-    /// When the first of them was claimed.
+    /// When the last of them left, or the first one came.
     since: Option<Instant>,
     /// Nothing is claimed before then: the directory is away.
     pub not_before: Option<Instant>,
@@ -77,6 +77,11 @@ impl Ahead {
         }
         self.digests.extend(claimed);
         self.digests.make_contiguous().sort_by_key(|(leased, _)| leased.priority);
+    }
+
+    /// Some have begun: those behind them wait on as long as that goes on.
+    pub fn moves(&mut self) {
+        self.since = Some(Instant::now());
     }
 
     pub fn take(&mut self) -> Vec<Leased> {
