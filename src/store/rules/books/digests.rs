@@ -407,7 +407,10 @@ impl Books<'_> {
 /// A domain as a digest's row holds it; events that name none share one.
 pub(in crate::store::rules) fn lane(domain: Option<&str>) -> i64 {
     let hash = hash16(b"lane", &[domain.unwrap_or_default()]);
-    hash.first_chunk().map_or(1, |first| i64::from_le_bytes(*first).max(1))
+    match hash.first_chunk().map_or(0, |first| i64::from_le_bytes(*first)) {
+        0 => 1,
+        lane => lane,
+    }
 }
 
 pub(super) fn join(digest: &mut Digest, urgency: i64, now: Time) {
@@ -417,4 +420,15 @@ pub(super) fn join(digest: &mut Digest, urgency: i64, now: Time) {
         digest.deadline = Some(digest.deadline.map_or(urgency, |d| d.min(urgency)));
     }
     digest.replan = true;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lane;
+
+    #[test]
+    fn each_domain_has_a_lane_of_its_own() {
+        let lanes: std::collections::HashSet<i64> = (0..1_000).map(|n| lane(Some(&format!("d{n}")))).collect();
+        assert!(lanes.len() == 1_000 && !lanes.contains(&0));
+    }
 }
