@@ -374,7 +374,7 @@ async fn send(store: &dyn Store, now: Time, dice: &mut Dice, seen: &Seen) -> Res
 /// tables that were empty when it looked.
 #[test]
 fn hot_statements_use_their_indexes_on_postgresql() {
-    let bench = OnPostgres::new();
+    let bench = OnPostgres::unused();
     bench.run("SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_sort = off");
     for statement in owlpost::store::sqlite::HOT {
         let text = said_to_postgres(statement);
@@ -391,7 +391,7 @@ fn hot_statements_use_their_indexes_on_postgresql() {
 /// The same of those for many rows: an index that is gone through from its one end to the other is no better than its table.
 #[test]
 fn statements_for_many_rows_find_each_by_a_value_of_an_index_on_postgresql() {
-    let bench = OnPostgres::new();
+    let bench = OnPostgres::unused();
     bench.run("SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off");
     for statement in owlpost::store::hot_of_many() {
         let text = said_to_postgres(statement);
