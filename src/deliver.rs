@@ -142,6 +142,7 @@ impl Deliver {
                     if vitals.set_store("delivery", Ok(())) {
                         tracing::info!("the store is back; mails are sent again");
                     }
+                    vitals.set_calls_wait(air.ahead.until.is_some());
                     turned
                 }
                 Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),

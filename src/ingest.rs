@@ -2,7 +2,8 @@
 //!
 //! While the store commits one batch, the next one is read and decoded: two are under way at most, and they are settled
 //! in the order they came, also if they go back: events without a time are stamped in that order. A batch that asks many
-//! people is committed in pieces, which is safe since `accept` knows what it has; it is acknowledged after the last.
+//! people is committed in pieces, as is one that would hold up the store for long; that is safe since `accept` knows what
+//! it has. It is acknowledged after the last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,11 @@ use crate::vitals::Vitals;
 
 mod pipeline;
 mod refuse;
+mod size;
 
 use pipeline::{Piece, Prepared, Stamps, prepare};
 pub use pipeline::{Pipeline, replay_input};
+use size::Size;
 
 /// How much the loop takes at once.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +35,8 @@ pub struct Bounds {
     pub messages: usize,
     /// Bytes a batch: what two batches under way may hold in memory.
     pub bytes: usize,
-    /// Items a transaction: one event may ask hundreds of people, so this is what bounds its time and memory. One that
-    /// would ask more by itself is committed alone.
+    /// Items a transaction at most: one event may ask hundreds of people, so this is what bounds its memory (its time:
+    /// `size.rs`). One that would ask more by itself is committed alone.
     pub items: usize,
     /// First and longest wait while the store is away.
     pub retry: (Duration, Duration),
@@ -103,6 +106,7 @@ pub async fn run(
     let (mut ended, mut wait) = (false, bounds.retry.0);
     let mut pause_until: Option<Instant> = None;
     let mut away: Option<Outage> = None;
+    let mut size = Size::new(bounds.items);
     let room = Room { messages: bounds.messages, bytes: bounds.bytes };
     let result = loop {
         if committing.is_none()
@@ -110,7 +114,7 @@ pub async fn run(
         {
             match next {
                 Next::Back(ack) => source.refuse(ack, wait).await,
-                Next::Ready(batch) => match commit(*batch, &store, &pipeline, &bounds) {
+                Next::Ready(batch) => match commit(*batch, &store, &pipeline, size.items()) {
                     Ok(begun) => committing = Some(begun),
                     Err(batch) => settle(source.as_mut(), &pipeline, &batch, &Told::default()).await,
                 },
@@ -134,9 +138,10 @@ pub async fn run(
                         if vitals.set_store(&name, Ok(())) {
                             tracing::info!(source = pipeline.source, "the store is back");
                         }
+                        size.learn(at.piece.items, at.began.elapsed(), vitals.calls_wait());
                         at.keep(&pipeline, &receipts);
                         wake.notify_one();
-                        committing = at.go_on(source.as_mut(), &store, &pipeline, &bounds).await;
+                        committing = at.go_on(source.as_mut(), &store, &pipeline, size.items()).await;
                     }
                     Err(why) => {
                         // What came later goes back too, or it would be committed before what is read again now.
@@ -166,7 +171,7 @@ pub async fn run(
                     tracing::info!(source = pipeline.source, "the source is back");
                 }
                 match next {
-                    Ok(Some(batch)) => match prepare(&pipeline, batch, &mut stamps, &bounds).await {
+                    Ok(Some(batch)) => match prepare(&pipeline, batch, &mut stamps, &bounds, size.items()).await {
                         Ok(ready) => behind = Some(Next::Ready(Box::new(ready))),
                         Err((ack, why)) => {
                             tracing::warn!(source = pipeline.source, error = %why, retry_ms = wait.as_millis() as u64,
@@ -255,9 +260,9 @@ fn commit(
     mut batch: Prepared,
     store: &Arc<dyn Intake>,
     pipeline: &Pipeline,
-    bounds: &Bounds,
+    items: usize,
 ) -> Result<Committing, Box<Prepared>> {
-    match batch.next_piece(pipeline, bounds.items) {
+    match batch.next_piece(pipeline, items) {
         Some(piece) => {
             let handle = accept(store, pipeline, &piece);
             Ok(Committing { batch, piece, began: Instant::now(), handle, told: Told::default() })
@@ -290,9 +295,9 @@ impl Committing {
         source: &mut dyn Source,
         store: &Arc<dyn Intake>,
         pipeline: &Pipeline,
-        bounds: &Bounds,
+        items: usize,
     ) -> Option<Committing> {
-        match self.batch.next_piece(pipeline, bounds.items) {
+        match self.batch.next_piece(pipeline, items) {
             Some(piece) => {
                 let handle = accept(store, pipeline, &piece);
                 Some(Committing { piece, began: Instant::now(), handle, ..self })

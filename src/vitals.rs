@@ -30,6 +30,7 @@ pub struct Vitals {
 struct Inner {
     started: Instant,
     stopping: AtomicBool,
+    calls_wait: AtomicBool,
     pulses: Mutex<Vec<Arc<Beat>>>,
     state: Mutex<State>,
 }
@@ -120,6 +121,7 @@ impl Vitals {
         let inner = Inner {
             started: Instant::now(),
             stopping: AtomicBool::new(false),
+            calls_wait: AtomicBool::new(false),
             pulses: Mutex::new(Vec::new()),
             state: Mutex::new(State::default()),
         };
@@ -195,6 +197,16 @@ impl Vitals {
         let sources = state.sources.iter().map(|(name, part)| part.condition("source", name, now));
         let forwarding = state.forwarding.iter().map(|(place, part)| part.condition("forwarding", place, now));
         sources.chain(forwarding).collect()
+    }
+
+    /// Whether mails wait for their moment of the account's rate.
+    pub fn set_calls_wait(&self, wait: bool) {
+        self.inner.calls_wait.store(wait, Ordering::Relaxed);
+    }
+
+    /// If so, intake leaves the store to them between small batches.
+    pub fn calls_wait(&self) -> bool {
+        self.inner.calls_wait.load(Ordering::Relaxed)
     }
 
     /// From now on no work is taken; there is no way back.

@@ -51,6 +51,8 @@ type Place = (usize, usize);
 pub(super) struct Piece {
     pub entries: Arc<Vec<Entry>>,
     places: Vec<Place>,
+    /// What they cost the store.
+    pub items: usize,
 }
 
 impl Prepared {
@@ -63,15 +65,16 @@ impl Prepared {
     fn make_piece(&mut self, pipeline: &Pipeline, items_max: usize) -> Option<Piece> {
         let (mut entries, mut places, mut items) = (Vec::new(), Vec::new(), 0usize);
         while let Some((_, draft)) = self.rest.front() {
-            items = items.saturating_add(items_of(draft, &self.people, pipeline.recipients_max));
-            if items > items_max && !entries.is_empty() {
+            let with = items.saturating_add(items_of(draft, &self.people, pipeline.recipients_max));
+            if with > items_max && !entries.is_empty() {
                 break;
             }
             let Some((place, draft)) = self.rest.pop_front() else { break };
+            items = with;
             entries.push(finish(pipeline, draft, &self.people));
             places.push(place);
         }
-        (!entries.is_empty()).then(|| Piece { entries: Arc::new(entries), places })
+        (!entries.is_empty()).then(|| Piece { entries: Arc::new(entries), places, items })
     }
 
     /// The store has committed `piece`.
@@ -128,6 +131,7 @@ pub(super) async fn prepare(
     batch: Batch,
     stamps: &mut Stamps,
     bounds: &Bounds,
+    items: usize,
 ) -> Result<Prepared, (Ack, String)> {
     let (ack, now, began) = (batch.ack, pipeline.clock.now(), Instant::now());
     let mine = std::mem::take(stamps);
@@ -171,7 +175,7 @@ pub(super) async fn prepare(
     }
     let drafts = prepared.rest.iter().map(|(_, draft)| draft);
     prepared.people = look_up(pipeline, drafts, bounds.directory_age).await.map_err(|why| (ack, why))?;
-    prepared.ready = prepared.make_piece(pipeline, bounds.items);
+    prepared.ready = prepared.make_piece(pipeline, items);
     let took_ms = began.elapsed().as_millis() as u64;
     tracing::debug!(source = pipeline.source, events = prepared.receipts.len(), took_ms, "batch decoded");
     Ok(prepared)
@@ -297,7 +301,7 @@ pub async fn replay_input(
 ) -> Result<Vec<Receipt>, IngestError> {
     let batch = Batch { messages: vec![message], ack: Ack { batch: 0, epoch: 0 } };
     let bounds = Bounds { directory_age: Duration::ZERO, ..Bounds::default() };
-    let mut prepared = prepare(pipeline, batch, &mut Stamps::default(), &bounds)
+    let mut prepared = prepare(pipeline, batch, &mut Stamps::default(), &bounds, bounds.items)
         .await
         .map_err(|(_, why)| IngestError::Source(SourceError::Unavailable(why)))?;
     while let Some(piece) = prepared.next_piece(pipeline, bounds.items) {
