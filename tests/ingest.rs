@@ -173,6 +173,15 @@ fn pipeline(recipients_max: usize) -> Pipeline {
 
 /// Runs the loop over all batches; the store fails `away` times.
 fn take(batches: Vec<Vec<String>>, away: usize, recipients_max: usize) -> (Arc<Notebook>, Vec<Acked>) {
+    take_beside(Vitals::new(), batches, away, recipients_max)
+}
+
+fn take_beside(
+    vitals: Vitals,
+    batches: Vec<Vec<String>>,
+    away: usize,
+    recipients_max: usize,
+) -> (Arc<Notebook>, Vec<Acked>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let pipeline = pipeline(recipients_max);
@@ -184,7 +193,7 @@ fn take(batches: Vec<Vec<String>>, away: usize, recipients_max: usize) -> (Arc<N
             Arc::new(pipeline),
             store.clone(),
             Bounds::default(),
-            Vitals::new(),
+            vitals,
             Arc::new(Notify::new()),
             CancellationToken::new(),
         );
@@ -207,10 +216,30 @@ fn a_batch_that_asks_a_crowd_is_committed_in_pieces_and_acknowledged_once() {
     assert_eq!(acked, [all(0), all(1)]);
 }
 
+fn for_one_person(from: usize, events: usize) -> Vec<String> {
+    (from..from + events).map(|n| news(n, &["user.joe"])).collect()
+}
+
 #[test]
-fn a_batch_that_asks_one_person_an_event_is_one_transaction() {
-    let events = (0..10_000).map(|n| news(n, &["user.joe"])).collect();
-    assert_eq!(take(vec![events], 0, CROWD).0.sizes(), [(10_000, 10_000)]);
+fn once_the_store_is_known_to_be_quick_a_batch_that_asks_one_person_an_event_is_one_transaction() {
+    let (store, acked) = take((0..6).map(|n| for_one_person(n * 7_000, 7_000)).collect(), 0, CROWD);
+    let sizes: Vec<usize> = store.sizes().into_iter().map(|(entries, _)| entries).collect();
+    assert_eq!(sizes[..2], [1_000, 2_000], "nobody knew how quick it is");
+    assert_eq!(sizes[sizes.len() - 3..], [7_000; 3], "{sizes:?}");
+    assert_eq!((sizes.iter().sum::<usize>(), acked.len()), (42_000, 6));
+}
+
+#[test]
+fn while_mails_wait_for_their_moment_transactions_are_short_and_all_is_taken() {
+    let vitals = Vitals::new();
+    vitals.set_calls_wait(true);
+    let (store, acked) = take_beside(vitals, vec![for_one_person(0, 3_000), for_one_person(3_000, 3_000)], 0, CROWD);
+    let sizes: Vec<usize> = store.sizes().into_iter().map(|(entries, _)| entries).collect();
+    // A transaction takes 100 ms here whatever is in it: no size is small enough.
+    assert!(sizes[2..].iter().all(|n| *n <= 1_000) && sizes.ends_with(&[200; 5]), "{sizes:?}");
+    let ids: Vec<String> = store.arrivals().into_iter().map(|a| a.event.id).collect();
+    assert_eq!(ids, (0..6_000).map(|n| format!("{n:06}")).collect::<Vec<_>>(), "in their order");
+    assert_eq!(acked.len(), 2);
 }
 
 #[test]

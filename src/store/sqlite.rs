@@ -1,12 +1,14 @@
-//! The store in one SQLite file: one writer behind a mutex, one `spawn_blocking` a call (virtual time stays right that
-//! way), WAL with `synchronous=FULL`, one IMMEDIATE transaction a call.
+//! The store in one SQLite file: one writer, who serves the loops in the order they came (or intake, which comes again at
+//! once, would keep mails from leaving), one `spawn_blocking` a call (virtual time stays right that way), WAL with
+//! `synchronous=FULL`, one IMMEDIATE transaction a call.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::Mutex;
 
 use super::rules::tx::Tx;
 use super::rules::{Books, Engine, Kept, Shared, take_over};
@@ -102,20 +104,16 @@ impl Sqlite {
             )));
         }
         let store_id = file::store_id(&conn).map_err(|e| named(&path, &e))?;
-        let store = Sqlite {
-            writer: Arc::new(Mutex::new(Writer { conn, kept: Kept::default() })),
-            place: Arc::new(Place {
-                identity: identity::Identity::of(&[&path, &file::lock_path(&path)]),
-                path,
-                shared: Shared::new(store_id, settings.limits, settings.policy, settings.account),
-            }),
-            lock,
+        let place = Place {
+            identity: identity::Identity::of(&[&path, &file::lock_path(&path)]),
+            path,
+            shared: Shared::new(store_id, settings.limits, settings.policy, settings.account),
         };
         if settings.opening == Opening::Worker {
-            let mut writer = store.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            transact(&mut writer.conn, &store.place, now, None, take_over)?;
+            transact(&mut conn, &place, now, None, take_over)?;
         }
-        Ok(store)
+        let writer = Writer { conn, kept: Kept::default() };
+        Ok(Sqlite { writer: Arc::new(Mutex::new(writer)), place: Arc::new(place), lock })
     }
 
     /// Removes a store, for one that is to begin anew. Blocking; called once at start.
@@ -155,12 +153,8 @@ impl Engine for Sqlite {
         T: Send + 'static,
         W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
     {
-        let (writer, place) = (self.writer.clone(), self.place.clone());
-        blocking(move || {
-            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            transact(&mut writer.conn, &place, now, None, &work)
-        })
-        .await
+        let (mut writer, place) = (self.writer.clone().lock_owned().await, self.place.clone());
+        blocking(move || transact(&mut writer.conn, &place, now, None, &work)).await
     }
 
     async fn take_in<T, W>(&self, now: Time, work: W) -> Result<T>
@@ -168,9 +162,8 @@ impl Engine for Sqlite {
         T: Send + 'static,
         W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
     {
-        let (writer, place) = (self.writer.clone(), self.place.clone());
+        let (mut writer, place) = (self.writer.clone().lock_owned().await, self.place.clone());
         blocking(move || {
-            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
             let Writer { conn, kept } = &mut *writer;
             transact(conn, &place, now, Some(kept), &work)
         })
@@ -198,17 +191,13 @@ impl Engine for Sqlite {
         T: Send + 'static,
         W: Fn(Tx<'_>, &Shared) -> Result<T> + Send + 'static,
     {
-        let (writer, place) = (self.writer.clone(), self.place.clone());
-        blocking(move || {
-            let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            work(Tx(&Link { conn: &writer.conn, path: &place.path }), &place.shared)
-        })
-        .await
+        let (writer, place) = (self.writer.clone().lock_owned().await, self.place.clone());
+        blocking(move || work(Tx(&Link { conn: &writer.conn, path: &place.path }), &place.shared)).await
     }
 
     async fn give_back(&self) -> Result<()> {
-        let writer = self.writer.clone();
-        blocking(move || file::give_back(&writer.lock().unwrap_or_else(PoisonError::into_inner).conn)).await
+        let writer = self.writer.clone().lock_owned().await;
+        blocking(move || file::give_back(&writer.conn)).await
     }
 }
 
@@ -219,8 +208,10 @@ impl Drop for Sqlite {
         if self.lock.is_none() {
             return;
         }
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = writer.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        // Whoever still has it was given up with the process's last call.
+        if let Ok(writer) = self.writer.try_lock() {
+            let _ = writer.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
     }
 }
 
