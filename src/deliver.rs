@@ -89,10 +89,11 @@ struct Air {
     valve: Valve,
     /// Somebody has said what the account may send. Before that nothing can be claimed, which must not look like the end.
     account_known: bool,
+    vitals: Vitals,
 }
 
 impl Air {
-    fn new(valve: Valve) -> Air {
+    fn new(valve: Valve, vitals: Vitals) -> Air {
         Air {
             sends: JoinSet::new(),
             tasks: HashMap::new(),
@@ -102,12 +103,16 @@ impl Air {
             lead: Duration::ZERO,
             valve,
             account_known: false,
+            vitals,
         }
     }
 }
 
 /// How many digests one claim takes at most, and one begin: their transactions stay short.
 const CLAIM_MAX: usize = 256;
+
+/// A call that is further away than what a begin's guess of its own time may be wrong by waits for the account's rate.
+const SOON: Duration = Duration::from_millis(10);
 
 /// No wait is shorter, whatever a clock says.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
@@ -131,7 +136,7 @@ impl Deliver {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let pulse = vitals.pulse("delivery");
-        let mut air = Air::new(Valve::new(self.mailer.kind()));
+        let mut air = Air::new(Valve::new(self.mailer.kind()), vitals.clone());
         let mut wait = STORE_AWAY.0;
         while !stop.is_cancelled() {
             pulse.beat();
@@ -142,7 +147,6 @@ impl Deliver {
                     if vitals.set_store("delivery", Ok(())) {
                         tracing::info!("the store is back; mails are sent again");
                     }
-                    vitals.set_calls_wait(air.ahead.until.is_some());
                     turned
                 }
                 Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
@@ -281,6 +285,7 @@ impl Deliver {
         air.lead = asked_at.elapsed().min(self.patience.send_within / 4);
         let tried: Vec<(Leased, Intent)> = air.ahead.digests.drain(..room).collect();
         let (mut done, mut later) = (0, Vec::new());
+        let soon = Instant::now() + SOON;
         air.ahead.until = None;
         for ((leased, intent), begun) in tried.into_iter().zip(begun) {
             match begun {
@@ -290,11 +295,15 @@ impl Deliver {
                         metrics::lateness(contents.call_at.since(leased.due_at));
                     }
                     let (me, slot) = (self.clone(), self.slot(&contents, asked_at));
+                    if slot.0 > soon {
+                        air.vitals.calls_wait();
+                    }
                     let handle = air.sends.spawn(async move { me.send(*contents, slot).await });
                     air.tasks.insert(handle.id(), (attempt, leased.due_at));
                     done += 1;
                 }
                 Begun::NoRate(at) => {
+                    air.vitals.calls_wait();
                     let until = || Instant::now() + at.since(self.clock.now()).clamp(LEAST_WAIT, HEARTBEAT);
                     air.ahead.until.get_or_insert_with(until);
                     later.push((leased, intent));

@@ -138,7 +138,7 @@ pub async fn run(
                         if vitals.set_store(&name, Ok(())) {
                             tracing::info!(source = pipeline.source, "the store is back");
                         }
-                        size.learn(at.piece.items, at.began.elapsed(), vitals.calls_wait());
+                        size.learn(at.piece.items, at.began.elapsed(), vitals.do_calls_wait());
                         at.keep(&pipeline, &receipts);
                         wake.notify_one();
                         committing = at.go_on(source.as_mut(), &store, &pipeline, size.items()).await;

@@ -21,6 +21,9 @@ pub const SILENT_AFTER: Duration = Duration::from_secs(60);
 /// has nothing (nobody sends requests to a process that is not ready) would stay not ready for ever.
 pub const STORE_ERROR_COUNTS_FOR: Duration = Duration::from_secs(30);
 
+/// How long a mail that had to wait says that there are more.
+const CALLS_COUNT_FOR: Duration = Duration::from_secs(1);
+
 /// Shared by all loops and the listener; cheap to clone.
 #[derive(Clone)]
 pub struct Vitals {
@@ -30,7 +33,8 @@ pub struct Vitals {
 struct Inner {
     started: Instant,
     stopping: AtomicBool,
-    calls_wait: AtomicBool,
+    /// Milliseconds since `started`; 0: none did yet.
+    calls_wait_until_ms: AtomicU64,
     pulses: Mutex<Vec<Arc<Beat>>>,
     state: Mutex<State>,
 }
@@ -121,7 +125,7 @@ impl Vitals {
         let inner = Inner {
             started: Instant::now(),
             stopping: AtomicBool::new(false),
-            calls_wait: AtomicBool::new(false),
+            calls_wait_until_ms: AtomicU64::new(0),
             pulses: Mutex::new(Vec::new()),
             state: Mutex::new(State::default()),
         };
@@ -199,14 +203,15 @@ impl Vitals {
         sources.chain(forwarding).collect()
     }
 
-    /// Whether mails wait for their moment of the account's rate.
-    pub fn set_calls_wait(&self, wait: bool) {
-        self.inner.calls_wait.store(wait, Ordering::Relaxed);
+    /// Mails wait for their moment of the account's rate. Counts for [`CALLS_COUNT_FOR`].
+    pub fn calls_wait(&self) {
+        let until = self.inner.started.elapsed() + CALLS_COUNT_FOR;
+        self.inner.calls_wait_until_ms.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// If so, intake leaves the store to them between small batches.
-    pub fn calls_wait(&self) -> bool {
-        self.inner.calls_wait.load(Ordering::Relaxed)
+    pub fn do_calls_wait(&self) -> bool {
+        elapsed_ms(self.inner.started) < self.inner.calls_wait_until_ms.load(Ordering::Relaxed)
     }
 
     /// From now on no work is taken; there is no way back.

@@ -232,7 +232,7 @@ fn once_the_store_is_known_to_be_quick_a_batch_that_asks_one_person_an_event_is_
 #[test]
 fn while_mails_wait_for_their_moment_transactions_are_short_and_all_is_taken() {
     let vitals = Vitals::new();
-    vitals.set_calls_wait(true);
+    vitals.calls_wait();
     let (store, acked) = take_beside(vitals, vec![for_one_person(0, 3_000), for_one_person(3_000, 3_000)], 0, CROWD);
     let sizes: Vec<usize> = store.sizes().into_iter().map(|(entries, _)| entries).collect();
     // A transaction takes 100 ms here whatever is in it: no size is small enough.
