@@ -88,6 +88,8 @@ impl Source for Tape {
 #[derive(Default)]
 struct Notebook {
     away: Mutex<usize>,
+    /// Told with each transaction that mails wait for their moment.
+    calls_wait: Option<Vitals>,
     pieces: Mutex<Vec<Arc<Vec<Entry>>>>,
 }
 
@@ -115,6 +117,9 @@ impl Intake for Notebook {
     async fn accept(&self, _now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>, StoreError> {
         // Long enough for the loop to read the next batch.
         tokio::time::sleep(Duration::from_millis(100)).await;
+        if let Some(vitals) = &self.calls_wait {
+            vitals.calls_wait();
+        }
         let mut away = self.away.lock().unwrap();
         if *away > 0 {
             *away -= 1;
@@ -173,11 +178,11 @@ fn pipeline(recipients_max: usize) -> Pipeline {
 
 /// Runs the loop over all batches; the store fails `away` times.
 fn take(batches: Vec<Vec<String>>, away: usize, recipients_max: usize) -> (Arc<Notebook>, Vec<Acked>) {
-    take_beside(Vitals::new(), batches, away, recipients_max)
+    take_beside(None, batches, away, recipients_max)
 }
 
 fn take_beside(
-    vitals: Vitals,
+    calls_wait: Option<Vitals>,
     batches: Vec<Vec<String>>,
     away: usize,
     recipients_max: usize,
@@ -185,7 +190,8 @@ fn take_beside(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let pipeline = pipeline(recipients_max);
-        let store = Arc::new(Notebook { away: Mutex::new(away), ..Notebook::default() });
+        let vitals = calls_wait.clone().unwrap_or_default();
+        let store = Arc::new(Notebook { away: Mutex::new(away), calls_wait, ..Notebook::default() });
         let tape = Tape::of(batches);
         let acked = tape.acked.clone();
         let intake = ingest::run(
@@ -231,9 +237,8 @@ fn once_the_store_is_known_to_be_quick_a_batch_that_asks_one_person_an_event_is_
 
 #[test]
 fn while_mails_wait_for_their_moment_transactions_are_short_and_all_is_taken() {
-    let vitals = Vitals::new();
-    vitals.calls_wait();
-    let (store, acked) = take_beside(vitals, vec![for_one_person(0, 3_000), for_one_person(3_000, 3_000)], 0, CROWD);
+    let (store, acked) =
+        take_beside(Some(Vitals::new()), vec![for_one_person(0, 3_000), for_one_person(3_000, 3_000)], 0, CROWD);
     let sizes: Vec<usize> = store.sizes().into_iter().map(|(entries, _)| entries).collect();
     // A transaction takes 100 ms here whatever is in it: no size is small enough.
     assert!(sizes[2..].iter().all(|n| *n <= 1_000) && sizes.ends_with(&[200; 5]), "{sizes:?}");
