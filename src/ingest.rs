@@ -9,23 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics;
+use crate::metrics::{self, EventOutcome};
+use crate::model::{Entry, Receipt, RefusedReason};
 use crate::source::{Ack, Batch, Health, Room, Source, SourceError};
 use crate::store::{Intake, StoreError};
 use crate::vitals::Vitals;
 
-mod committing;
-mod piece;
 mod pipeline;
 mod refuse;
 mod size;
 
-use committing::{Committing, Told, commit, finished, settle};
+use pipeline::{Piece, Prepared, Stamps, prepare};
 pub use pipeline::{Pipeline, replay_input};
-use pipeline::{Prepared, Stamps, prepare};
 use size::Size;
 
 /// How much the loop takes at once.
@@ -72,6 +71,14 @@ pub enum IngestError {
     Source(#[from] SourceError),
     #[error("{0}")]
     Store(#[from] StoreError),
+}
+
+struct Committing {
+    batch: Prepared,
+    piece: Piece,
+    began: Instant,
+    handle: JoinHandle<Result<Vec<Receipt>, StoreError>>,
+    told: Told,
 }
 
 /// The batch behind the one that the store has.
@@ -125,18 +132,18 @@ pub async fn run(
             () = stop.cancelled() => break Ok(()),
             done = finished(&mut committing), if committing.is_some() => {
                 let Some(mut at) = committing.take() else { continue };
-                let failed = at.keep(&pipeline, done);
-                wake.notify_one();
-                match failed {
-                    None => {
+                match done {
+                    Ok(receipts) => {
                         wait = bounds.retry.0;
                         if vitals.set_store(&name, Ok(())) {
                             tracing::info!(source = pipeline.source, "the store is back");
                         }
-                        size.learn(at.items(), at.took(), vitals.do_calls_wait());
+                        size.learn(at.piece.items, at.began.elapsed(), vitals.do_calls_wait());
+                        at.keep(&pipeline, &receipts);
+                        wake.notify_one();
                         committing = at.go_on(source.as_mut(), &store, &pipeline, size.items()).await;
                     }
-                    Some(why) => {
+                    Err(why) => {
                         // What came later goes back too, or it would be committed before what is read again now.
                         source.refuse(at.batch.ack, wait).await;
                         if let Some(next) = behind.take() {
@@ -195,10 +202,15 @@ pub async fn run(
     };
     // What the store is committing is finished, and acknowledged if it was the last of its batch; the rest goes back.
     if let Some(mut at) = committing {
-        let done = at.end().await;
-        match at.keep(&pipeline, done).is_none() && at.batch.is_done() {
-            true => settle(source.as_mut(), &pipeline, &at.batch, &at.told).await,
-            false => source.refuse(at.batch.ack, wait).await,
+        match (&mut at.handle).await {
+            Ok(Ok(receipts)) => {
+                at.keep(&pipeline, &receipts);
+                match at.batch.is_done() {
+                    true => settle(source.as_mut(), &pipeline, &at.batch, &at.told).await,
+                    false => source.refuse(at.batch.ack, wait).await,
+                }
+            }
+            _ => source.refuse(at.batch.ack, wait).await,
         }
         wake.notify_one();
     }
@@ -241,4 +253,141 @@ async fn read(source: &mut dyn Source, room: Room, pause: Option<Instant>) -> Re
         tokio::time::sleep_until(until).await;
     }
     source.next(room).await
+}
+
+/// Hands the store the first piece of a batch, or gives it back if there is nothing in it.
+fn commit(
+    mut batch: Prepared,
+    store: &Arc<dyn Intake>,
+    pipeline: &Pipeline,
+    items: usize,
+) -> Result<Committing, Box<Prepared>> {
+    match batch.next_piece(pipeline, items) {
+        Some(piece) => {
+            let handle = accept(store, pipeline, &piece);
+            Ok(Committing { batch, piece, began: Instant::now(), handle, told: Told::default() })
+        }
+        None => Err(Box::new(batch)),
+    }
+}
+
+fn accept(store: &Arc<dyn Intake>, pipeline: &Pipeline, piece: &Piece) -> JoinHandle<Result<Vec<Receipt>, StoreError>> {
+    let (store, entries, now) = (store.clone(), piece.entries.clone(), pipeline.clock.now());
+    tokio::spawn(async move { store.accept(now, entries).await })
+}
+
+impl Committing {
+    /// The piece is durable.
+    fn keep(&mut self, pipeline: &Pipeline, receipts: &[Receipt]) {
+        let took = self.began.elapsed();
+        metrics::accepted_batch(took);
+        let took_ms = took.as_millis() as u64;
+        tracing::debug!(source = pipeline.source, entries = receipts.len(), took_ms, "batch committed");
+        lag(pipeline, &self.piece.entries, receipts);
+        count(&pipeline.source, receipts.iter());
+        self.told.note(&self.piece, receipts);
+        self.batch.committed(&self.piece, receipts);
+    }
+
+    /// The next piece, or the acknowledgement.
+    async fn go_on(
+        mut self,
+        source: &mut dyn Source,
+        store: &Arc<dyn Intake>,
+        pipeline: &Pipeline,
+        items: usize,
+    ) -> Option<Committing> {
+        match self.batch.next_piece(pipeline, items) {
+            Some(piece) => {
+                let handle = accept(store, pipeline, &piece);
+                Some(Committing { piece, began: Instant::now(), handle, ..self })
+            }
+            None => {
+                settle(source, pipeline, &self.batch, &self.told).await;
+                None
+            }
+        }
+    }
+}
+
+async fn finished(committing: &mut Option<Committing>) -> Result<Vec<Receipt>, StoreError> {
+    match committing {
+        Some(at) => match (&mut at.handle).await {
+            Ok(result) => result,
+            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+            Err(_) => Err(StoreError::Unavailable("the process is stopping".into())),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// All of the batch is durable.
+async fn settle(source: &mut dyn Source, pipeline: &Pipeline, batch: &Prepared, told: &Told) {
+    count(&pipeline.source, batch.known.iter());
+    told.log(&pipeline.source);
+    source.ack(batch.ack, batch.receipts()).await;
+}
+
+/// How long after its own time (without one: the broker's, else that of its receipt) each event was accepted.
+fn lag(pipeline: &Pipeline, entries: &[Entry], receipts: &[Receipt]) {
+    let now = pipeline.clock.now();
+    let accepted = entries.iter().zip(receipts).filter_map(|(entry, receipt)| match (entry, receipt) {
+        (Entry::Event(arrival), Receipt::Accepted) => Some(now.since(arrival.time)),
+        _ => None,
+    });
+    metrics::intake_lags(accepted);
+}
+
+fn count<'r>(source: &str, receipts: impl Iterator<Item = &'r Receipt>) {
+    let mut counts = [0u64; 4];
+    const OUTCOMES: [EventOutcome; 4] =
+        [EventOutcome::Accepted, EventOutcome::Duplicate, EventOutcome::Dropped, EventOutcome::Dead];
+    for receipt in receipts {
+        counts[match receipt {
+            Receipt::Accepted => 0,
+            Receipt::Duplicate => 1,
+            Receipt::Dropped => 2,
+            Receipt::Refused { .. } => 3,
+        }] += 1;
+    }
+    for (outcome, n) in OUTCOMES.into_iter().zip(counts) {
+        metrics::events(source, outcome, n);
+    }
+}
+
+/// What was refused of a batch: one line in the log, however many they were; each is in `dead-letters`.
+#[derive(Default)]
+struct Told {
+    /// Position, reason, detail.
+    first: Option<(String, RefusedReason, String)>,
+    refused: u64,
+}
+
+impl Told {
+    fn note(&mut self, piece: &Piece, receipts: &[Receipt]) {
+        for (entry, receipt) in piece.entries.iter().zip(receipts) {
+            let Receipt::Refused { reason, detail, .. } = receipt else { continue };
+            self.refused += 1;
+            if self.first.is_none() {
+                let position = match entry {
+                    Entry::Refused(refused) => refused.position.as_str(),
+                    Entry::Event(arrival) => arrival.stale.as_ref().map_or("", |s| s.position.as_str()),
+                };
+                self.first = Some((position.to_owned(), *reason, detail.clone()));
+            }
+        }
+    }
+
+    fn log(&self, source: &str) {
+        if let Some((position, reason, detail)) = &self.first {
+            tracing::warn!(
+                source,
+                position,
+                reason = reason.as_str(),
+                detail,
+                more = self.refused - 1,
+                "input refused; it is kept: owlpost dead-letters list"
+            );
+        }
+    }
 }

@@ -96,11 +96,6 @@ pub trait Intake: Send + Sync {
     /// One transaction for all entries: dedupe keys, events, items, closures, due times, dead letters. Receipts come in
     /// the order of the entries, and only after the commit.
     async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>>;
-
-    /// How many such transactions go well side by side.
-    fn hands(&self) -> usize {
-        1
-    }
 }
 
 /// What a claim may take.

@@ -1,6 +1,6 @@
 //! The intake loop on a scripted source and a store that only writes down what it is given.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -90,8 +90,6 @@ struct Notebook {
     away: Mutex<usize>,
     /// Told with each transaction that mails wait for their moment.
     calls_wait: Option<Vitals>,
-    /// 0: one.
-    hands: usize,
     pieces: Mutex<Vec<Arc<Vec<Entry>>>>,
 }
 
@@ -130,10 +128,6 @@ impl Intake for Notebook {
         let receipts = vec![Receipt::Accepted; entries.len()];
         self.pieces.lock().unwrap().push(entries);
         Ok(receipts)
-    }
-
-    fn hands(&self) -> usize {
-        self.hands.max(1)
     }
 }
 
@@ -184,15 +178,20 @@ fn pipeline(recipients_max: usize) -> Pipeline {
 
 /// Runs the loop over all batches; the store fails `away` times.
 fn take(batches: Vec<Vec<String>>, away: usize, recipients_max: usize) -> (Arc<Notebook>, Vec<Acked>) {
-    take_into(Notebook { away: Mutex::new(away), ..Notebook::default() }, batches, recipients_max)
+    take_beside(None, batches, away, recipients_max)
 }
 
-fn take_into(store: Notebook, batches: Vec<Vec<String>>, recipients_max: usize) -> (Arc<Notebook>, Vec<Acked>) {
+fn take_beside(
+    calls_wait: Option<Vitals>,
+    batches: Vec<Vec<String>>,
+    away: usize,
+    recipients_max: usize,
+) -> (Arc<Notebook>, Vec<Acked>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let pipeline = pipeline(recipients_max);
-        let vitals = store.calls_wait.clone().unwrap_or_default();
-        let store = Arc::new(store);
+        let vitals = calls_wait.clone().unwrap_or_default();
+        let store = Arc::new(Notebook { away: Mutex::new(away), calls_wait, ..Notebook::default() });
         let tape = Tape::of(batches);
         let acked = tape.acked.clone();
         let intake = ingest::run(
@@ -238,57 +237,14 @@ fn once_the_store_is_known_to_be_quick_a_batch_that_asks_one_person_an_event_is_
 
 #[test]
 fn while_mails_wait_for_their_moment_transactions_are_short_and_all_is_taken() {
-    let store = Notebook { calls_wait: Some(Vitals::new()), ..Notebook::default() };
-    let (store, acked) = take_into(store, vec![for_one_person(0, 3_000), for_one_person(3_000, 3_000)], CROWD);
+    let (store, acked) =
+        take_beside(Some(Vitals::new()), vec![for_one_person(0, 3_000), for_one_person(3_000, 3_000)], 0, CROWD);
     let sizes: Vec<usize> = store.sizes().into_iter().map(|(entries, _)| entries).collect();
     // A transaction takes 100 ms here whatever is in it: no size is small enough.
     assert!(sizes[2..].iter().all(|n| *n <= 1_000) && sizes.ends_with(&[200; 5]), "{sizes:?}");
     let ids: Vec<String> = store.arrivals().into_iter().map(|a| a.event.id).collect();
     assert_eq!(ids, (0..6_000).map(|n| format!("{n:06}")).collect::<Vec<_>>(), "in their order");
     assert_eq!(acked.len(), 2);
-}
-
-/// Requests and decisions of so many subjects, in turn.
-fn of_subjects(subjects: usize, events: usize) -> Vec<String> {
-    let kinds = ["io.athenz.membership.requested.v1", "io.athenz.membership.decided.v1"];
-    let one = |n: usize| {
-        let member = format!("user.m{}", n % subjects);
-        event(&format!("{n:06}"), kinds[n / subjects % 2], json!({"member": member, "recipients": ["user.joe"]}))
-    };
-    (0..events).map(one).collect()
-}
-
-#[test]
-fn a_store_with_two_hands_gets_two_transactions_and_each_subject_is_in_one_of_them_in_its_order() {
-    let store = Notebook { hands: 2, ..Notebook::default() };
-    let (store, acked) = take_into(store, vec![of_subjects(100, 1_000)], CROWD);
-    let pieces = store.pieces.lock().unwrap();
-    let of_piece = |piece: &Arc<Vec<Entry>>| {
-        let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for entry in piece.iter() {
-            let Entry::Event(arrival) = entry else { panic!("{entry:?}") };
-            let data: serde_json::Value = serde_json::from_str(&arrival.data).unwrap();
-            let member = data["member"].as_str().unwrap().to_owned();
-            seen.entry(member).or_default().push(arrival.event.id.clone());
-        }
-        seen
-    };
-    let [one, other] = [of_piece(&pieces[0]), of_piece(&pieces[1])];
-    assert_eq!((pieces.len(), one.len() + other.len()), (2, 100), "no subject is in both");
-    assert!(one.len() > 20 && other.len() > 20, "{} and {}", one.len(), other.len());
-    assert!(one.values().chain(other.values()).all(|ids| ids.len() == 10 && ids.is_sorted()));
-    assert_eq!(acked, [(0, vec![Receipt::Accepted; 1_000])]);
-}
-
-#[test]
-fn if_one_of_two_transactions_fails_the_batch_goes_back_and_is_acknowledged_when_all_of_it_is_durable() {
-    let store = Notebook { hands: 2, away: Mutex::new(1), ..Notebook::default() };
-    let (store, acked) = take_into(store, vec![of_subjects(100, 1_000), of_subjects(7, 10)], CROWD);
-    let ids: BTreeSet<String> = store.arrivals().into_iter().map(|a| a.event.id).collect();
-    assert_eq!(ids.len(), 1_000);
-    let sizes = store.sizes();
-    assert_eq!(sizes.len(), 4, "half a batch, all of it once more, and the small one: {sizes:?}");
-    assert_eq!(acked.iter().map(|(n, receipts)| (*n, receipts.len())).collect::<Vec<_>>(), [(0, 1_000), (1, 10)]);
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::piece::{Piece, Place};
 use super::{Bounds, IngestError, refuse};
 use crate::clock::Clock;
 use crate::decode::{Decoded, Decoder};
@@ -43,6 +42,17 @@ pub(super) struct Prepared {
     people: HashMap<String, Vec<Person>>,
     /// Made ahead, while the store was busy with an earlier batch.
     ready: Option<Piece>,
+}
+
+/// Message, and event in it.
+type Place = (usize, usize);
+
+/// What one transaction takes.
+pub(super) struct Piece {
+    pub entries: Arc<Vec<Entry>>,
+    places: Vec<Place>,
+    /// What they cost the store.
+    pub items: usize,
 }
 
 impl Prepared {

@@ -124,10 +124,6 @@ impl Postgres {
 
 #[async_trait]
 impl Engine for Postgres {
-    /// While one waits for the server, the other makes its statements, or holds the locks of its mailboxes. More of them
-    /// would mostly wait for those: they come last, and people are in many batches.
-    const HANDS: usize = 2;
-
     async fn write<T, W>(&self, now: Time, work: W) -> Result<T>
     where
         T: Send + 'static,

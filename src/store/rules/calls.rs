@@ -16,9 +16,6 @@ use crate::store::{
 /// A database that runs the rules. What it gets may run more than once: a transaction that lost a race is begun anew.
 #[async_trait]
 pub(in crate::store) trait Engine: Send + Sync {
-    /// How many transactions of intake go well side by side.
-    const HANDS: usize = 1;
-
     /// One transaction: everything that `work` did becomes durable, or nothing.
     async fn write<T, W>(&self, now: Time, work: W) -> Result<T>
     where
@@ -111,10 +108,6 @@ async fn expire_each<E: Engine>(engine: &E, now: Time, doubts_now: bool) -> Resu
 impl<E: Engine> Intake for E {
     async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>> {
         self.take_in(now, move |books| accept::accept(books, &entries)).await
-    }
-
-    fn hands(&self) -> usize {
-        E::HANDS
     }
 }
 
