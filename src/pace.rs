@@ -12,6 +12,8 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
+use crate::quota::used;
+
 /// A mail takes at least so many cells: governor knows whole cells only, and what is tolerated is less than a mail.
 const CELLS_MIN: f64 = 16.0;
 
@@ -22,8 +24,8 @@ const CELL_MAX: Duration = Duration::from_millis(1);
 /// more than a few, a server that counts each second would see one call too many in some.
 const TOLERANCE: Duration = Duration::from_millis(2);
 
-/// Faster than the permits come (which use 0.994 of the rate), so that what was late catches up; slower than the server.
-const USED: f64 = 0.996;
+/// So much of the rate more than the permits use, so that what was late catches up; still less than the server allows.
+const CATCHES_UP: f64 = 0.002;
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>;
 
@@ -92,7 +94,7 @@ impl Pace {
 
 /// With how many cells a mail takes.
 fn limiter((per_second, burst): (f64, u32)) -> Option<(Limiter, NonZeroU32)> {
-    let mail_s = 1.0 / (per_second * USED);
+    let mail_s = 1.0 / (per_second * (used(per_second) + CATCHES_UP));
     let cells = (mail_s / CELL_MAX.as_secs_f64()).ceil().max(CELLS_MIN);
     let cell = Duration::try_from_secs_f64(mail_s / cells).ok()?;
     // A casted float saturates.
@@ -113,8 +115,10 @@ mod tests {
         for per_second in [1.0, 14.0, 50.0, 499.0] {
             let pace = Pace::default();
             pace.set(Some(per_second), 1);
-            let (begun, every) =
-                (Instant::now() + Duration::from_millis(10), Duration::from_secs_f64(1.0 / (per_second * 0.994)));
+            let (begun, every) = (
+                Instant::now() + Duration::from_millis(10),
+                Duration::from_secs_f64(1.0 / (per_second * used(per_second))),
+            );
             let mut latest = Duration::ZERO;
             for n in 0..2_000 {
                 let slot = begun + every * n;

@@ -16,8 +16,15 @@ pub const SLOT: Duration = Duration::from_millis(200);
 /// stalls for as long costs a slow one no slot.
 const AHEAD: Duration = Duration::from_millis(150);
 
-/// The part of the rate that is used: the server counts with a clock and a network of its own.
-const USED: f64 = 0.994;
+/// The part of the rate that is used: the server counts with a clock and a network of its own. A call that is so much later
+/// on its way than the one a second after it makes that one come too early. A slow account leaves more free: one refusal
+/// is worth seconds to it.
+pub fn used(per_second: f64) -> f64 {
+    if per_second < SLOW_BELOW { 0.991 } else { 0.994 }
+}
+
+/// Calls a second.
+const SLOW_BELOW: f64 = 100.0;
 
 /// A server that says "too fast" is believed: the rate falls by what so many mails are of a second's worth, so that one
 /// mail too early costs about as much as it was worth; at least by a hundredth and at most by a tenth ...
@@ -117,7 +124,7 @@ const CLOCK_ERROR: Duration = Duration::from_secs(60);
 
 /// Between two calls of an even stream; rounded up, so that the rate is never exceeded.
 fn interval(per_second: f64) -> Duration {
-    let us = (1_000_000.0 / (per_second * USED)).ceil();
+    let us = (1_000_000.0 / (per_second * used(per_second))).ceil();
     // A rate that is no rate (zero, NaN) is as slow as can be: once a day. Casting saturates.
     Duration::from_micros(if us.is_finite() && us >= 1.0 { (us as u64).min(86_400_000_000) } else { 86_400_000_000 })
 }

@@ -24,6 +24,9 @@ pub const STORE_ERROR_COUNTS_FOR: Duration = Duration::from_secs(30);
 /// How long a mail that had to wait says that there are more.
 const CALLS_COUNT_FOR: Duration = Duration::from_secs(1);
 
+/// At a start nobody knows yet whether mails will wait.
+const CALLS_MAY_WAIT: Duration = Duration::from_secs(2);
+
 /// Shared by all loops and the listener; cheap to clone.
 #[derive(Clone)]
 pub struct Vitals {
@@ -33,7 +36,7 @@ pub struct Vitals {
 struct Inner {
     started: Instant,
     stopping: AtomicBool,
-    /// Milliseconds since `started`; 0: none did yet.
+    /// Milliseconds since `started`.
     calls_wait_until_ms: AtomicU64,
     pulses: Mutex<Vec<Arc<Beat>>>,
     state: Mutex<State>,
@@ -125,7 +128,7 @@ impl Vitals {
         let inner = Inner {
             started: Instant::now(),
             stopping: AtomicBool::new(false),
-            calls_wait_until_ms: AtomicU64::new(0),
+            calls_wait_until_ms: AtomicU64::new(u64::try_from(CALLS_MAY_WAIT.as_millis()).unwrap_or(u64::MAX)),
             pulses: Mutex::new(Vec::new()),
             state: Mutex::new(State::default()),
         };
