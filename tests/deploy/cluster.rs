@@ -1,11 +1,10 @@
 //! A server that knows as much of Kubernetes as Helm asks for when a chart looks at the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use axum::http::{StatusCode, Uri};
-use axum::response::IntoResponse;
-use axum::{Json, Router};
+use axum::Router;
+use axum::http::{StatusCode, Uri, header};
 use serde_json::{Value, json};
 
 use crate::tools::helm;
@@ -14,6 +13,8 @@ use crate::tools::helm;
 const KINDS: &[(&str, &str)] = &[
     ("v1", "ConfigMap"),
     ("v1", "Pod"),
+    ("v1", "PersistentVolumeClaim"),
+    ("v1", "Service"),
     ("v1", "ServiceAccount"),
     ("apps/v1", "Deployment"),
     ("batch/v1", "Job"),
@@ -38,14 +39,16 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let app =
-            Router::new().fallback(async move |uri: Uri| match live.get(uri.path()).cloned().or(api(uri.path())) {
-                Some(answer) => Json(answer).into_response(),
-                None => {
-                    let none = json!({ "kind": "Status", "apiVersion": "v1", "reason": "NotFound", "code": 404 });
-                    (StatusCode::NOT_FOUND, Json(none)).into_response()
-                }
-            });
+        let app = Router::new().fallback(move |uri: Uri| {
+            let none = json!({ "kind": "Status", "apiVersion": "v1", "reason": "NotFound", "code": 404 });
+            let found = live.get(uri.path()).cloned().or_else(|| api(uri.path()));
+            let status = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+            std::future::ready((
+                status,
+                [(header::CONTENT_TYPE, "application/json")],
+                found.unwrap_or(none).to_string(),
+            ))
+        });
         runtime.spawn(async { axum::serve(listener, app).await });
         let folder = tempfile::tempdir().unwrap();
         let config = json!({
@@ -72,7 +75,9 @@ fn api(path: &str) -> Option<Value> {
         "/version" => Some(json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.0" })),
         "/api" => Some(json!({ "kind": "APIVersions", "versions": ["v1"] })),
         "/apis" => {
-            let groups = KINDS.iter().filter_map(|(api, _)| {
+            // Each once: a group that stands there twice has every kind twice.
+            let apis: BTreeSet<&str> = KINDS.iter().map(|(api, _)| *api).collect();
+            let groups = apis.into_iter().filter_map(|api| {
                 api.split_once('/').map(|(group, version)| {
                     let version = json!({ "groupVersion": api, "version": version });
                     json!({ "name": group, "versions": [version], "preferredVersion": version })

@@ -13,7 +13,12 @@ fn deployment(replicas: u32, owners: &[(&str, &str)], others: &[(&str, &str)]) -
     let fields = owners.chain(others.iter().map(entry(json!({ "f:template": {} })))).collect::<Vec<_>>();
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": { "name": "owlpost-deliver", "namespace": "owlpost", "managedFields": fields },
+        "metadata": {
+            "name": "owlpost-deliver", "namespace": "owlpost", "managedFields": fields,
+            // Else Helm would not take it for its own.
+            "labels": { "app.kubernetes.io/managed-by": "Helm" },
+            "annotations": { "meta.helm.sh/release-name": "owlpost", "meta.helm.sh/release-namespace": "owlpost" },
+        },
         "spec": { "replicas": replicas },
     })
 }

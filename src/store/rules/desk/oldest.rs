@@ -2,7 +2,7 @@
 
 use crate::model::{Priority, Time};
 use crate::store::rules::sql as worker;
-use crate::store::rules::tx::{Tx, params};
+use crate::store::rules::tx::Tx;
 use crate::store::{Gauges, Result};
 
 /// Digests of a priority that are looked at from either end while routes are paused: some milliseconds, however many wait
@@ -31,20 +31,21 @@ fn due(conn: Tx<'_>, priority: Priority, now: Time) -> Result<Option<Time>> {
 /// From the oldest on. If so many are paused that a look ends before it finds one that is not: the oldest of what became
 /// due last. What may leave does so soon, so it is there; if nothing leaves any more it grows old there.
 fn unpaused(conn: Tx<'_>, priority: Priority, now: Time) -> Result<Option<Time>> {
-    let (of, mut seen, mut oldest) = (priority as i64, 0, None);
-    conn.prepare_cached(worker::DUE_AFTER)?.each(params![of, i64::MIN, now.0, LOOKED_AT], |row| {
-        let paused: bool = row.get(2)?;
+    let (mut seen, mut oldest) = (0, None);
+    let bounds = (priority as i64, now.0, LOOKED_AT);
+    conn.prepare_cached(worker::OLDEST_OR_PAUSED)?.each(bounds, |row| {
+        let paused: bool = row.get(1)?;
         seen += 1;
         if !paused {
-            oldest = Some(Time(row.get(1)?));
+            oldest = Some(Time(row.get(0)?));
         }
         Ok(paused)
     })?;
     if oldest.is_none() && seen == LOOKED_AT {
-        conn.prepare_cached(worker::LAST_DUE)?.each(params![of, now.0, LOOKED_AT], |row| {
-            let paused: bool = row.get(2)?;
+        conn.prepare_cached(worker::NEWEST_OR_PAUSED)?.each(bounds, |row| {
+            let paused: bool = row.get(1)?;
             if !paused {
-                oldest = Some(Time(row.get(1)?));
+                oldest = Some(Time(row.get(0)?));
             }
             Ok(true)
         })?;
