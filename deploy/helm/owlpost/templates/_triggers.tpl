@@ -80,7 +80,11 @@ is refused: KEDA would take it as it is written.) */}}
 has one of its own: KEDA takes that role on, too. */}}
 {{- define "owlpost.triggers.aws" -}}
 {{- include "owlpost.fullname" .root }}-aws
-{{- if and .source.assume_role_arn (not .root.Values.keda.aws.roleArn) }}-{{ .source.name | lower | replace "_" "-" | replace "." "-" }}{{ end }}
+{{- if and .source.assume_role_arn (not .root.Values.keda.aws.roleArn) }}
+{{- $plain := .source.name | lower | replace "_" "-" | replace "." "-" | trunc 40 | trimSuffix "-" }}
+{{- /* Two names may be one when they are written as Kubernetes wants them. */}}
+{{- if eq $plain .source.name }}-{{ $plain }}{{ else }}-{{ $plain }}-{{ sha256sum .source.name | trunc 6 }}{{ end }}
+{{- end }}
 {{- end }}
 
 {{- define "owlpost.triggers.kafka" -}}
