@@ -23,6 +23,7 @@ use crate::phase::Phase;
 use crate::policy::Policies;
 use crate::render::Renderer;
 use crate::source::SourceError;
+use crate::store::postgres::MIGRATION_WAIT;
 use crate::store::{Gauges, Opening, Store, StoreError};
 use crate::upkeep::{Rhythm, Upkeep};
 use crate::vitals::Vitals;
@@ -104,6 +105,18 @@ const GRACE: Duration = Duration::from_secs(5);
 pub const fn longest_stop(drain: Duration) -> Duration {
     let group = drain.as_secs() + GRACE.as_secs();
     Duration::from_secs(3 * group)
+}
+
+/// What comes before the listener answers, without a migration: connections to the store, the account and the sources, each
+/// with a deadline of its own.
+const CONNECTING: Duration = Duration::from_secs(120);
+
+/// How long a start may take at most until `/livez` answers, for those who end what does not start: a pod's startup probe has
+/// to wait longer, or a migration would be broken off and begun again for ever.
+#[must_use]
+pub const fn longest_start(migrates: bool) -> Duration {
+    let migration = if migrates { MIGRATION_WAIT.as_secs() } else { 0 };
+    Duration::from_secs(CONNECTING.as_secs() + migration)
 }
 
 const INTAKE: &str = "intake";

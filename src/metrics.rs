@@ -209,7 +209,10 @@ fn describe() {
     describe_counter!(MAILS, "Attempts to send a mail by mailer and outcome; only delivered means that it was taken.");
     describe_histogram!(MAIL_SEND, "How long the mailer's call took.");
     describe_histogram!(LATENESS, "How long after its due time a digest was handed to the mailer.");
-    describe_gauge!(OLDEST_DUE, "Due time of the oldest digest that is due and not yet sent; 0 if none is.");
+    describe_gauge!(
+        OLDEST_DUE,
+        "Due time of the oldest digest that is due, not behind a pause, and not yet sent; 0 if none is."
+    );
     describe_gauge!(PAUSES, "Pauses that are set, of everything and of single routes: what is due behind them stays.");
     describe_histogram!(INTAKE_LAG, "How long after its own time an event was accepted.");
     describe_histogram!(ACCEPT, "How long the store took to commit a batch of events.");
@@ -318,7 +321,7 @@ pub fn lateness(late: Duration) {
     histogram!(LATENESS).record(late.as_secs_f64());
 }
 
-/// `None`: nothing is due.
+/// `None`: nothing is due that may leave.
 pub fn oldest_due(at: Option<Time>) {
     gauge!(OLDEST_DUE).set(at.map_or(0.0, |t| t.0 as f64 / 1e6));
 }

@@ -282,6 +282,7 @@ pub struct Gauges {
     /// Capped at [`Gauges::CAP`] a state, so that a million open digests cost nothing.
     pub digests: [u64; 7],
     pub due: u64,
+    /// Of what may leave: what is due behind a pause is not counted.
     pub oldest_due_at: Option<Time>,
     /// Pauses that are set: of everything, and of single routes. What is due behind one counts as due.
     pub pauses: u64,

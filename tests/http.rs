@@ -152,6 +152,18 @@ async fn without_the_token_nothing_comes_in() {
     assert_eq!(post(server.address, "authorization: bearer s3cret\r\n", "{}").await.status, 202);
 }
 
+/// A token is changed without a gap: producers one after another, while both are taken.
+#[tokio::test]
+async fn the_previous_token_is_taken_as_well() {
+    let both = Options { previous_token: Some("0ld".into()), ..Options::new(Some("s3cret".into()), 1_000) };
+    let server = answering(both, vec![Receipt::Accepted]).await;
+    for token in ["s3cret", "0ld"] {
+        let answer = post(server.address, &format!("authorization: Bearer {token}\r\n"), "{}").await;
+        assert_eq!(answer.status, 202, "{token}");
+    }
+    assert_eq!(post(server.address, "authorization: Bearer older\r\n", "{}").await.status, 401);
+}
+
 #[tokio::test]
 async fn other_methods_paths_types_and_codings_are_refused() {
     let server = answering(options(), vec![Receipt::Accepted]).await;

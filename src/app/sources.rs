@@ -24,8 +24,10 @@ pub(super) async fn open(
 ) -> Result<Box<dyn Source>, AppError> {
     Ok(match section.kind {
         SourceKind::Http => {
-            let token = config.http.token.as_ref().map(|t| t.0.clone());
-            let made = HttpSource::new(&section.name, Options::new(token, config.http.body_max_bytes as usize));
+            let [token, previous_token] =
+                [&config.http.token, &config.http.previous_token].map(|t| t.as_ref().map(|t| t.0.clone()));
+            let usual = Options::new(token, config.http.body_max_bytes as usize);
+            let made = HttpSource::new(&section.name, Options { previous_token, ..usual });
             *events = std::mem::take(events).merge(made.router());
             Box::new(made)
         }

@@ -35,6 +35,8 @@ pub struct HttpConfig {
     pub listen: String,
     /// The bearer token that `/v1/events` requires.
     pub token: Option<Secret>,
+    /// Another token that is taken as well, until all producers have the new one.
+    pub previous_token: Option<Secret>,
     /// Lets a listener that others can reach go without a token.
     pub allow_anonymous: bool,
     /// The longest body of one request.
@@ -46,6 +48,7 @@ impl Default for HttpConfig {
         HttpConfig {
             listen: "127.0.0.1:8080".into(),
             token: None,
+            previous_token: None,
             allow_anonymous: false,
             body_max_bytes: 8 * 1024 * 1024,
         }

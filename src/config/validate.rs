@@ -100,10 +100,18 @@ impl Check<'_> {
                 true
             }
         };
+        for (key, token) in [("token", &http.token), ("previous_token", &http.previous_token)] {
+            if token.as_ref().is_some_and(|t| t.0.is_empty() || !t.0.bytes().all(|b| b.is_ascii_graphic())) {
+                self.error(
+                    &["http", key],
+                    "can't be sent as a bearer token: expected visible ASCII characters without spaces, at least one",
+                );
+            }
+        }
         match &http.token {
-            Some(token) if token.0.is_empty() || !token.0.bytes().all(|b| b.is_ascii_graphic()) => self.error(
-                &["http", "token"],
-                "can't be sent as a bearer token: expected visible ASCII characters without spaces, at least one",
+            None if http.previous_token.is_some() => self.error(
+                &["http", "previous_token"],
+                "goes with http.token: the token that producers change to",
             ),
             None if !loopback && !http.allow_anonymous => self.missing(
                 &["http", "listen"],

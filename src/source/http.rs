@@ -31,6 +31,8 @@ pub const PATH: &str = "/v1/events";
 pub struct Options {
     /// `http.token`.
     pub token: Option<String>,
+    /// `http.previous_token`, which is taken as well.
+    pub previous_token: Option<String>,
     /// `http.body_max_bytes`: a longer body is answered with 413.
     pub body_max_bytes: usize,
     /// Requests that may wait for a commit; above it 429. As many as the listener has connections.
@@ -47,6 +49,7 @@ impl Options {
     pub fn new(token: Option<String>, body_max_bytes: usize) -> Options {
         Options {
             token,
+            previous_token: None,
             body_max_bytes,
             waiting_max: 1_024,
             waiting_max_bytes: 32 * 1024 * 1024,
@@ -87,8 +90,9 @@ impl Reply {
 }
 
 struct Shared {
-    /// BLAKE3 of the token: comparing hashes takes the same time wherever the texts differ ([`blake3::Hash`]'s `==`).
-    token: Option<blake3::Hash>,
+    /// BLAKE3 of each token: comparing hashes takes the same time wherever the texts differ ([`blake3::Hash`]'s `==`).
+    /// Empty: anybody may publish.
+    tokens: Vec<blake3::Hash>,
     options: Options,
     slots: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -133,12 +137,12 @@ impl HttpSource {
     pub fn new(name: &str, options: Options) -> HttpSource {
         let whole_body = options.waiting_max_bytes.max(options.body_max_bytes).min(Semaphore::MAX_PERMITS);
         let shared = Shared {
-            token: options.token.as_deref().map(|t| blake3::hash(t.as_bytes())),
+            tokens: options.token.iter().chain(&options.previous_token).map(|t| blake3::hash(t.as_bytes())).collect(),
             slots: Arc::new(Semaphore::new(options.waiting_max.min(Semaphore::MAX_PERMITS))),
             bytes: Arc::new(Semaphore::new(whole_body)),
             queue: Mutex::new(Queue::default()),
             arrived: Notify::new(),
-            options: Options { token: None, ..options },
+            options: Options { token: None, previous_token: None, ..options },
         };
         HttpSource { name: name.to_owned(), shared: Arc::new(shared), out: VecDeque::new(), next_batch: 0 }
     }
@@ -240,7 +244,7 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 }
 
 async fn answer_to(shared: &Shared, headers: &axum::http::HeaderMap, body: &mut Body) -> Answer {
-    if !request::may_publish(shared.token.as_ref(), headers) {
+    if !request::may_publish(&shared.tokens, headers) {
         return Answer::Unauthorized;
     }
     if shared.queue().closed {

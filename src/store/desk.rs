@@ -145,6 +145,7 @@ pub struct Status {
     /// The forwarding of dead letters likewise. `None`: they are not forwarded.
     pub forwarding: Option<PartRow>,
     pub quota: Quota,
+    /// Of what may leave, not of what is due behind a pause.
     pub oldest_due_at: Option<String>,
     /// Routes that are stopped; `*`: all.
     pub paused: Vec<String>,

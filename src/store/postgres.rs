@@ -36,6 +36,7 @@ mod values;
 
 pub use access::{Access, Password};
 pub use load::Loader;
+pub use schema::MIGRATION_WAIT;
 
 /// A transaction that lost a race is begun anew so often.
 const TRIES: u32 = 6;

@@ -2,7 +2,7 @@
 """Measures the whole program, release build, against the figures it must reach. Called by `tests/run bench`.
 
     run.py BINARY --dir DIR [--only intake,again,kafka,due,pg,pg_claim,pg_due,pg_peers,pg_quota,pg_year,sqs,ses,smtp,render,
-           quota,ready,size] [--events N] [--windows N] [--digests N] [--jobs N] [--mails N] [--seconds N] …
+           quota,resources,ready,size] [--events N] [--windows N] [--digests N] [--jobs N] [--mails N] [--seconds N] …
 
 Without --only everything but pg_quota and pg_year, which take long. The steps of PostgreSQL (pg…) start a server of their own
 under DIR, with fsync, 512 MB of shared buffers and the rest as it comes, and stop it at their end.
@@ -33,6 +33,9 @@ ses     --mails mails of one item each through the SES client to an endpoint on 
 smtp    the same through SMTP, pooled, to a server that only counts (no TLS).
 render  a 20-item digest, HTML and text, on one core, in a loop.
 quota   14/s and 500/s for --seconds with work waiting, against an endpoint that refuses what comes faster in any second.
+resources   memory and CPU of one worker that has nothing to do, with --windows open digests of which none is due, and while
+        it sends them all to a mailer that only counts, for --seconds: on SQLite and on PostgreSQL, where KEDA's question is
+        asked in between. What deploy/README.md and the chart's requests and limits say.
 ready   from exec until /readyz says 200, median of 11.
 size    of the binary.
 
@@ -62,6 +65,7 @@ import kafka
 import peers
 import postgres
 import postgres_year
+import resources
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECIPIENTS = 1_000
@@ -603,6 +607,10 @@ def cpu_s(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def bench_resources(args, folder, report):
+    resources.measure(sys.modules[__name__], args, folder, report)
+
+
 def bench_ready(args, folder, report):
     took = []
     for _ in range(11):
@@ -652,7 +660,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", type=lambda p: str(pathlib.Path(p).resolve()))
     parser.add_argument("--dir", type=pathlib.Path, required=True, help="a folder on a real disk; emptied at the end")
-    steps = "intake,again,kafka,due,pg,pg_claim,pg_due,pg_peers,sqs,ses,smtp,render,quota,ready,size"
+    steps = "intake,again,kafka,due,pg,pg_claim,pg_due,pg_peers,sqs,ses,smtp,render,quota,resources,ready,size"
     parser.add_argument("--only", default=steps, type=lambda s: s.split(","))
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--mails", type=int, default=50_000)
@@ -689,7 +697,7 @@ def main():
                  ({"pg_claim"}, bench_pg_claim), ({"pg_quota"}, bench_pg_quota), ({"pg_due"}, bench_pg_due),
                  ({"pg_peers"}, bench_pg_peers), ({"pg_year"}, bench_pg_year), ({"sqs"}, bench_sqs),
                  ({"ses", "smtp"}, bench_mails), ({"render"}, bench_render), ({"quota"}, bench_quota),
-                 ({"ready"}, bench_ready), ({"size"}, bench_size)]
+                 ({"resources"}, bench_resources), ({"ready"}, bench_ready), ({"size"}, bench_size)]
         for names, step in steps:
             if names & set(args.only):
                 try:

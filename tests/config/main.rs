@@ -320,6 +320,14 @@ fn a_listener_that_others_reach_needs_a_token_or_a_word() {
 }
 
 #[test]
+fn the_previous_token_goes_with_one_to_change_to() {
+    let config = load("[http]\ntoken = 'new'\nprevious_token = 'old'").unwrap();
+    assert_eq!(config.http.previous_token.unwrap().0, "old");
+    assert_problems(&problems("[http]\nprevious_token = 'old'"), &["2:18 goes with http.token"]);
+    assert_problems(&problems("[http]\ntoken = 'new'\nprevious_token = 'o l d'"), &["3:18 can't be sent"]);
+}
+
+#[test]
 fn sources_directories_and_domains_are_checked() {
     let found = problems(
         "[[source]]\nname = 'a b'\nkind = 'http'\npath = 'x'\n[[source]]\nname = 'b'\nkind = 'http'\n[[source]]\nname = 'c'\nkind = 'file'\n[[source]]\nname = 'd'\nkind = 'file'\npath = '-'\n[[source]]\nname = 'e'\nkind = 'file'\npath = '-'\n[[directory]]\nkind = 'rules'\npath = 'x'\n[[directory]]\nkind = 'file'\n[[directory]]\nkind = 'rules'\nrules = [{ principal = 'user.{name}', address = '{nam}@x' }, { principal = '{', address = 'a@b' }, { principal = 'p', address = 'q' }]\n[recipients]\nallowed_domains = ['example.com', '*.example.com', '@x.y', '']",

@@ -96,7 +96,12 @@ fn the_reference_is_clean_and_every_key_is_in_it() {
             text.join("\n").replace("\"sqlite:data/owlpost.db\"", "\"postgres://owlpost@db.example.com/owlpost\"");
         text.replace("kind = \"outbox\"", &format!("kind = \"{kind}\"")) + "\n"
     };
-    let secrets = [("OWLPOST_TOKEN", "secret"), ("SMTP_PASSWORD", "secret"), ("STORE_PASSWORD", "secret")];
+    let secrets = [
+        ("OWLPOST_TOKEN", "secret"),
+        ("OWLPOST_PREVIOUS_TOKEN", "old-secret"),
+        ("SMTP_PASSWORD", "secret"),
+        ("STORE_PASSWORD", "secret"),
+    ];
     let smtp = ["host", "port", "ca_file", "username", "password"];
     load_with(&[&of_kind("ses", &smtp)], &secrets).unwrap();
     let ses = [

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::configuration::workers;
 use crate::tools::{OVERLAYS, done, helm, list, named, root, template, text, tool, values};
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -67,17 +68,25 @@ fn the_chart_brings_rules_and_dashboard_or_says_that_it_has_none() {
 fn an_overlay_runs_the_charts_pod() {
     for overlay in OVERLAYS {
         let documents = crate::tools::documents(&crate::tools::kustomized(overlay));
-        let theirs = &named(&documents, "Deployment", "owlpost")["spec"]["template"]["spec"];
-        let chart = template("laptop", &[]);
-        let ours = &named(&chart, "Deployment", "owlpost")["spec"]["template"]["spec"];
-        for key in ["securityContext", "automountServiceAccountToken", "enableServiceLinks", "serviceAccountName"] {
-            assert_eq!(theirs[key], ours[key], "{overlay}: {key}");
+        // With KEDA two Deployments, as a values file with KEDA has them.
+        let chart = template(if overlay == "eks" { "eks-pod-identity" } else { "laptop" }, &[]);
+        let mut seen = 0;
+        for deployment in workers(&documents) {
+            let name = deployment["metadata"]["name"].as_str().unwrap();
+            let theirs = &deployment["spec"]["template"]["spec"];
+            let ours = &named(&chart, "Deployment", name)["spec"]["template"]["spec"];
+            for key in ["securityContext", "automountServiceAccountToken", "enableServiceLinks", "serviceAccountName"] {
+                assert_eq!(theirs[key], ours[key], "{overlay}: {key}");
+            }
+            let (theirs, ours) = (&theirs["containers"][0], &ours["containers"][0]);
+            for key in
+                ["args", "ports", "startupProbe", "livenessProbe", "readinessProbe", "securityContext", "resources"]
+            {
+                assert_eq!(theirs[key], ours[key], "{overlay}: {key}");
+            }
+            seen += 1;
         }
-        let (theirs, ours) = (&theirs["containers"][0], &ours["containers"][0]);
-        for key in ["args", "ports", "startupProbe", "livenessProbe", "readinessProbe", "securityContext", "resources"]
-        {
-            assert_eq!(theirs[key], ours[key], "{overlay}: {key}");
-        }
+        assert_eq!(seen, workers(&chart).count(), "{overlay}");
     }
     let laptop = crate::tools::documents(&crate::tools::kustomized("laptop"));
     let pod = &named(&laptop, "Deployment", "owlpost")["spec"]["template"]["spec"];

@@ -55,6 +55,16 @@ fn every_document_allows_what_is_needed_and_no_more() {
                 "kafka-cluster:AlterGroup",
             ],
         ),
+        ("forward-sqs", &["sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"]),
+        (
+            "forward-msk",
+            &[
+                "kafka-cluster:Connect",
+                "kafka-cluster:WriteDataIdempotently",
+                "kafka-cluster:DescribeTopic",
+                "kafka-cluster:WriteData",
+            ],
+        ),
         ("rds", &["rds-db:connect"]),
         ("keda-sqs", &["sqs:GetQueueAttributes"]),
         ("keda-msk", &["kafka-cluster:Connect", "kafka-cluster:DescribeTopic", "kafka-cluster:DescribeGroup"]),

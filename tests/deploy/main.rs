@@ -11,6 +11,7 @@ mod process;
 mod sink;
 
 mod chart;
+mod cluster;
 mod configuration;
 mod dashboards;
 mod generated;
@@ -24,8 +25,10 @@ mod pods;
 mod prometheus;
 mod readme;
 mod refusals;
+mod replicas;
 mod rules;
 mod runbook;
+mod schema;
 mod sts;
 mod terraform;
 mod tools;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use owlpost::app::longest_stop;
+use owlpost::app::{longest_start, longest_stop};
 use owlpost::vitals::SILENT_AFTER;
 use serde_json::Value;
 
@@ -49,10 +49,21 @@ fn probes_ask_what_is_there_and_a_loop_is_silent_before_its_pod_is_ended() {
             // A loop that hangs is known after this; from then on some more failures end the pod, not a single one.
             assert!(patience("livenessProbe") >= SILENT_AFTER.as_secs(), "{name}");
             assert!(seconds(&worker["livenessProbe"]["failureThreshold"]) >= 3, "{name}");
-            assert!(patience("startupProbe") >= 300, "{name}: a migration comes before the first answer");
+            let migrates = config_of(&documents, deployment).store.migrate;
+            let start = Duration::from_secs(patience("startupProbe"));
+            assert!(start >= longest_start(migrates), "{name}: a migration comes before the first answer");
+            assert!(migrates || start <= Duration::from_secs(300), "{name}: nobody waits for a start that hangs");
             assert!(patience("readinessProbe") < patience("livenessProbe"), "{name}");
         }
     }
+}
+
+/// The job's own migration, after the wait for another one.
+#[test]
+fn a_job_that_migrates_is_given_the_time_for_it() {
+    let documents = template("gke-web-identity", &[]);
+    let deadline = seconds(&named(&documents, "Job", "owlpost-migrate")["spec"]["activeDeadlineSeconds"]);
+    assert!(Duration::from_secs(deadline) >= longest_start(true), "{deadline}");
 }
 
 #[test]

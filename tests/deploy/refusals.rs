@@ -1,6 +1,9 @@
 //! What makes no sense is refused before anything is changed, in words that say what to do.
 
-use crate::tools::{helm, text};
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::tools::{done, helm, text};
 
 /// What helm says of a values file with these values.
 fn refused(name: &str, set: &[&str]) -> String {
@@ -23,6 +26,7 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
     ("laptop", &["config.http.token=null"], "anybody in the cluster could publish: set config.http.token"),
     ("laptop", &[r#"config.http.listen="127.0.0.1:8080""#], "on loopback, where no probe reaches it"),
     ("smtp", &[r#"config.mailer.password="hunter2""#], "config.mailer.password is written out, and everybody"),
+    ("laptop", &[r#"config.http.previous_token="hunter2""#], "config.http.previous_token is written out"),
     (
         "gke-web-identity",
         &[r#"config.source[0].properties={"sasl.mechanism":"PLAIN","sasl.password":"hunter2"}"#],
@@ -126,6 +130,11 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
         ],
         r#"takes topics by a pattern, which KEDA can't: list them in keda.kafka.topics: {all: [TOPIC"#,
     ),
+    (
+        "eks-pod-identity",
+        &[r#"config.source=[{"name":"q","kind":"sqs","queue":"owlpost-events"}]"#, r#"identity.region="""#],
+        r#"source "q" has no region that KEDA could ask in"#,
+    ),
     ("gke-web-identity", &["keda.kafka.auth=null"], "signs in with SCRAM-SHA-512, and KEDA has to as well"),
     (
         "gke-web-identity",
@@ -138,6 +147,86 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
         "eks-pod-identity",
         &[r#"keda.aws.identityOwner="workload""#],
         "reads the role from the ServiceAccount's annotation, which only identity.kind irsa has",
+    ),
+    (
+        "eks-irsa",
+        &[r#"config.source[0].properties={"ssl.ca.location":"/etc/owlpost/files/kafka-ca/ca.pem"}"#],
+        "trusts authorities of its own (ssl.ca.…), and KEDA has to as well: set keda.kafka.auth.ca",
+    ),
+    (
+        "gke-web-identity",
+        &[r#"config.source[0].properties={"SSL_CA_PEM":"x"}"#],
+        "trusts authorities of its own (ssl.ca.…), and KEDA has to as well",
+    ),
+    (
+        "gke-web-identity",
+        &[r#"config.source[0].properties={"ssl.keystore.location":"/run/secrets/kafka/tls.p12"}"#],
+        "shows a certificate of its own, and KEDA has to as well: set keda.kafka.auth.cert and .key",
+    ),
+    (
+        "gke-web-identity",
+        &[r#"config.source[0].properties={"ssl.key.password":"${KAFKA_PASSWORD}"}"#],
+        "has a key with a password, and KEDA needs it as well: set keda.kafka.auth.keyPassword",
+    ),
+    (
+        "gke-web-identity",
+        &[r#"keda.kafka.auth.cert={"name":"kafka","key":"tls.crt"}"#],
+        "keda.kafka.auth.cert and .key go together",
+    ),
+    (
+        "gke-web-identity",
+        &[r#"config.source[0].properties={"ssl.endpoint.identification.algorithm":"none"}"#],
+        "does not compare brokers' names with their certificates, which KEDA always does",
+    ),
+    (
+        "eks-irsa",
+        &[r#"config.source[0].group="owlpost-${STAGE}""#],
+        r#"has a variable in group, where KEDA would read it as it is written: let ${NAME} be all of it"#,
+    ),
+    ("eks-irsa", &[r#"config.source[0].region="${REGION}""#], "has a variable in region, where KEDA would read it"),
+    (
+        "static-keys",
+        &[
+            r#"config.store={"url":"postgres://owlpost@db.example.com/owlpost"}"#,
+            r#"config.source=[{"name":"q","kind":"sqs","queue":"owlpost-events","assume_role_arn":"arn:aws:iam::444455556666:role/q"}]"#,
+            "keda.enabled=true",
+        ],
+        "is read through a role (assume_role_arn), which KEDA can't take on with static keys",
+    ),
+    (
+        "eks-irsa",
+        &[
+            r#"config.source[0].assume_role_arn="arn:aws:iam::444455556666:role/k""#,
+            r#"keda.aws.identityOwner="workload""#,
+        ],
+        "is read through a role (assume_role_arn), which KEDA takes on itself",
+    ),
+    (
+        "eks-irsa",
+        &[r#"keda.aws={"identityOwner":"workload","roleArn":"arn:aws:iam::444455556666:role/k"}"#],
+        "keda.aws: identityOwner workload and roleArn exclude each other",
+    ),
+    // Names that would be taken twice.
+    (
+        "gke-web-identity",
+        &[r#"secrets.files=["owlpost-db","owlpost.db"]"#],
+        "secrets.files has owlpost-db and owlpost.db, which would be one volume",
+    ),
+    (
+        "eks-irsa",
+        &[r#"configFiles=["rds-ca","rds-ca"]"#],
+        "configFiles has rds-ca and rds-ca, which would be one volume",
+    ),
+    ("gke-web-identity", &[r#"secrets.files=["owlpost-db","aws"]"#], "where the token for AWS is"),
+    (
+        "gke-web-identity",
+        &[r#"secrets.env={"AWS_ROLE_ARN":{"name":"a","key":"b"}}"#],
+        "secrets.env has AWS_ROLE_ARN, which the chart itself sets",
+    ),
+    (
+        "laptop",
+        &[r#"extraEnv=[{"name":"OWLPOST_TOKEN","value":"x"}]"#],
+        "extraEnv has OWLPOST_TOKEN, which secrets.env sets",
     ),
     // Pods.
     ("laptop", &[r#"config.delivery.drain="30s""#], "config.delivery.drain is set by drainSeconds"),
@@ -156,6 +245,65 @@ fn nonsense_is_refused_in_words_that_help() {
         assert!(said.contains("These values make no sense together:"), "{name} {set:?}: {said}");
         assert!(said.contains(words), "{name} {set:?} should say {words:?}: {said}");
     }
+}
+
+/// The texts of `_refusals.tpl`, without what `printf` puts in.
+fn texts() -> Vec<Vec<String>> {
+    let template = include_str!("../../deploy/helm/owlpost/templates/_refusals.tpl");
+    let mut texts = Vec::new();
+    for (at, found) in template.match_indices("append $no ") {
+        let rest = template[at + found.len()..].trim_start_matches("(printf ");
+        let text = rest.strip_prefix('"').unwrap_or_else(|| panic!("no text: {}", &rest[..60]));
+        let end = text.match_indices('"').map(|(end, _)| end).find(|end| !text[..*end].ends_with('\\')).unwrap();
+        let text = ["%s", "%d"].iter().fold(text[..end].replace("\\\"", "\""), |text, put| text.replace(put, "%q"));
+        texts.push(text.split("%q").map(str::to_owned).collect());
+    }
+    assert!(texts.len() >= 50, "{}", texts.len());
+    texts
+}
+
+/// Whether the parts stand in one of its lines, in their order.
+fn says(said: &str, parts: &[String]) -> bool {
+    said.lines().any(|line| {
+        let mut rest = Some(line);
+        for part in parts {
+            rest = rest.and_then(|rest| rest.split_once(part.as_str())).map(|(_, rest)| rest);
+        }
+        rest.is_some()
+    })
+}
+
+#[test]
+fn every_refusal_is_seen() {
+    let mut said: Vec<String> = REFUSALS.iter().map(|(name, set, _)| refused(name, set)).collect();
+    said.push(first_try());
+    let texts = texts().into_iter();
+    // Where the chart's copy has no rules, and (below) where a cluster has some.
+    let texts = texts.filter(|parts| !parts[0].starts_with("monitoring."));
+    let unseen: Vec<String> =
+        texts.filter(|parts| !said.iter().any(|said| says(said, parts))).map(|parts| parts.join("…")).collect();
+    assert!(unseen.is_empty(), "no case of REFUSALS shows:\n  {}", unseen.join("\n  "));
+}
+
+/// The rules are for every owlpost that a Prometheus sees.
+#[test]
+fn two_releases_of_a_namespace_bring_the_rules_once() {
+    let brought_by = |release: &str| {
+        let labels = json!({ "app.kubernetes.io/name": "owlpost", "app.kubernetes.io/instance": release });
+        let rule = json!({
+            "apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule",
+            "metadata": { "name": release, "namespace": "owlpost", "labels": labels },
+        });
+        let list = json!({ "apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRuleList", "items": [rule] });
+        Cluster::with(&[("/apis/monitoring.coreos.com/v1/namespaces/owlpost/prometheusrules", list)])
+    };
+    let set = ["monitoring.rules=true"];
+    let out = brought_by("other").helm("laptop", &set).output().unwrap();
+    let said = text(&out.stderr);
+    assert!(!out.status.success() && said.contains("the release other has brought the rules"), "{said}");
+    // An upgrade, and a release without them.
+    assert!(done(&mut brought_by("owlpost").helm("laptop", &set)).contains("kind: PrometheusRule"));
+    done(&mut brought_by("other").helm("laptop", &[]));
 }
 
 #[test]
@@ -191,18 +339,19 @@ fn a_misspelt_name_and_a_value_of_another_type_are_refused() {
     }
 }
 
+/// What helm says of the chart as it is.
+fn first_try() -> String {
+    let mut helm = std::process::Command::new(crate::tools::tool("helm"));
+    let out =
+        helm.args(["template", "owlpost"]).arg(crate::tools::root().join("deploy/helm/owlpost")).output().unwrap();
+    assert!(!out.status.success());
+    text(&out.stderr)
+}
+
 #[test]
 fn a_first_try_without_values_says_what_is_needed() {
-    let out = std::process::Command::new(crate::tools::tool("helm"))
-        .args(["template", "owlpost"])
-        .arg(crate::tools::root().join("deploy/helm/owlpost"))
-        .output()
-        .unwrap();
-    let said = text(&out.stderr);
-    assert!(
-        !out.status.success() && said.contains("config.source is empty") && said.contains("config.mailer.kind"),
-        "{said}"
-    );
+    let said = first_try();
+    assert!(said.contains("config.source is empty") && said.contains("config.mailer.kind"), "{said}");
 }
 
 #[test]

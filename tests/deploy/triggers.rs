@@ -1,7 +1,7 @@
 //! KEDA's triggers: parameters that KEDA knows, and the same places that the workers read from.
 
 use owlpost::config::SourceKind;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::configuration::{config_of, workers};
 use crate::tools::{everything, kinds, list, named, template};
@@ -94,6 +94,12 @@ fn intake_follows_the_sources_and_delivery_what_is_due() {
         let source = if name == "eks-pod-identity" { "aws-sqs-queue" } else { "kafka" };
         assert_eq!(types("owlpost-intake"), [source], "{name}");
     }
+    // By Helm, by hand and by kustomize.
+    for (name, documents) in everything() {
+        for scaled in kinds(&documents, "ScaledObject") {
+            assert_eq!(list(&scaled["spec"]["triggers"]).len(), 1, "{name}: {}", scaled["metadata"]["name"]);
+        }
+    }
     let documents = template("eks-irsa", &["split=false"]);
     let together = list(&named(&documents, "ScaledObject", "owlpost")["spec"]["triggers"]);
     let types: Vec<&Value> = together.iter().map(|trigger| &trigger["type"]).collect();
@@ -128,4 +134,72 @@ fn a_source_that_keda_cannot_ask_keeps_its_pods() {
     assert_eq!(named(&documents, "Deployment", "owlpost-intake")["spec"]["replicas"], 2);
     assert_eq!(kinds(&documents, "ScaledObject").count(), 1);
     named(&documents, "PodDisruptionBudget", "owlpost-intake");
+}
+
+/// The parameters that a TriggerAuthentication takes out of Secrets: what, Secret, key.
+fn out_of_secrets(authentication: &Value) -> Vec<[&str; 3]> {
+    let from = list(&authentication["spec"]["secretTargetRef"]).iter();
+    from.map(|one| ["parameter", "name", "key"].map(|key| one[key].as_str().unwrap())).collect()
+}
+
+#[test]
+fn keda_gets_the_certificates_that_the_workers_need() {
+    let auth = r#"keda.kafka.auth={"ca":{"name":"kafka-ca","key":"ca.pem"}}"#;
+    let documents = template("eks-irsa", &[auth]);
+    let with_iam = named(&documents, "TriggerAuthentication", "owlpost-aws");
+    assert_eq!(out_of_secrets(with_iam), [["ca", "kafka-ca", "ca.pem"]]);
+    assert_eq!(with_iam["spec"]["podIdentity"]["provider"], "aws");
+
+    let source = r#"config.source=[{"name":"k","kind":"kafka","brokers":["k:9093"],"topics":["t"],"group":"g","properties":{
+        "ssl.ca.location":"/run/secrets/kafka/ca.pem","ssl.certificate.location":"/run/secrets/kafka/tls.crt",
+        "ssl.key.location":"/run/secrets/kafka/tls.key","enable.ssl.certificate.verification":"false"}}]"#;
+    let key = |name: &str, key: &str| format!(r#""{name}":{{"name":"kafka","key":"{key}"}}"#);
+    let auth =
+        format!("keda.kafka.auth={{{},{},{}}}", key("ca", "ca.pem"), key("cert", "tls.crt"), key("key", "tls.key"));
+    let set = [source, "keda.kafka.auth=null", &auth, r#"secrets.env={}"#, r#"secrets.files=["owlpost-db","kafka"]"#];
+    let documents = template("gke-web-identity", &set);
+    let own = named(&documents, "TriggerAuthentication", "owlpost-kafka");
+    assert_eq!(out_of_secrets(own).iter().map(|one| one[0]).collect::<Vec<_>>(), ["ca", "cert", "key"]);
+    let trigger = &named(&documents, "ScaledObject", "owlpost-intake")["spec"]["triggers"][0];
+    assert_eq!((&trigger["metadata"]["tls"], &trigger["metadata"]["unsafeSsl"]), (&"enable".into(), &"true".into()));
+}
+
+/// A source in another account is asked through the role by which it is read.
+#[test]
+fn keda_takes_on_the_role_of_a_source_of_another_account() {
+    let sources = r#"config.source=[{"name":"here","kind":"sqs","queue":"owlpost-events"},
+        {"name":"there","kind":"sqs","queue":"arn:aws:sqs:eu-west-1:444455556666:athenz-events",
+         "assume_role_arn":"arn:aws:iam::444455556666:role/owlpost-queue","external_id":"owlpost"}]"#;
+    let documents = template("eks-pod-identity", &[sources]);
+    let triggers = list(&named(&documents, "ScaledObject", "owlpost-intake")["spec"]["triggers"]);
+    let asked_as: Vec<&str> = triggers.iter().map(|t| t["authenticationRef"]["name"].as_str().unwrap()).collect();
+    assert_eq!(asked_as, ["owlpost-aws", "owlpost-aws-there"]);
+    let who = |name: &str| named(&documents, "TriggerAuthentication", name)["spec"]["podIdentity"].clone();
+    assert_eq!(who("owlpost-aws"), json!({ "provider": "aws", "identityOwner": "keda" }));
+    let role = "arn:aws:iam::444455556666:role/owlpost-queue";
+    assert_eq!(who("owlpost-aws-there"), json!({ "provider": "aws", "roleArn": role, "externalID": "owlpost" }));
+    let renamed = sources.replace(
+        "\"here\",\"kind\":\"sqs\"",
+        "\"the_re\",\"kind\":\"sqs\",\"assume_role_arn\":\"arn:aws:iam::111122223333:role/r\"",
+    );
+    let renamed = template("eks-pod-identity", &[&renamed.replace("\"there\"", "\"the.re\""), "keda.kafka.auth=null"]);
+    assert_eq!(kinds(&renamed, "TriggerAuthentication").count(), 3, "two roles, and the backlog");
+    // A role that was made for KEDA goes before.
+    let own = "arn:aws:iam::444455556666:role/keda";
+    let documents = template("eks-pod-identity", &[sources, &format!("keda.aws.roleArn={own:?}")]);
+    assert_eq!(kinds(&documents, "TriggerAuthentication").count(), 2);
+    assert_eq!(named(&documents, "TriggerAuthentication", "owlpost-aws")["spec"]["podIdentity"]["roleArn"], own);
+}
+
+/// KEDA reads the pod's variables by itself, under other names of its parameters.
+#[test]
+fn a_variable_is_looked_up_by_keda_as_by_the_workers() {
+    let source = r#"config.source=[{"name":"k","kind":"kafka","brokers":["${BROKERS}"],"topics":["${TOPIC}"],"group":"g","iam":true},
+        {"name":"q","kind":"sqs","queue_url":"${QUEUE_URL}","region":"eu-west-1"}]"#;
+    let documents = template("eks-irsa", &[source]);
+    let triggers = list(&named(&documents, "ScaledObject", "owlpost-intake")["spec"]["triggers"]);
+    let kafka = &triggers[0]["metadata"];
+    assert_eq!((&kafka["bootstrapServersFromEnv"], &kafka["topicFromEnv"]), (&"BROKERS".into(), &"TOPIC".into()));
+    assert_eq!((&kafka["bootstrapServers"], &kafka["consumerGroup"]), (&Value::Null, &"g".into()));
+    assert_eq!(triggers[1]["metadata"]["queueURLFromEnv"], "QUEUE_URL");
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use owlpost::store::{Answer, Ask, Begun, Command};
 
 use crate::bench::Setup;
-use crate::events::{decision, expiring, news, request};
+use crate::events::{Ev, To, decision, expiring, news, request};
 use crate::oracle::{DEAD, DELIVERED, PENDING, SUPPRESSED, WITHDRAWN};
-use crate::world::worlds;
+use crate::world::{World, worlds};
 
 /// `suppression_last`
 #[test]
@@ -135,6 +135,57 @@ fn whoever_watches_sees_that_somebody_has_paused() {
         assert_eq!(w.gauges().pauses, 2);
         w.resume();
         assert_eq!(w.gauges().pauses, 1, "a route that was paused by name stays so");
+    }
+}
+
+/// Whoever is woken because nothing leaves is woken for what may leave; a pause of one route silences nothing else.
+#[test]
+fn the_oldest_that_is_due_is_of_what_no_pause_holds_back() {
+    for mut w in worlds(Setup::default()) {
+        assert_eq!(w.gauges().oldest_due_at, None);
+        w.accept(news("n1").to(["ann"]).by(["stopped"]));
+        let stopped = w.now;
+        assert_eq!(w.gauges().oldest_due_at, Some(stopped));
+        w.act(Command::Pause { route: Some("stopped".into()) });
+        assert_eq!(w.gauges().oldest_due_at, None, "all that is due is paused");
+        w.pass(Duration::from_secs(5));
+        w.accept(news("n2").to(["bob"]));
+        let told = w.now;
+        w.pass(Duration::from_secs(5));
+        w.accept(news("n3").to(["cat"]).by(["urgent"]));
+        let urgent = w.now;
+        assert_eq!(w.gauges().oldest_due_at, Some(told), "another route is late, whatever its priority");
+        w.act(Command::Pause { route: Some("tell".into()) });
+        assert_eq!(w.gauges().oldest_due_at, Some(urgent));
+        w.pause();
+        assert_eq!(w.gauges().oldest_due_at, None, "everything is paused");
+        w.resume();
+        w.act(Command::Resume { route: Some("stopped".into()) });
+        assert_eq!(w.gauges().oldest_due_at, Some(stopped));
+    }
+}
+
+/// A look has an end; what may leave and became due last is seen behind any number that may not.
+#[test]
+fn more_paused_digests_than_a_look_takes_hide_no_late_one() {
+    let more = owlpost::store::Gauges::CAP as usize + 1;
+    for mut w in worlds(Setup::default()) {
+        // Past the model that looks at everything after each step.
+        let put = |w: &mut World, event: Ev| w.accept_entries(vec![event.entry(&w.role)]);
+        let people: Vec<String> = (0..more).map(|n| format!("p{n}")).collect();
+        for some in people.chunks(500) {
+            let to = To::People(some.to_vec());
+            put(&mut w, Ev { to, ..news(&some[0]).by(["stopped"]) });
+        }
+        let pause = Command::Pause { route: Some("stopped".into()) };
+        w.call(async |s| s.act(w.now, &pause).await).unwrap();
+        assert_eq!(w.gauges().oldest_due_at, None);
+        w.pass(Duration::from_secs(1));
+        put(&mut w, news("late"));
+        let late = w.now;
+        w.pass(Duration::from_secs(3_600));
+        put(&mut w, news("later").to(["bob"]));
+        assert_eq!(w.gauges().oldest_due_at, Some(late));
     }
 }
 

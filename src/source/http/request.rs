@@ -18,14 +18,16 @@ const DISCARD_WITHIN: Duration = Duration::from_secs(5);
 /// The first allocation for a body, whatever length it claims to have.
 const FIRST_BYTES: usize = 64 * 1024;
 
-/// Whether the request has the token, if one is asked for (RFC 6750, section 2.1; the scheme's case does not matter).
-pub(super) fn may_publish(token: Option<&blake3::Hash>, headers: &HeaderMap) -> bool {
-    let Some(expected) = token else { return true };
+/// Whether the request has one of the tokens, if any are asked for (RFC 6750, section 2.1; the scheme's case does not matter).
+pub(super) fn may_publish(tokens: &[blake3::Hash], headers: &HeaderMap) -> bool {
+    if tokens.is_empty() {
+        return true;
+    }
     let given = headers.get(header::AUTHORIZATION).map(|v| v.as_bytes()).unwrap_or_default();
     match given.split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
             // Blanks around a header's value are gone already; those after the scheme are not.
-            blake3::hash(token.trim_ascii_start()) == *expected
+            tokens.contains(&blake3::hash(token.trim_ascii_start()))
         }
         _ => false,
     }
@@ -170,18 +172,19 @@ mod tests {
 
     #[test]
     fn only_the_very_token_opens() {
-        let expected = blake3::hash(b"s3cret");
+        let (expected, previous) = (blake3::hash(b"s3cret"), blake3::hash(b"0ld"));
         let with = |value: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, axum::http::HeaderValue::from_bytes(value).unwrap());
-            may_publish(Some(&expected), &headers)
+            may_publish(&[expected, previous], &headers)
         };
         assert!(with(b"Bearer s3cret") && with(b"bearer  s3cret"));
+        assert!(with(b"Bearer 0ld"), "while producers change from one to the other");
         for wrong in [&b"Bearer s3cre"[..], b"Bearer s3cret2", b"Basic s3cret", b"s3cret", b"Bearer", b"", b"\xff\xfe"]
         {
             assert!(!with(wrong), "{wrong:?}");
         }
-        assert!(!may_publish(Some(&expected), &HeaderMap::new()));
-        assert!(may_publish(None, &HeaderMap::new()));
+        assert!(!may_publish(&[expected, previous], &HeaderMap::new()));
+        assert!(may_publish(&[], &HeaderMap::new()));
     }
 }

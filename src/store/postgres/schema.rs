@@ -18,7 +18,7 @@ mod migrations {
 const MIGRATING: i64 = 0x6f_77_6c_70_6f_73_74;
 
 /// Longer than any migration of a large store takes.
-const MIGRATION_WAIT: Duration = Duration::from_secs(1_800);
+pub const MIGRATION_WAIT: Duration = Duration::from_secs(1_800);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 fn runner() -> Runner {

@@ -10,6 +10,7 @@ use crate::store::{Gauges, Page, Query, QuotaGauges, Result, Rows};
 mod digests;
 mod ledger;
 mod letters;
+mod oldest;
 mod rows;
 mod sql;
 mod status;
@@ -54,13 +55,10 @@ fn figures(conn: Tx<'_>, shared: &Shared, now: Time, cap: i64) -> Result<Gauges>
         let of = (priority as i64, now.0);
         let n: i64 = conn.prepare_cached(worker::COUNT_DUE)?.query_row((of.0, of.1, cap), |row| row.get(0))?;
         gauges.due += rows::count(n);
-        let oldest: Option<i64> = conn.prepare_cached(worker::OLDEST_DUE)?.query_row(of, |row| row.get(0))?;
-        gauges.oldest_due_at = match (gauges.oldest_due_at, oldest.map(Time)) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
     }
-    gauges.pauses = conn.prepare_cached(worker::PAUSED)?.query_map((), |row| row.get::<String>(0))?.len() as u64;
+    let paused = conn.prepare_cached(worker::PAUSED)?.query_map((), |row| row.get::<String>(0))?;
+    gauges.pauses = paused.len() as u64;
+    gauges.oldest_due_at = oldest::leaving(conn, now, &paused)?;
     gauges.dead_letters = rows::count(conn.prepare_cached(worker::OPEN_LETTERS)?.query_row((), |row| row.get(0))?);
     gauges.unforwarded =
         rows::count(conn.prepare_cached(worker::COUNT_UNFORWARDED)?.query_row([cap], |row| row.get(0))?);

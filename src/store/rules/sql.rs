@@ -341,6 +341,20 @@ pub fn count_state(state: crate::model::DigestState) -> String {
 pub const COUNT_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 \
      AND due_at <= ?2 LIMIT ?3) AS capped";
 pub const OLDEST_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2";
+/// While some routes are paused: due times from either end, and whether each is of a paused route. Only looked at: unlike
+/// [`DUE_AFTER`], nothing is locked.
+macro_rules! looked_at {
+    ($order:literal) => {
+        concat!(
+            "SELECT d.due_at, EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no) \
+             FROM digest d WHERE d.state IN (0, 4) AND d.priority = ?1 AND d.due_at <= ?2 ORDER BY d.due_at",
+            $order,
+            " LIMIT ?3"
+        )
+    };
+}
+pub const OLDEST_OR_PAUSED: &str = looked_at!("");
+pub const NEWEST_OR_PAUSED: &str = looked_at!(" DESC");
 pub const OPEN_LETTERS: &str = "SELECT count(*) FROM dead_letter WHERE discarded_at IS NULL";
 
 pub const PG_LOCK_UNUSED_MAILBOXES: &str =
@@ -364,6 +378,8 @@ pub const HOT: &[&str] = &[
     DUE_AT,
     DUE_AFTER,
     LAST_DUE,
+    OLDEST_OR_PAUSED,
+    NEWEST_OR_PAUSED,
     NEXT_DUE,
     NEXT_RETRY,
     ENDED,

@@ -14,7 +14,7 @@ import sys
 import tarfile
 import zipfile
 
-TYPES = """eks_pod_identity_association iam_openid_connect_provider iam_role iam_role_policy route53_record
+TYPES = """cloudwatch_metric_alarm eks_pod_identity_association iam_openid_connect_provider iam_role iam_role_policy route53_record
 sesv2_configuration_set sesv2_configuration_set_event_destination sesv2_email_identity
 sesv2_email_identity_mail_from_attributes sesv2_email_identity_policy sns_topic sns_topic_policy sns_topic_subscription
 sqs_queue sqs_queue_policy sqs_queue_redrive_allow_policy""".split()

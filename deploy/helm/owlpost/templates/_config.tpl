@@ -82,6 +82,12 @@ owlpost.toml: |
 {{- mul 3 (add .Values.drainSeconds 5) }}
 {{- end }}
 
+{{/* Looks, 2 s apart, that a start may take until it answers: what connecting may take, and, where workers migrate, what that may
+(app::longest_start). */}}
+{{- define "owlpost.startFailures" -}}
+{{- if .Values.migrations.job }}150{{ else }}1050{{ end }}
+{{- end }}
+
 {{/* Where posts come in, a pod leaves its Service before it stops to answer. */}}
 {{- define "owlpost.preStop" -}}
 {{- if and (include "owlpost.takesPosts" .root) (ne .role "deliver") }}5{{ else }}0{{ end }}

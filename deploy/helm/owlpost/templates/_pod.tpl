@@ -95,7 +95,7 @@ seccompProfile:
   mountPath: /tmp
 {{- end }}
 
-{{/* {root, name, args, env (optional)}: a container that runs one command and ends. */}}
+{{/* {root, name, args, resources, env (optional)}: a container that runs one command and ends. */}}
 {{- define "owlpost.command" -}}
 name: {{ .name }}
 image: {{ include "owlpost.image" .root }}
@@ -109,8 +109,7 @@ env:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 resources:
-  requests: {cpu: 10m, memory: 32Mi, ephemeral-storage: 16Mi}
-  limits: {memory: 128Mi, ephemeral-storage: 64Mi}
+  {{- toYaml .resources | nindent 2 }}
 volumeMounts:
   {{- include "owlpost.mounts" .root | nindent 2 }}
 {{- end }}

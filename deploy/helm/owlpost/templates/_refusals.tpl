@@ -37,7 +37,7 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- if and (include "owlpost.takesPosts" .) (not $config.http.token) (not $config.http.allow_anonymous) }}
 {{- $no = append $no "config.source has one of kind http, and anybody in the cluster could publish: set config.http.token to ${OWLPOST_TOKEN} and secrets.env.OWLPOST_TOKEN to a Secret's {name, key}; or config.http.allow_anonymous: true if something in front checks who comes" }}
 {{- end }}
-{{- $secrets := dict "http.token" (default dict $config.http).token "mailer.password" (default dict $config.mailer).password "store.password" (default dict $config.store).password }}
+{{- $secrets := dict "http.token" (default dict $config.http).token "http.previous_token" (default dict $config.http).previous_token "mailer.password" (default dict $config.mailer).password "store.password" (default dict $config.store).password }}
 {{- range default list $config.source }}{{ range $key, $value := default dict .properties }}{{ if hasSuffix "password" $key }}{{ $_ := set $secrets (printf "source.properties.%s" $key) $value }}{{ end }}{{ end }}{{ end }}
 {{- range $key, $value := default dict (default dict $config.dead_letters).properties }}{{ if hasSuffix "password" $key }}{{ $_ := set $secrets (printf "dead_letters.properties.%s" $key) $value }}{{ end }}{{ end }}
 {{- range $key, $value := $secrets }}
@@ -139,6 +139,19 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- else if and $mechanism (not (and (default dict $keda.kafka.auth).username (default dict $keda.kafka.auth).password)) }}
 {{- $no = append $no (printf "source %q signs in with %s, and KEDA has to as well: set keda.kafka.auth.username and .password to {name: SECRET, key: KEY}" $source.name $mechanism) }}
 {{- end }}
+{{- $no = concat $no (include "owlpost.refusals.tls" (dict "source" . "auth" (default dict $keda.kafka.auth)) | fromJsonArray) }}
+{{- end }}
+{{- range $key, $texts := dict "brokers" .brokers "topics" (include "owlpost.triggers.topics" (dict "root" $ "source" .) | fromJsonArray) "group" (list .group) "queue_url" (list .queue_url) "queue" (list .queue) "region" (list .region) "endpoint_url" (list .endpoint_url) "assume_role_arn" (list .assume_role_arn) "external_id" (list .external_id) }}
+{{- $known := has $key (list "brokers" "topics" "group" "queue_url" "queue") }}
+{{- if and (regexMatch "[$][{]" (join "," (compact (default list $texts)))) (not (and $known (regexMatch "^[$][{][A-Za-z_][A-Za-z0-9_]*[}]$" (join "," (compact $texts))))) }}
+{{- $no = append $no (printf "source %q has a variable in %s, where KEDA would read it as it is written: %s" $source.name $key (ternary "let ${NAME} be all of it, which KEDA looks up in the pod, or write the value out" "write the value out" $known)) }}
+{{- end }}
+{{- end }}
+{{- if and .assume_role_arn (eq $.Values.identity.kind "static-keys") }}
+{{- $no = append $no (printf "source %q is read through a role (assume_role_arn), which KEDA can't take on with static keys: use another identity.kind, or keda.enabled: false" .name) }}
+{{- end }}
+{{- if and .assume_role_arn (eq $keda.aws.identityOwner "workload") }}
+{{- $no = append $no (printf "source %q is read through a role (assume_role_arn), which KEDA takes on itself: keda.aws.identityOwner: operator, and let the role's trust policy name KEDA's role, too" .name) }}
 {{- end }}
 {{- if and (eq (default "" .kind) "sqs") (not (or (include "owlpost.triggers.queueRegion" (dict "root" $ "source" .)))) }}
 {{- $no = append $no (printf "source %q has no region that KEDA could ask in: set its region, or identity.region" .name) }}
@@ -149,6 +162,30 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- end }}
 {{- if and (eq $keda.aws.identityOwner "workload") $keda.aws.roleArn }}{{ $no = append $no "keda.aws: identityOwner workload and roleArn exclude each other" }}{{ end }}
 {{- end }}
+{{- $no | toJson }}
+{{- end }}
+
+{{/* {source, auth}: certificates of a Kafka source that KEDA needs as well. The workers have them as files of the pod, KEDA from
+Secrets. */}}
+{{- define "owlpost.refusals.tls" -}}
+{{- $no := list }}
+{{- $auth := .auth }}
+{{- $properties := default dict .source.properties }}
+{{- $has := dict }}
+{{- range $key, $value := $properties }}{{ if $value }}{{ $_ := set $has ($key | lower | replace "_" ".") "yes" }}{{ end }}{{ end }}
+{{- if and (or (get $has "ssl.ca.location") (get $has "ssl.ca.pem")) (not $auth.ca) }}
+{{- $no = append $no (printf "source %q trusts authorities of its own (ssl.ca.…), and KEDA has to as well: set keda.kafka.auth.ca to {name: SECRET, key: KEY}" .source.name) }}
+{{- end }}
+{{- if and (or (get $has "ssl.certificate.location") (get $has "ssl.certificate.pem") (get $has "ssl.keystore.location")) (not (and $auth.cert $auth.key)) }}
+{{- $no = append $no (printf "source %q shows a certificate of its own, and KEDA has to as well: set keda.kafka.auth.cert and .key to {name: SECRET, key: KEY}, in PEM" .source.name) }}
+{{- end }}
+{{- if and (get $has "ssl.key.password") (not $auth.keyPassword) }}
+{{- $no = append $no (printf "source %q has a key with a password, and KEDA needs it as well: set keda.kafka.auth.keyPassword to {name: SECRET, key: KEY}" .source.name) }}
+{{- end }}
+{{- if eq (toString (get $properties "ssl.endpoint.identification.algorithm")) "none" }}
+{{- $no = append $no (printf "source %q does not compare brokers' names with their certificates, which KEDA always does: give the brokers certificates with their names, or keda.enabled: false" .source.name) }}
+{{- end }}
+{{- if ne (empty $auth.cert) (empty $auth.key) }}{{ $no = append $no "keda.kafka.auth.cert and .key go together" }}{{ end }}
 {{- $no | toJson }}
 {{- end }}
 
@@ -167,6 +204,37 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- end }}
 {{- range list "name" "instance" "component" }}
 {{- if hasKey $.Values.podLabels (printf "app.kubernetes.io/%s" .) }}{{ $no = append $no (printf "podLabels has app.kubernetes.io/%s, by which Deployment, Service and NetworkPolicy find their pods: use another label" .) }}{{ end }}
+{{- end }}
+{{- $places := dict }}
+{{- range .Values.secrets.files }}
+{{- $place := replace "." "-" . }}
+{{- if hasKey $places $place }}{{ $no = append $no (printf "secrets.files has %s and %s, which would be one volume: leave one out, or copy it into a Secret of another name" (get $places $place) .) }}{{ end }}
+{{- $_ := set $places $place . }}
+{{- end }}
+{{- if and (has "aws" .Values.secrets.files) (eq .Values.identity.kind "web-identity") }}{{ $no = append $no "secrets.files has aws, whose files would be in /run/secrets/aws, where the token for AWS is: copy it into a Secret of another name" }}{{ end }}
+{{- $places = dict }}
+{{- range .Values.configFiles }}
+{{- $place := replace "." "-" . }}
+{{- if hasKey $places $place }}{{ $no = append $no (printf "configFiles has %s and %s, which would be one volume: leave one out, or copy it into a ConfigMap of another name" (get $places $place) .) }}{{ end }}
+{{- $_ := set $places $place . }}
+{{- end }}
+{{- $variables := dict }}
+{{- range include "owlpost.env" (dict "Values" (merge (dict "secrets" (dict "env" nil)) (omit .Values "secrets" "extraEnv")) "Release" .Release "Chart" .Chart) | fromYamlArray }}{{ $_ := set $variables .name "the chart itself" }}{{ end }}
+{{- range $name, $_ := .Values.secrets.env }}
+{{- if hasKey $variables $name }}{{ $no = append $no (printf "secrets.env has %s, which %s sets: which of the two counts is an accident; use another name" $name (get $variables $name)) }}{{ end }}
+{{- $_ := set $variables $name "secrets.env" }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- if hasKey $variables .name }}{{ $no = append $no (printf "extraEnv has %s, which %s sets: which of the two counts is an accident; use another name" .name (get $variables .name)) }}{{ end }}
+{{- $_ := set $variables .name "extraEnv" }}
+{{- end }}
+{{- if .Values.monitoring.rules }}
+{{- range (lookup "monitoring.coreos.com/v1" "PrometheusRule" .Release.Namespace "").items }}
+{{- $labels := default dict .metadata.labels }}
+{{- if and (eq (default "" (get $labels "app.kubernetes.io/name")) (include "owlpost.name" $)) (ne (default "" (get $labels "app.kubernetes.io/instance")) $.Release.Name) }}
+{{- $no = append $no (printf "monitoring.rules is true, but the release %s has brought the rules, which are for every owlpost that this Prometheus sees: twice they would record the same and wake twice; use monitoring.rules: false" (get $labels "app.kubernetes.io/instance")) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if and .Values.monitoring.rules (not (.Files.Get "files/rules.yaml")) }}{{ $no = append $no "monitoring.rules is true, but this copy of the chart has no files/rules.yaml" }}{{ end }}
 {{- if and .Values.monitoring.dashboard (not (.Files.Get "files/dashboard.json")) }}{{ $no = append $no "monitoring.dashboard is true, but this copy of the chart has no files/dashboard.json" }}{{ end }}

@@ -17,6 +17,25 @@
 {{- end }}
 {{- end }}
 
+{{/* What stands in the Deployment of {root, role}. Where KEDA scales, nothing: a number would be a second hand on the wheel at
+each upgrade. But a number that Helm itself set before KEDA came would become 1 when it is left out, so as long as it is Helm's
+(or Helm patches instead of applying, and could not leave it alone) it stays what it is in the cluster. */}}
+{{- define "owlpost.replicas" -}}
+{{- if not (include "owlpost.scaled" .) }}{{ index .root.Values .role "replicas" | int }}
+{{- else }}
+{{- with lookup "apps/v1" "Deployment" .root.Release.Namespace (include "owlpost.worker" .) }}
+{{- $applies := "" }}{{ $ours := "" }}
+{{- range .metadata.managedFields }}
+{{- if eq (default "" .operation) "Apply" }}
+{{- $applies = "yes" }}
+{{- if hasKey (dig "fieldsV1" "f:spec" dict .) "f:replicas" }}{{ $ours = "yes" }}{{ end }}
+{{- end }}
+{{- end }}
+{{- if or $ours (not $applies) }}{{ int .spec.replicas }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "owlpost.triggers" -}}
 {{- if ne .role "deliver" }}
 {{- range default list .root.Values.config.source }}
@@ -49,6 +68,25 @@
 {{- default (default "" (get $properties "sasl.mechanisms")) (get $properties "sasl.mechanism") | upper }}
 {{- end }}
 
+{{/* {key, value}: a parameter of KEDA's that may be a variable of the pod; KEDA reads those itself. (A variable inside of a text
+is refused: KEDA would take it as it is written.) */}}
+{{- define "owlpost.triggers.parameter" -}}
+{{- if regexMatch "^[$][{][A-Za-z_][A-Za-z0-9_]*[}]$" .value }}{{ .key }}FromEnv: {{ trimAll "${}" .value }}
+{{- else }}{{ .key }}: {{ .value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* {root, source}: the TriggerAuthentication of a source that signs in at AWS. One that is read through a role of another account
+has one of its own: KEDA takes that role on, too. */}}
+{{- define "owlpost.triggers.aws" -}}
+{{- include "owlpost.fullname" .root }}-aws
+{{- if and .source.assume_role_arn (not .root.Values.keda.aws.roleArn) }}
+{{- $plain := .source.name | lower | replace "_" "-" | replace "." "-" | trunc 40 | trimSuffix "-" }}
+{{- /* Two names may be one when they are written as Kubernetes wants them. */}}
+{{- if eq $plain .source.name }}-{{ $plain }}{{ else }}-{{ $plain }}-{{ sha256sum .source.name | trunc 6 }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{- define "owlpost.triggers.kafka" -}}
 {{- $keda := .root.Values.keda }}
 {{- $source := .source }}
@@ -60,10 +98,10 @@
   name: {{ printf "kafka-%s-%d" $source.name $n }}
   useCachedMetrics: true
   metadata:
-    bootstrapServers: {{ join "," $source.brokers | quote }}
-    consumerGroup: {{ $source.group | quote }}
+    {{ include "owlpost.triggers.parameter" (dict "key" "bootstrapServers" "value" (join "," $source.brokers)) }}
+    {{ include "owlpost.triggers.parameter" (dict "key" "consumerGroup" "value" (default "" $source.group)) }}
     # Without it KEDA would count every topic of the group.
-    topic: {{ $topic | quote }}
+    {{ include "owlpost.triggers.parameter" (dict "key" "topic" "value" $topic) }}
     version: {{ $keda.kafka.version | quote }}
     lagThreshold: {{ $keda.kafka.lagThreshold | int | quote }}
     activationLagThreshold: {{ $keda.kafka.activationLagThreshold | int | quote }}
@@ -77,9 +115,13 @@
     sasl: {{ get (dict "PLAIN" "plaintext" "SCRAM-SHA-256" "scram_sha256" "SCRAM-SHA-512" "scram_sha512") $mechanism }}
     {{- end }}
     tls: {{ ternary "disable" "enable" (has $protocol (list "plaintext" "sasl_plaintext")) }}
+    {{- if eq (toString (get $properties "enable.ssl.certificate.verification")) "false" }}
+    # As the workers: whoever answers is believed.
+    unsafeSsl: "true"
+    {{- end }}
   {{- if $source.iam }}
   authenticationRef:
-    name: {{ include "owlpost.fullname" $.root }}-aws
+    name: {{ include "owlpost.triggers.aws" (dict "root" $.root "source" $source) }}
   {{- else if $keda.kafka.auth }}
   authenticationRef:
     name: {{ include "owlpost.fullname" $.root }}-kafka
@@ -111,7 +153,7 @@
   name: {{ printf "sqs-%s" .source.name }}
   useCachedMetrics: true
   metadata:
-    queueURL: {{ include "owlpost.triggers.queue" .source | quote }}
+    {{ include "owlpost.triggers.parameter" (dict "key" "queueURL" "value" (include "owlpost.triggers.queue" .source)) }}
     awsRegion: {{ include "owlpost.triggers.queueRegion" . | quote }}
     queueLength: {{ $sqs.queueLength | int | quote }}
     activationQueueLength: {{ $sqs.activationQueueLength | int | quote }}
@@ -122,5 +164,5 @@
     awsEndpoint: {{ . | quote }}
     {{- end }}
   authenticationRef:
-    name: {{ include "owlpost.fullname" .root }}-aws
+    name: {{ include "owlpost.triggers.aws" . }}
 {{- end }}

@@ -39,6 +39,22 @@ variable "oidc_provider_arn" {
   default     = "arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE"
 }
 
+variable "keda_service_account" {
+  description = "KEDA's operator, which asks for the queue's length."
+  type        = object({ namespace = string, name = string })
+  default     = { namespace = "keda", name = "keda-operator" }
+}
+
+variable "alarm_topic_arns" {
+  description = "SNS topics that CloudWatch tells of trouble. Empty: no alarms."
+  type        = list(string)
+  default     = ["arn:aws:sns:eu-west-1:111122223333:on-call"]
+}
+
+locals {
+  issuer = "https://${split("oidc-provider/", var.oidc_provider_arn)[1]}"
+}
+
 module "identity" {
   source = "../../modules/ses-identity"
 
@@ -62,7 +78,7 @@ module "role" {
 
   oidc = {
     provider_arn = var.oidc_provider_arn
-    issuer       = "https://${split("oidc-provider/", var.oidc_provider_arn)[1]}"
+    issuer       = local.issuer
     namespace    = "owlpost"
   }
 
@@ -70,6 +86,34 @@ module "role" {
   configuration_set_arns = [module.events.configuration_set_arn]
   from_addresses         = ["access@${var.domain}"]
   queue_arns             = [module.intake.arn]
+}
+
+module "keda" {
+  source = "../../modules/worker-role"
+
+  name = "keda-operator"
+  oidc = {
+    provider_arn    = var.oidc_provider_arn
+    issuer          = local.issuer
+    namespace       = var.keda_service_account.namespace
+    service_account = var.keda_service_account.name
+  }
+  measured_queue_arns = [module.intake.arn]
+}
+
+module "alarms" {
+  source = "../../modules/alarms"
+  count  = length(var.alarm_topic_arns) == 0 ? 0 : 1
+
+  queue_names             = [module.intake.name]
+  dead_letter_queue_names = [module.intake.dead_letter_name]
+  reputation              = {}
+  actions                 = var.alarm_topic_arns
+}
+
+output "keda_role_arn" {
+  description = "For the annotation eks.amazonaws.com/role-arn of KEDA's service account."
+  value       = module.keda.arn
 }
 
 output "role_arn" {

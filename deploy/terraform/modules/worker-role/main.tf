@@ -84,25 +84,56 @@ locals {
     Resource = var.measured_queue_arns
   })]
 
-  # Amazon MSK with iam = true: a member of a group, and nothing else.
-  kafka = var.msk == null ? [] : [
+  # Amazon MSK with iam = true: a member of a group, and nothing else; dead letters go to a topic of its own.
+  kafka = var.msk == null ? [] : concat(
+    [jsonencode({
+      Sid    = "Cluster"
+      Effect = "Allow"
+      # The producer of dead letters is idempotent.
+      Action   = concat(["kafka-cluster:Connect"], var.msk.dead_letter_topic == null ? [] : ["kafka-cluster:WriteDataIdempotently"])
+      Resource = var.msk.cluster_arn
+    })],
+    length(var.msk.topics) == 0 ? [] : [
+      jsonencode({
+        Sid      = "Topics"
+        Effect   = "Allow"
+        Action   = ["kafka-cluster:DescribeTopic", "kafka-cluster:ReadData"]
+        Resource = [for topic in var.msk.topics : "${replace(var.msk.cluster_arn, ":cluster/", ":topic/")}/${topic}"]
+      }),
+      jsonencode({
+        Sid      = "Group"
+        Effect   = "Allow"
+        Action   = ["kafka-cluster:DescribeGroup", "kafka-cluster:AlterGroup"]
+        Resource = "${replace(var.msk.cluster_arn, ":cluster/", ":group/")}/${var.msk.group}"
+      }),
+    ],
+    var.msk.dead_letter_topic == null ? [] : [jsonencode({
+      Sid      = "DeadLetters"
+      Effect   = "Allow"
+      Action   = ["kafka-cluster:DescribeTopic", "kafka-cluster:WriteData"]
+      Resource = "${replace(var.msk.cluster_arn, ":cluster/", ":topic/")}/${var.msk.dead_letter_topic}"
+    })],
+  )
+
+  # KEDA's own role, where it scales by a group's lag: it looks, and reads nothing.
+  measure_kafka = var.measured_msk == null ? [] : [
     jsonencode({
-      Sid      = "Cluster"
+      Sid      = "MeasuredCluster"
       Effect   = "Allow"
       Action   = ["kafka-cluster:Connect"]
-      Resource = var.msk.cluster_arn
+      Resource = var.measured_msk.cluster_arn
     }),
     jsonencode({
-      Sid      = "Topics"
+      Sid      = "MeasuredTopics"
       Effect   = "Allow"
-      Action   = ["kafka-cluster:DescribeTopic", "kafka-cluster:ReadData"]
-      Resource = [for topic in var.msk.topics : "${replace(var.msk.cluster_arn, ":cluster/", ":topic/")}/${topic}"]
+      Action   = ["kafka-cluster:DescribeTopic"]
+      Resource = [for topic in var.measured_msk.topics : "${replace(var.measured_msk.cluster_arn, ":cluster/", ":topic/")}/${topic}"]
     }),
     jsonencode({
-      Sid      = "Group"
+      Sid      = "MeasuredGroup"
       Effect   = "Allow"
-      Action   = ["kafka-cluster:DescribeGroup", "kafka-cluster:AlterGroup"]
-      Resource = "${replace(var.msk.cluster_arn, ":cluster/", ":group/")}/${var.msk.group}"
+      Action   = ["kafka-cluster:DescribeGroup"]
+      Resource = "${replace(var.measured_msk.cluster_arn, ":cluster/", ":group/")}/${var.measured_msk.group}"
     }),
   ]
 
@@ -135,8 +166,8 @@ locals {
   })]
 
   statements = concat(
-    local.send, local.account, local.check, local.consume, local.measure, local.kafka, local.forward, local.keys,
-    local.database, local.assume,
+    local.send, local.account, local.check, local.consume, local.measure, local.kafka, local.measure_kafka, local.forward,
+    local.keys, local.database, local.assume,
   )
 }
 
@@ -170,7 +201,7 @@ resource "aws_iam_role_policy" "this" {
   lifecycle {
     precondition {
       condition     = length(local.statements) > 0
-      error_message = "A role without a right: give identity_arns, queue_arns, msk or assume_role_arns."
+      error_message = "A role without a right: give identity_arns, queue_arns, msk, assume_role_arns, or what KEDA measures."
     }
   }
 }

@@ -81,7 +81,28 @@ variable "measured_queue_arns" {
 }
 
 variable "msk" {
-  description = "For a source with iam = true. cluster_arn as MSK tells it, arn:aws:kafka:REGION:ACCOUNT:cluster/NAME/UUID."
+  description = "For a source with iam = true, and dead_letters likewise. cluster_arn as MSK tells it, arn:aws:kafka:REGION:ACCOUNT:cluster/NAME/UUID."
+  type = object({
+    cluster_arn       = string
+    topics            = optional(list(string), [])
+    group             = optional(string, "owlpost")
+    dead_letter_topic = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.msk == null || can(regex(":cluster/[^/]+/[^/]+$", var.msk.cluster_arn))
+    error_message = "cluster_arn ends in :cluster/NAME/UUID; topics and groups are named after it."
+  }
+
+  validation {
+    condition     = var.msk == null || try(length(var.msk.topics) > 0 || var.msk.dead_letter_topic != null, true)
+    error_message = "Give topics to read, dead_letter_topic, or both."
+  }
+}
+
+variable "measured_msk" {
+  description = "For a role of KEDA's operator: topics and the group whose lag it asks for."
   type = object({
     cluster_arn = string
     topics      = list(string)

@@ -188,3 +188,79 @@ run "msk_gives_the_topics_and_the_group_and_no_other" {
     error_message = "Other topics or groups are open to it."
   }
 }
+
+run "dead_letters_are_written_to_their_topic_and_no_other" {
+  command = plan
+
+  variables {
+    pod_identity  = { cluster_name = "production", namespace = "owlpost" }
+    identity_arns = []
+    msk = {
+      cluster_arn       = "arn:aws:kafka:eu-west-1:111122223333:cluster/events/0a1b2c"
+      topics            = ["athenz-events"]
+      dead_letter_topic = "owlpost-dead-letters"
+    }
+  }
+
+  assert {
+    condition = [
+      for s in jsondecode(aws_iam_role_policy.this.policy).Statement : jsonencode(s.Resource)
+      if contains(s.Action, "kafka-cluster:WriteData")
+    ] == [jsonencode("arn:aws:kafka:eu-west-1:111122223333:topic/events/0a1b2c/owlpost-dead-letters")]
+    error_message = "Other topics can be written to, or not even this one."
+  }
+
+  assert {
+    condition     = jsondecode(aws_iam_role_policy.this.policy).Statement[0].Action == ["kafka-cluster:Connect", "kafka-cluster:WriteDataIdempotently"]
+    error_message = "The idempotent producer is a right on the cluster."
+  }
+}
+
+run "a_role_that_only_forwards_reads_nothing" {
+  command = plan
+
+  variables {
+    pod_identity  = { cluster_name = "production", namespace = "owlpost" }
+    identity_arns = []
+    msk = {
+      cluster_arn       = "arn:aws:kafka:eu-west-1:111122223333:cluster/events/0a1b2c"
+      dead_letter_topic = "owlpost-dead-letters"
+    }
+  }
+
+  assert {
+    condition     = [for s in jsondecode(aws_iam_role_policy.this.policy).Statement : s.Sid] == ["Cluster", "DeadLetters"]
+    error_message = "It has a right to read."
+  }
+}
+
+run "keda_may_look_at_a_groups_lag_and_read_nothing" {
+  command = plan
+
+  variables {
+    pod_identity  = { cluster_name = "production", namespace = "keda", service_account = "keda-operator" }
+    identity_arns = []
+    measured_msk = {
+      cluster_arn = "arn:aws:kafka:eu-west-1:111122223333:cluster/events/0a1b2c"
+      topics      = ["athenz-events"]
+    }
+  }
+
+  assert {
+    condition = flatten([for s in jsondecode(aws_iam_role_policy.this.policy).Statement : s.Action]) == [
+      "kafka-cluster:Connect", "kafka-cluster:DescribeTopic", "kafka-cluster:DescribeGroup",
+    ]
+    error_message = "KEDA needs no more than to describe topic and group."
+  }
+}
+
+run "a_cluster_that_is_no_arn_is_refused" {
+  command = plan
+
+  variables {
+    pod_identity = { cluster_name = "production", namespace = "owlpost" }
+    msk          = { cluster_arn = "events", topics = ["athenz-events"] }
+  }
+
+  expect_failures = [var.msk]
+}
