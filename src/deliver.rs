@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::mailer::Mailer;
 use crate::metrics;
-use crate::model::{AttemptId, Lease, Share, Time};
+use crate::model::{Lease, Share, Time};
 use crate::pace::Pace;
 pub use crate::phase::Phase;
 use crate::policy::Policies;
