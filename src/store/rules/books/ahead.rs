@@ -37,7 +37,7 @@ impl Books<'_> {
         let unknown: Vec<i64> = mine.iter().filter(|no| !calls.contains_key(no)).copied().collect();
         let topics = calls.values().flat_map(|call| &call.listed).filter_map(|(_, event)| event.topics[0]);
         self.hold_subjects(&unknown, topics.collect())?;
-        self.hold_mailboxes(&unknown, calls.values().map(|call| call.mailbox).collect())?;
+        self.hold_mailboxes(&mine.iter().copied().collect::<Vec<_>>())?;
         self.read_digests(&mine)?;
         calls.retain(|no, call| self.kept.digests.get(no).is_some_and(|digest| call.is(digest)));
         let others: Vec<i64> = mine.into_iter().filter(|no| !calls.contains_key(no)).collect();
@@ -54,8 +54,8 @@ impl Books<'_> {
         let first: BTreeSet<i64> = first.iter().copied().filter(|no| !again_too.contains(no)).collect();
         let all: Vec<i64> = first.iter().chain(again).copied().collect();
         self.hold_subjects(again, BTreeSet::new())?;
-        let mailboxes = self.hold_mailboxes(&all, BTreeSet::new())?;
-        self.read_whole(&all, &mailboxes)?;
+        let mailboxes = self.hold_mailboxes(&all)?;
+        self.read_whole(&mailboxes)?;
         self.read_lists(again)?;
         self.held.digests.extend(first.iter().map(|no| (*no, vec![])));
         self.held.attempts.extend(first.iter().map(|no| (*no, vec![])));
@@ -80,7 +80,7 @@ impl Books<'_> {
         if !self.tx.is_postgres() {
             return Ok(());
         }
-        self.hold_mailboxes(digests, BTreeSet::new())?;
+        self.hold_mailboxes(digests)?;
         self.read_digests(&digests.iter().copied().collect())
     }
 
@@ -95,7 +95,9 @@ impl Books<'_> {
             let mailbox = Mailbox { recipient: row.get(17)?, route: row.get(18)?, zone: row.get(19)?, previous_at };
             Ok((Digest::read(row)?, mailbox))
         })?;
+        let mut air = self.shared.air();
         for (digest, mailbox) in claimed {
+            air.claimed(digest.no, digest.mailbox);
             self.kept.mailboxes.entry(digest.mailbox).or_insert(mailbox);
             self.kept.digests.entry(digest.no).or_insert(digest);
         }
@@ -114,8 +116,9 @@ impl Books<'_> {
     }
 
     /// Gives their numbers.
-    fn hold_mailboxes(&mut self, digests: &[i64], known: BTreeSet<i64>) -> Result<Vec<i64>> {
-        let of = [Column::ints(digests.iter().copied()), Column::ints(known)];
+    fn hold_mailboxes(&mut self, digests: &[i64]) -> Result<Vec<i64>> {
+        let (known, unknown) = self.shared.air().mailboxes_of(digests);
+        let of = [Column::ints(unknown), Column::ints(known)];
         let mut all = Vec::new();
         for (no, mailbox) in self.read(sql::PG_MAILBOXES_OF_DIGESTS, of, read_mailbox)? {
             all.push(no);
@@ -132,15 +135,14 @@ impl Books<'_> {
         Ok(())
     }
 
-    /// Digests in any state, and all of these mailboxes that are not closed.
-    fn read_whole(&mut self, digests: &[i64], mailboxes: &[i64]) -> Result<()> {
+    /// All digests of these mailboxes that are not closed.
+    fn read_whole(&mut self, mailboxes: &[i64]) -> Result<()> {
         for no in mailboxes {
             if self.held.whole.insert(*no) {
                 self.kept.windows.entry(*no).or_insert(None);
             }
         }
-        let of = [Column::ints(digests.iter().copied()), Column::ints(mailboxes.iter().copied())];
-        let found = self.read(sql::PG_DIGESTS, of, Digest::read)?;
+        let found = self.read(sql::PG_DIGESTS, [Column::ints(mailboxes.iter().copied())], Digest::read)?;
         self.know_digests(found);
         Ok(())
     }

@@ -5,20 +5,20 @@
 //! are open. So the row says whether what was known at the begin is still so: the same lease, in its first call, with as
 //! many open items.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::held::EventRow;
 use super::{Books, Digest, Item};
 use crate::model::{DigestState, ItemState};
 
-/// Items that are remembered at most: some megabytes. What was forgotten is read again.
+/// Items that are remembered at most, and digests: some megabytes. What was forgotten is read again.
 const MOST: usize = 16_384;
 
 /// The first call of a digest.
 #[derive(Debug)]
 pub(in crate::store) struct Call {
     token: i64,
-    pub mailbox: i64,
+    mailbox: i64,
     pub listed: Vec<(Item, EventRow)>,
 }
 
@@ -34,17 +34,32 @@ impl Call {
 pub(in crate::store) struct Air {
     calls: HashMap<i64, Call>,
     items: usize,
+    /// Of digests that were claimed here; a digest's never changes.
+    mailboxes: HashMap<i64, i64>,
 }
 
 impl Air {
     fn put(&mut self, digest: i64, call: Call) {
         if self.items + call.listed.len() > MOST {
-            *self = Air::default();
+            (self.calls, self.items) = (HashMap::new(), 0);
         }
         self.items += call.listed.len();
         if let Some(old) = self.calls.insert(digest, call) {
             self.items -= old.listed.len();
         }
+    }
+
+    pub fn claimed(&mut self, digest: i64, mailbox: i64) {
+        if self.mailboxes.len() >= MOST {
+            self.mailboxes.clear();
+        }
+        self.mailboxes.insert(digest, mailbox);
+    }
+
+    /// Known mailboxes of digests, each once, and the digests whose mailbox is not known.
+    pub fn mailboxes_of(&self, digests: &[i64]) -> (BTreeSet<i64>, Vec<i64>) {
+        let known = digests.iter().filter_map(|no| self.mailboxes.get(no)).copied().collect();
+        (known, digests.iter().filter(|no| !self.mailboxes.contains_key(no)).copied().collect())
     }
 
     pub fn take(&mut self, digest: i64) -> Option<Call> {

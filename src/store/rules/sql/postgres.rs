@@ -32,14 +32,11 @@ pub const PG_DIGESTS_ALONE: &str = "SELECT no, mailbox_no, state, priority, due_
 pub const PG_CLAIMED: &str = "SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, d.deadline, d.token, \
      d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, m.recipient, m.route, m.zone, m.previous_at \
      FROM digest d JOIN mailbox m ON m.no = d.mailbox_no WHERE d.no = ANY(CAST(?1 AS bigint[]))";
-/// Digests that are closed by their number, all others of a mailbox by that: each once, without a sort. (Not `state = 6`: the
-/// planner would take the index of all that is closed.)
+/// All digests of mailboxes that are not closed: each once, without a sort.
 pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at, lane FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) AND state > 5 UNION ALL \
-     SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) AND state IN (0, 1) \
+     waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state IN (0, 1) \
      UNION ALL SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, \
-     attempts, waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) \
+     attempts, waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) \
      AND state IN (2, 3, 4, 5)";
 pub const PG_ITEMS_OF_DIGESTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE digest_no = ANY(CAST(?1 AS \
      bigint[])) AND coalesce(left_before, 2) > 1 UNION SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, \
