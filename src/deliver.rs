@@ -140,8 +140,8 @@ impl Deliver {
         Ok(())
     }
 
-    /// One turn: begin what was claimed, as far as sends have ended, and claim what is due; beside that, settle what was
-    /// answered. Begins come first, so that mails are on their way while the store is busy.
+    /// One turn: begin what was claimed, as far as sends have ended; settle what was answered; claim what is due. In this
+    /// order, so that mails are on their way while the store is busy; or beside each other, where the store can.
     async fn turn(self: &Arc<Self>, air: &mut Air, phase: Phase) -> Result<Turned, StoreError> {
         if air.unsettled {
             // Answers never pile up behind new sends.
@@ -169,8 +169,8 @@ impl Deliver {
             let claimed = air.ahead.take();
             self.give_back(&claimed).await?;
         }
-        let (in_vain, claimed) = if phase == Phase::Flushing {
-            // What a settlement has in its hands a claim passes over, and here it would look like the end.
+        // What a settlement has in its hands a claim passes over, and for a flush that would look like the end.
+        let (in_vain, claimed) = if phase == Phase::Flushing || !self.store.works_side_by_side() {
             let in_vain = self.begins_in_vain(air).await?;
             self.settle(air).await?;
             (in_vain, self.claim(air, phase).await?)
