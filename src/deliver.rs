@@ -5,12 +5,11 @@
 //! a send that ends makes room for one that only has to begin; what has no permit of the account's rate yet is kept here
 //! for the moment until it gets one, and nothing more is claimed meanwhile.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::task::{Id, JoinSet};
+use tokio::task::Id;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +17,7 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::mailer::Mailer;
 use crate::metrics;
-use crate::model::{AttemptId, Lease, Share, Time};
+use crate::model::{Lease, Share, Time};
 use crate::pace::Pace;
 pub use crate::phase::Phase;
 use crate::policy::Policies;
@@ -27,11 +26,12 @@ use crate::store::{Answer, Ask, Begun, Evidence, Intent, Leased, Store, StoreErr
 use crate::vitals::Vitals;
 
 mod ahead;
+mod air;
 mod attempt;
 mod lookup;
 mod valve;
 
-use ahead::Ahead;
+use air::Air;
 use valve::{HALT, Valve};
 
 /// How patiently mails are sent (`[delivery]`).
@@ -71,41 +71,6 @@ pub struct AccountGate {
     pub pace: Arc<Pace>,
     /// Has the account asked again what it may send.
     pub ask: Arc<Notify>,
-}
-
-/// What is in the air, and what is known but not settled yet.
-struct Air {
-    sends: JoinSet<(Answer, bool)>,
-    /// Which attempt a task sends, and when its digest was due: a panic says neither.
-    tasks: HashMap<Id, (AttemptId, Time)>,
-    /// Bounded by the sends in flight: nothing new begins while the store takes no answers.
-    answers: Vec<Evidence>,
-    /// The store did not take them.
-    unsettled: bool,
-    /// Claimed and not begun: for the next sends that end, or waiting for a permit.
-    ahead: Ahead,
-    /// How long the last begin took.
-    lead: Duration,
-    valve: Valve,
-    /// Somebody has said what the account may send. Before that nothing can be claimed, which must not look like the end.
-    account_known: bool,
-    vitals: Vitals,
-}
-
-impl Air {
-    fn new(valve: Valve, vitals: Vitals) -> Air {
-        Air {
-            sends: JoinSet::new(),
-            tasks: HashMap::new(),
-            answers: Vec::new(),
-            unsettled: false,
-            ahead: Ahead::default(),
-            lead: Duration::ZERO,
-            valve,
-            account_known: false,
-            vitals,
-        }
-    }
 }
 
 /// How many digests one claim takes at most, and one begin: their transactions stay short.
@@ -179,7 +144,7 @@ impl Deliver {
     }
 
     /// One turn: begin what was claimed, as far as sends have ended; settle what was answered; claim what is due. In this
-    /// order, so that mails are on their way while the store is busy.
+    /// order, so that mails are on their way while the store is busy; or beside each other, where the store can.
     async fn turn(self: &Arc<Self>, air: &mut Air, phase: Phase) -> Result<Turned, StoreError> {
         if air.unsettled {
             // Answers never pile up behind new sends.
@@ -207,9 +172,14 @@ impl Deliver {
             let claimed = air.ahead.take();
             self.give_back(&claimed).await?;
         }
-        let in_vain = air.ahead.may_begin() && self.room(air) > 0 && self.begin(air).await? == 0;
-        self.settle(air).await?;
-        let claimed = self.claim(air, phase).await?;
+        // What a settlement has in its hands a claim passes over, and for a flush that would look like the end.
+        let (in_vain, claimed) = if phase == Phase::Flushing || !self.store.works_side_by_side() {
+            let in_vain = self.begins_in_vain(air).await?;
+            self.settle(air).await?;
+            (in_vain, self.claim(air, phase).await?)
+        } else {
+            self.settle_beside(air, phase).await?
+        };
         let now = Instant::now();
         let next = match air.ahead.until {
             _ if self.room(air) == 0 => None,
@@ -226,6 +196,11 @@ impl Deliver {
             }
         };
         Ok(Turned { next, done: false })
+    }
+
+    /// Something could begin, and nothing did.
+    async fn begins_in_vain(self: &Arc<Self>, air: &mut Air) -> Result<bool, StoreError> {
+        Ok(air.ahead.may_begin() && self.room(air) > 0 && self.begin(air).await? == 0)
     }
 
     /// The time after a halt is over. The account itself may know better than a mail that would be tried.
@@ -346,18 +321,6 @@ impl Deliver {
         }
         self.tell(attempt, &answer, halted);
         air.answers.push(Evidence { attempt, answer });
-    }
-
-    async fn settle(&self, air: &mut Air) -> Result<(), StoreError> {
-        if air.answers.is_empty() {
-            return Ok(());
-        }
-        let evidence = Arc::new(air.answers.clone());
-        air.unsettled = true;
-        self.store.learn(self.clock.now(), evidence).await?;
-        air.unsettled = false;
-        air.answers.clear();
-        Ok(())
     }
 
     /// At the stop: sends in flight may finish for a while; what they answer is settled. What is left is in doubt, and

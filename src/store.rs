@@ -228,6 +228,10 @@ pub trait Delivery: Send + Sync {
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>>;
     /// Gives unused leases back. Those that are lost already are passed over.
     async fn release(&self, now: Time, leases: Arc<Vec<Lease>>) -> Result<()>;
+    /// Whether two of these calls at once are done sooner than one after the other.
+    fn works_side_by_side(&self) -> bool {
+        false
+    }
     /// The next moment at which a claim could find something, now or later.
     async fn next_due(&self, ask: &Ask) -> Result<Option<Time>>;
 }

@@ -125,6 +125,10 @@ impl Postgres {
 
 #[async_trait]
 impl Engine for Postgres {
+    fn works_side_by_side(&self) -> bool {
+        true
+    }
+
     async fn write<T, W>(&self, now: Time, work: W) -> Result<T>
     where
         T: Send + 'static,

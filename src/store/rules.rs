@@ -1,7 +1,7 @@
 //! The rules of the life cycle as transactions, once for every database: an adapter brings statements, commits and locks
 //! ([`tx::Database`]), and gives itself as an [`Engine`]; that makes it a store.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Limits, Policy};
 
@@ -46,6 +46,8 @@ pub(super) struct Shared {
     steps: Mutex<claim::Steps>,
     /// Whose turn it is while more is due than leaves.
     turns: Mutex<claim::lanes::Turns>,
+    /// What is on its way.
+    air: Mutex<books::Air>,
 }
 
 impl Shared {
@@ -58,6 +60,11 @@ impl Shared {
             purge_cursor: Mutex::default(),
             steps: Mutex::default(),
             turns: Mutex::default(),
+            air: Mutex::default(),
         }
+    }
+
+    fn air(&self) -> MutexGuard<'_, books::Air> {
+        self.air.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -148,6 +148,11 @@ impl Sqlite {
 
 #[async_trait]
 impl Engine for Sqlite {
+    /// One writer.
+    fn works_side_by_side(&self) -> bool {
+        false
+    }
+
     async fn write<T, W>(&self, now: Time, work: W) -> Result<T>
     where
         T: Send + 'static,

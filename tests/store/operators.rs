@@ -143,6 +143,31 @@ fn evidence_of_the_first_mail_ends_the_replay() {
     }
 }
 
+/// The same while the second mail is on its way: what it listed when it began is not what is left of it.
+#[test]
+fn evidence_of_the_first_mail_counts_while_the_second_is_on_its_way() {
+    for refused in [true, false] {
+        for mut w in worlds(Setup { resend: false, ..Setup::default() }) {
+            w.accept(request("r1"));
+            let first = w.send();
+            w.lost_sent(&first);
+            w.doubt_ends();
+            let item = w.key("r1", "ann");
+            w.replay(&item);
+            let second = w.send();
+            w.evidence(&first);
+            assert_eq!(w.state("r1", "ann"), DELIVERED);
+            if refused {
+                w.refused(&second)
+            } else {
+                w.accepted(&second)
+            };
+            assert_eq!(w.state("r1", "ann"), DELIVERED);
+            assert!(w.before.is_settled() && w.claim_all().is_empty());
+        }
+    }
+}
+
 /// `replay_minds_call`
 #[test]
 fn an_item_in_a_mail_on_its_way_cannot_be_replayed() {

@@ -11,10 +11,14 @@ use crate::store::{Begun, Intent, Result};
 
 /// Subjects first, then mailboxes, both in order: the order of locks of every transaction.
 pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
-    books.hold(mails.iter().map(|mail| mail.lease.digest))?;
-    books.held.paused = books.tx.prepare_cached(sql::PAUSED)?.query_map((), |row| row.get(0))?;
     if books.tx.is_postgres() {
-        books.hold_contents(listed)?;
+        let store_id = books.shared.store_id;
+        let mine = mails.iter().filter(|mail| mail.lease.digest.store == store_id);
+        // Under its first lease no digest was called yet; an audience that changed makes items of its subject's events.
+        let (first, again): (Vec<&Intent>, Vec<&Intent>) =
+            mine.partition(|mail| mail.lease.token == 1 && mail.audiences.is_empty());
+        let numbers = |of: Vec<&Intent>| of.into_iter().map(|mail| mail.lease.digest.number).collect::<Vec<_>>();
+        books.hold_to_begin(&numbers(first), &numbers(again), listed)?;
         let addresses = mails.iter().map(|mail| mail.recipient.address.as_ref().map(|a| a.to_lowercase()));
         let found = books
             .tx
@@ -22,6 +26,8 @@ pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
             .query_map([Column::Texts(addresses.collect())], |row| row.get::<String>(0))?;
         books.held.suppressed = Some(found.into_iter().collect());
     }
+    // Under the locks: a stop that came while they were waited for still counts.
+    books.held.paused = books.tx.prepare_cached(sql::PAUSED)?.query_map((), |row| row.get(0))?;
     Ok(())
 }
 
@@ -73,6 +79,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
     let number = digest.attempts;
     books.tx.prepare_cached(sql::ADD_ATTEMPT)?.later(params![no, number, books.now.0])?;
     books.follow_attempt(no, number, UNKNOWN);
+    books.takes_off(no);
     books.sent_now(mailbox)?;
     Ok(Begun::Send(Box::new(Contents {
         attempt: AttemptId { digest: mail.lease.digest, number: u32::try_from(number).unwrap_or(u32::MAX) },

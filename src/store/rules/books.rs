@@ -6,6 +6,8 @@ use super::{Shared, sql};
 use crate::model::{DigestId, ItemState, Time};
 use crate::store::Result;
 
+mod ahead;
+mod air;
 mod digests;
 mod fetched;
 mod held;
@@ -16,6 +18,7 @@ mod mailboxes;
 mod numbers;
 mod quota;
 
+pub(in crate::store) use air::Air;
 pub(super) use digests::{Digest, lane};
 use fetched::Fetched;
 pub(super) use fetched::{Link, Wanted};

@@ -22,6 +22,9 @@ pub(in crate::store) trait Engine: Send + Sync {
         T: Send + 'static,
         W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static;
 
+    /// Whether two transactions can be under way at once.
+    fn works_side_by_side(&self) -> bool;
+
     /// The same for a batch of intake, which comes again and again to the same mailboxes.
     async fn take_in<T, W>(&self, now: Time, work: W) -> Result<T>
     where
@@ -170,6 +173,10 @@ impl<E: Engine> Delivery for E {
             leases.iter().try_for_each(|lease| claim::release(books, *lease))
         })
         .await
+    }
+
+    fn works_side_by_side(&self) -> bool {
+        Engine::works_side_by_side(self)
     }
 
     async fn next_due(&self, ask: &Ask) -> Result<Option<Time>> {

@@ -26,11 +26,11 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
             continue;
         }
         let numbers = due(books, ask, priority, room as u32, !paused.is_empty())?;
-        if books.tx.is_postgres() {
-            books.hold_mailboxes(&Column::ints(numbers.iter().copied()))?;
-        }
+        books.read_claimed(&numbers)?;
         for no in numbers {
-            let (mailbox, due_at) = (books.digest(no)?.mailbox, books.digest(no)?.due_at);
+            let now = books.now;
+            let Some(digest) = books.digest_if_there(no)?.filter(|digest| is_due(digest, ask, now)) else { continue };
+            let (mailbox, due_at) = (digest.mailbox, digest.due_at);
             let route = books.mailbox(mailbox)?.route.clone();
             let leased = lease(books, no, &route, ask)?;
             books.reserve_share();
@@ -46,10 +46,11 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
         }
     }
     if books.tx.is_postgres() {
-        let of = Column::ints(taken.iter().map(|one: &Leased| one.lease.digest.number));
+        let digests = Column::ints(taken.iter().map(|one: &Leased| one.lease.digest.number));
+        let routes = Column::Texts(taken.iter().map(|one| Some(one.route.clone())).collect());
         let read = |row: &Row<'_>| Ok((row.get::<i64>(3)?, named(row)?));
         let mut asked: HashMap<i64, Vec<Named>> = HashMap::new();
-        for (no, named) in books.tx.prepare_cached(sql::PG_AUDIENCES)?.query_map([of], read)? {
+        for (no, named) in books.tx.prepare_cached(sql::PG_AUDIENCES)?.query_map([digests, routes], read)? {
             asked.entry(no).or_default().push(named);
         }
         for one in &mut taken {
@@ -57,6 +58,15 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
         }
     }
     Ok(taken)
+}
+
+/// As the statements that look for it say.
+fn is_due(digest: &Digest, ask: &Ask, now: Time) -> bool {
+    match digest.state {
+        DigestState::Gathering => ask.everything || digest.due_at <= now,
+        DigestState::Waiting => digest.due_at <= now,
+        _ => false,
+    }
 }
 
 fn paused(books: &Books<'_>) -> Result<Vec<String>> {
@@ -221,11 +231,8 @@ fn named(row: &Row<'_>) -> Result<Named> {
 
 /// Mailboxes in the order of locks.
 pub(super) fn lock(books: &mut Books<'_>, leases: &[Lease]) -> Result<()> {
-    if !books.tx.is_postgres() {
-        return Ok(());
-    }
     let mine = leases.iter().filter(|lease| lease.digest.store == books.shared.store_id);
-    books.hold_mailboxes(&Column::ints(mine.map(|lease| lease.digest.number)))
+    books.hold_digests(&mine.map(|lease| lease.digest.number).collect::<Vec<_>>())
 }
 
 /// Gives an unused lease back; a lost one is passed over.
@@ -275,9 +282,7 @@ pub(super) fn replan(books: &mut Books<'_>, cursor: i64, limit: u32) -> Result<O
         let mut after = books.tx.prepare_cached(sql::WINDOWS_AFTER)?;
         after.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
     };
-    if books.tx.is_postgres() {
-        books.hold_mailboxes(&Column::ints(windows.iter().map(|(_, no)| *no)))?;
-    }
+    books.hold_digests(&windows.iter().map(|(_, no)| *no).collect::<Vec<_>>())?;
     for (mailbox, no) in &windows {
         if books.digest(*no)?.state == DigestState::Held {
             let route = books.mailbox(*mailbox)?.route.clone();

@@ -87,7 +87,8 @@ pub const UPDATE_DIGEST: &str = "UPDATE digest SET state = ?2, priority = ?3, du
 /// The same where only what no index holds has changed: indexes of `state` and `due_at` stay untouched.
 pub const UPDATE_WINDOW: &str = "UPDATE digest SET open = ?2, first_at = ?3, last_at = ?4, deadline = ?5, \
      attempts = ?6, waited_us = ?7, address = ?8, token = ?9, closed_at = ?10 WHERE no = ?1";
-/// A claim passes over what another transaction has in its hands; it is there the next time.
+/// A claim passes over what another transaction has in its hands; it is there the next time. What it locks are mailboxes: a
+/// digest may have changed just before, so that it is looked at again under the lock.
 macro_rules! claimable {
     ($which:literal, $order:literal) => {
         claimable!("d.no", $which, $order)
@@ -99,7 +100,7 @@ macro_rules! claimable {
             " FROM /*pg: mailbox m JOIN*/ digest d /*pg: ON m.no = d.mailbox_no*/ WHERE ",
             $which,
             $order,
-            " /*pg: FOR UPDATE OF m, d SKIP LOCKED*/"
+            " /*pg: FOR UPDATE OF m SKIP LOCKED*/"
         )
     };
 }

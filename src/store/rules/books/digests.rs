@@ -42,10 +42,15 @@ pub(in crate::store) struct Digest {
     anew: bool,
     /// What the file holds of that which indexes hold.
     saved: Indexed,
+    /// What it holds of what only a window changes, and a failure.
+    saved_window: OfWindow,
 }
 
 /// State, priority, due time, end of the lease or doubt.
 type Indexed = (DigestState, Priority, Time, Option<Time>);
+
+/// Priority, first and last item, deadline, waits.
+type OfWindow = (Priority, Time, Time, Option<i64>, i64);
 
 impl Digest {
     pub fn read(row: &Row<'_>) -> Result<Digest> {
@@ -73,9 +78,20 @@ impl Digest {
             recount: false,
             anew: false,
             saved: (DigestState::Closed, Priority::Normal, Time::MIN, None),
+            saved_window: (Priority::Normal, Time::MIN, Time::MIN, None, 0),
         };
-        digest.saved = digest.indexed();
+        digest.is_saved();
         Ok(digest)
+    }
+
+    /// The database has it as it is here.
+    fn is_saved(&mut self) {
+        (self.fresh, self.dirty, self.replan, self.recount, self.anew) = (false, false, false, false, false);
+        (self.saved, self.saved_window) = (self.indexed(), self.of_window());
+    }
+
+    fn of_window(&self) -> OfWindow {
+        (self.priority, self.first_at, self.last_at, self.deadline, self.waited_us)
     }
 
     fn indexed(&self) -> Indexed {
@@ -187,6 +203,7 @@ impl Books<'_> {
                 recount: false,
                 anew: true,
                 saved: (state, priority, now, None),
+                saved_window: (priority, now, now, None, 0),
             },
         );
         Ok(no)
@@ -305,13 +322,12 @@ impl Books<'_> {
                     d.closed_at.map(|t| t.0),
                 ])?;
             }
-            (d.fresh, d.dirty, d.replan, d.recount, d.anew) = (false, false, false, false, false);
-            d.saved = d.indexed();
+            d.is_saved();
         }
         Ok(())
     }
 
-    /// The same in two statements, whatever their number; what left the window comes before what is new.
+    /// The same in three statements, whatever their number; what left the window comes before what is new.
     fn write_at_once(&mut self, changed: &[i64]) -> Result<()> {
         let recounted =
             changed.iter().filter(|no| self.kept.digests.get(no).is_some_and(|d| d.recount && d.is_unfrozen()));
@@ -325,9 +341,31 @@ impl Books<'_> {
         for no in changed {
             self.plan(*no, Some(&urgencies))?;
         }
-        for (statement, fresh) in [(sql::PG_UPDATE_DIGESTS, false), (sql::PG_SAVE_DIGESTS, true)] {
+        let moves = |d: &Digest| !d.fresh && d.of_window() == d.saved_window;
+        let dirty = |which: &dyn Fn(&Digest) -> bool| -> Vec<&Digest> {
             let rows = changed.iter().filter_map(|no| self.kept.digests.get(no));
-            let rows: Vec<&Digest> = rows.filter(|d| d.dirty && d.fresh == fresh).collect();
+            rows.filter(|d| d.dirty && which(d)).collect()
+        };
+        let moved = dirty(&moves);
+        if !moved.is_empty() {
+            let ints = |of: fn(&Digest) -> i64| Column::ints(moved.iter().map(|d| of(d)));
+            let maybe = |of: fn(&Digest) -> Option<i64>| Column::Ints(moved.iter().map(|d| of(d)).collect());
+            self.tx.prepare_cached(sql::PG_MOVE_DIGESTS)?.later(params![
+                ints(|d| d.no),
+                ints(|d| d.state as i64),
+                ints(|d| d.due_at.0),
+                ints(|d| d.open),
+                ints(|d| d.token),
+                maybe(|d| d.until.map(|t| t.0)),
+                ints(|d| d.attempts),
+                Column::Texts(moved.iter().map(|d| d.address.clone()).collect()),
+                maybe(|d| d.closed_at.map(|t| t.0)),
+            ])?;
+        }
+        let others: [(&str, &dyn Fn(&Digest) -> bool); 2] =
+            [(sql::PG_UPDATE_DIGESTS, &|d| !d.fresh && !moves(d)), (sql::PG_SAVE_DIGESTS, &|d| d.fresh)];
+        for (statement, which) in others {
+            let rows = dirty(which);
             if rows.is_empty() {
                 continue;
             }
@@ -355,8 +393,7 @@ impl Books<'_> {
         }
         for no in changed {
             if let Some(d) = self.kept.digests.get_mut(no) {
-                (d.fresh, d.dirty, d.replan, d.recount, d.anew) = (false, false, false, false, false);
-                d.saved = d.indexed();
+                d.is_saved();
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::super::books::Books;
 use super::super::sql;
 use crate::model::Priority;
 use crate::store::Result;
-use crate::store::rules::tx::{Column, params};
+use crate::store::rules::tx::{Column, Row, params};
 
 /// Lanes that one claim looks at: some hundred microseconds. The next one goes on behind them.
 const LANES_MAX: i64 = 256;
@@ -19,34 +19,71 @@ pub(in crate::store::rules) struct Turns([Option<i64>; Priority::ALL.len()]);
 /// At most `limit` digests that are due. As long as all of them fit, in the order of their due time; else the earliest
 /// one, an equal part of each lane, and what room is left again by due time.
 pub(in crate::store::rules) fn due(books: &Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
-    let (of, now) = (priority as i64, books.now.0);
-    let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-    let number = |row: &crate::store::rules::tx::Row<'_>| row.get::<i64>(0);
-    let mut by_time = books.tx.prepare_cached(sql::DUE)?.query_map(params![of, now, one_more], number)?;
-    if by_time.len() <= limit {
-        return Ok(by_time);
-    }
+    let limit_and_one = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let mut found = if is_crowded(books, priority, limit_and_one)? {
+        vec![]
+    } else {
+        let found = by_time(books, priority, limit_and_one)?;
+        if found.len() <= limit {
+            return Ok(found);
+        }
+        found
+    };
     let lanes = next_lanes(books, priority)?;
     if lanes.len() > 1 {
         // The earliest one keeps its place, or what has no lane would never leave.
         let kept = usize::from(limit > 1);
         let each = (limit - kept).div_ceil(lanes.len());
-        let mut taken: Vec<i64> = by_time.iter().take(kept).copied().collect();
-        if books.tx.is_postgres() {
-            let of_lanes = params![of, Column::ints(lanes), now, each as i64];
-            taken.extend(books.tx.prepare_cached(sql::PG_DUE_OF_LANES)?.query_map(of_lanes, number)?);
-        } else {
-            for lane in lanes {
-                let of_lane = params![of, lane, now, each as i64];
-                taken.extend(books.tx.prepare_cached(sql::DUE_OF_LANE)?.query_map(of_lane, number)?);
-            }
+        if found.is_empty() && kept > 0 {
+            found = by_time(books, priority, 1)?;
         }
-        taken.append(&mut by_time);
-        by_time = taken;
+        let rest = found.split_off(kept.min(found.len()));
+        found.extend(of_lanes(books, priority, lanes, each as i64)?);
+        found.extend(rest);
     }
+    only_once(&mut found, limit);
+    if found.len() < limit {
+        found.extend(by_time(books, priority, limit_and_one)?);
+        only_once(&mut found, limit);
+    }
+    Ok(found)
+}
+
+fn only_once(found: &mut Vec<i64>, limit: usize) {
     let mut seen = std::collections::HashSet::new();
-    by_time.retain(|no| seen.len() < limit && seen.insert(*no));
-    Ok(by_time)
+    found.retain(|no| seen.len() < limit && seen.insert(*no));
+}
+
+fn number(row: &Row<'_>) -> Result<i64> {
+    row.get(0)
+}
+
+/// More is due than fits: looked at before anything is locked, as what a claim looks at it locks, and not all of it leaves.
+/// (SQLite locks nothing.)
+fn is_crowded(books: &Books<'_>, priority: Priority, limit_and_one: i64) -> Result<bool> {
+    if !books.tx.is_postgres() {
+        return Ok(false);
+    }
+    let of = params![priority as i64, books.now.0, limit_and_one];
+    let n: i64 = books.tx.prepare_cached(sql::PG_CROWDED)?.query_row(of, number)?;
+    Ok(n >= limit_and_one)
+}
+
+fn by_time(books: &Books<'_>, priority: Priority, most: i64) -> Result<Vec<i64>> {
+    books.tx.prepare_cached(sql::DUE)?.query_map(params![priority as i64, books.now.0, most], number)
+}
+
+fn of_lanes(books: &Books<'_>, priority: Priority, lanes: Vec<i64>, each: i64) -> Result<Vec<i64>> {
+    let (of, now) = (priority as i64, books.now.0);
+    if books.tx.is_postgres() {
+        let of_lanes = params![of, Column::ints(lanes), now, each];
+        return books.tx.prepare_cached(sql::PG_DUE_OF_LANES)?.query_map(of_lanes, number);
+    }
+    let mut found = Vec::new();
+    for lane in lanes {
+        found.extend(books.tx.prepare_cached(sql::DUE_OF_LANE)?.query_map(params![of, lane, now, each], number)?);
+    }
+    Ok(found)
 }
 
 /// The lanes whose turn it is and of which something is due.

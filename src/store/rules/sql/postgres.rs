@@ -15,39 +15,47 @@ pub const PG_ROLL_UP: &str = "WITH gone AS (DELETE FROM ledger_delta RETURNING s
      ON CONFLICT (state) DO UPDATE SET n = ledger_total.n + excluded.n";
 pub const PG_ROLL_UP_MAILS: &str = "WITH gone AS (DELETE FROM mail_delta RETURNING n) UPDATE meta SET mails_sent = mails_sent \
      + (SELECT coalesce(sum(n), 0) FROM gone)";
-/// Of what these digests list or have listed: before mailboxes, by topic. What left before the first attempt of its digest was
-/// told to nobody.
+/// These, and those of what digests list or have listed: before mailboxes, by topic. What left before the first attempt of its
+/// digest was told to nobody.
 pub const PG_SUBJECTS_OF_DIGESTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, \
-     closer_no, lone, topic FROM subject WHERE topic = ANY(ARRAY(SELECT e.topic FROM item i JOIN event e ON e.no = \
+     closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?2 AS bytea[]) || ARRAY(SELECT e.topic FROM item i JOIN event e ON e.no = \
      i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL AND coalesce(i.left_before, \
      2) > 1 UNION SELECT e.topic FROM relisted r JOIN event e ON e.no = r.event_no WHERE r.digest_no = \
      ANY(CAST(?1 AS bigint[])) AND e.topic IS NOT NULL)) ORDER BY topic FOR UPDATE";
-pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no FROM digest \
-     WHERE no = ANY(CAST(?1 AS bigint[])))) ORDER BY no FOR UPDATE";
-/// Digests that are closed by their number, all others of a mailbox by that: each once, without a sort. (Not `state = 6`: the
-/// planner would take the index of all that is closed.)
+/// These, and those of digests.
+pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?2 AS bigint[]) || \
+     ARRAY(SELECT mailbox_no FROM digest WHERE no = ANY(CAST(?1 AS bigint[])))) ORDER BY no FOR UPDATE";
+/// Digests alone, whatever else their mailboxes have.
+pub const PG_DIGESTS_ALONE: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
+     waited_us, address, opened_at, closed_at, lane FROM digest WHERE no = ANY(CAST(?1 AS bigint[]))";
+/// The same with their mailboxes: a claim has locked both.
+pub const PG_CLAIMED: &str = "SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, d.deadline, d.token, \
+     d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, m.recipient, m.route, m.zone, m.previous_at \
+     FROM digest d JOIN mailbox m ON m.no = d.mailbox_no WHERE d.no = ANY(CAST(?1 AS bigint[]))";
+/// All digests of mailboxes that are not closed: each once, without a sort.
 pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at, lane FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) AND state > 5 UNION ALL \
-     SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) AND state IN (0, 1) \
+     waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state IN (0, 1) \
      UNION ALL SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, \
-     attempts, waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?2 AS bigint[])) \
+     attempts, waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) \
      AND state IN (2, 3, 4, 5)";
 pub const PG_ITEMS_OF_DIGESTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE digest_no = ANY(CAST(?1 AS \
      bigint[])) AND coalesce(left_before, 2) > 1 UNION SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, \
      i.left_before FROM relisted r JOIN item i ON i.event_no = r.event_no AND i.mailbox_no = r.mailbox_no WHERE \
      r.digest_no = ANY(CAST(?1 AS bigint[]))";
-pub const PG_RELISTED: &str = "SELECT digest_no, event_no, mailbox_no, left_before FROM relisted WHERE event_no = ANY(CAST(?1 AS bigint[])) \
-     AND mailbox_no = ANY(CAST(?2 AS bigint[]))";
+/// (Two conditions on lists would be tried in all their combinations.)
+pub const PG_RELISTED: &str = "SELECT r.digest_no, r.event_no, r.mailbox_no, r.left_before FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
+     bigint[])) AS u(event_no, mailbox_no) JOIN relisted r ON r.event_no = u.event_no AND r.mailbox_no = u.mailbox_no";
 pub const PG_ATTEMPTS: &str = "SELECT digest_no, n, outcome FROM attempt WHERE digest_no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_EVENTS: &str = "SELECT no, ver, effect, topic, topic2, date, deadline, expiry FROM event WHERE no = ANY(CAST(?1 AS \
      bigint[]))";
-pub const PG_CONTENTS: &str = "SELECT e.no, e.source, e.id, e.kind, e.ver, e.deadline, e.subject_key, e.data, i.digest_no FROM item i JOIN \
-     event e ON e.no = i.event_no WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND i.state = 0 ORDER BY \
-     i.urgency, e.ver, e.id, e.source";
-pub const PG_AUDIENCES: &str = "SELECT i.event_no, a.names, a.except_for, i.digest_no FROM item i JOIN mailbox m ON m.no = i.mailbox_no JOIN \
-     asked a ON a.event_no = i.event_no AND a.route = m.route WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) AND \
-     i.state = 0";
+/// What mails would list now, with all that a begin asks of it.
+pub const PG_CONTENTS: &str = "SELECT e.no, e.source, e.id, e.kind, e.ver, e.deadline, e.subject_key, e.data, i.digest_no, i.mailbox_no, \
+     i.left_before, e.effect, e.topic, e.topic2, e.date, e.expiry FROM item i JOIN event e ON e.no = i.event_no WHERE \
+     i.digest_no = ANY(CAST(?1 AS bigint[])) AND i.state = 0 ORDER BY i.urgency, e.ver, e.id, e.source";
+/// Of digests, each with its route.
+pub const PG_AUDIENCES: &str = "SELECT i.event_no, a.names, a.except_for, i.digest_no FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
+     text[])) AS u(digest_no, route) JOIN item i ON i.digest_no = u.digest_no AND i.state = 0 JOIN asked a ON \
+     a.event_no = i.event_no AND a.route = u.route";
 pub const PG_SUPPRESSED: &str = "SELECT address FROM suppression WHERE address = ANY(CAST(?1 AS text[]))";
 pub const PG_TOLD: &str = "SELECT topic, recipient, told_ver FROM standing WHERE topic = ANY(CAST(?1 AS bytea[])) AND told_ver IS NOT \
      NULL ORDER BY recipient";
@@ -74,11 +82,14 @@ pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, late
      CAST(?7 AS bigint[])) AS u(topic, no, ver, date, closer_ver, closer_no, lone) ON CONFLICT (topic) DO NOTHING \
      RETURNING topic";
 pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
+/// Whether ?3 digests are due, in anybody's hands or none's.
+pub const PG_CROWDED: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
+     ORDER BY due_at LIMIT ?3) AS due";
 /// Of each of these lanes the first so many, and no digest that another claim has in its hands.
 pub const PG_DUE_OF_LANES: &str = "SELECT one.no FROM unnest(CAST(?2 AS bigint[])) AS u(lane) JOIN LATERAL \
      (SELECT d.no FROM mailbox m JOIN digest d ON m.no = d.mailbox_no WHERE d.state IN (0, 4) AND d.lane <> 0 AND \
      d.priority = ?1 AND d.lane = u.lane AND d.due_at <= ?3 ORDER BY d.due_at LIMIT ?4 \
-     FOR UPDATE OF m, d SKIP LOCKED) AS one ON true";
+     FOR UPDATE OF m SKIP LOCKED) AS one ON true";
 pub const PG_TIES: &str = "SELECT no, id, source FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
      u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
@@ -130,6 +141,13 @@ pub const PG_UPDATE_DIGESTS: &str = "UPDATE digest d SET state = u.state, priori
      bigint[]), CAST(?16 AS bigint[]), CAST(?17 AS bigint[])) AS u(no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
      deadline, token, until, attempts, waited_us, address, opened_at, closed_at, lane) WHERE d.no = u.no";
 
+/// What a claim, a begin and a settlement change of digests.
+pub const PG_MOVE_DIGESTS: &str = "UPDATE digest d SET state = u.state, due_at = u.due_at, open = u.open, token = u.token, until = u.until, \
+     attempts = u.attempts, address = u.address, closed_at = u.closed_at FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
+     bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS \
+     bigint[]), CAST(?8 AS text[]), CAST(?9 AS bigint[])) AS u(no, state, due_at, open, token, until, attempts, address, \
+     closed_at) WHERE d.no = u.no";
+
 /// A change of one row, and the same for many: its values come as columns, in the same order.
 pub struct Many {
     pub one: &'static str,
@@ -150,6 +168,8 @@ pub fn many(one: &str) -> Option<&'static Many> {
 pub fn hot_of_many() -> Vec<&'static str> {
     let read = [
         PG_DIGESTS,
+        PG_DIGESTS_ALONE,
+        PG_CLAIMED,
         PG_MAILBOXES_OF_DIGESTS,
         PG_SUBJECTS_OF_DIGESTS,
         PG_ITEMS_OF_DIGESTS,
@@ -159,6 +179,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_CONTENTS,
         PG_AUDIENCES,
         PG_DUE_OF_LANES,
+        PG_CROWDED,
         PG_SUBJECTS,
         PG_TIES,
         PG_STANDINGS,
@@ -169,6 +190,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_ITEMS_OF_EVENTS,
         PG_FIRST_URGENCIES,
         PG_UPDATE_DIGESTS,
+        PG_MOVE_DIGESTS,
     ];
     read.into_iter().chain(MANY.iter().map(|known| known.many)).collect()
 }

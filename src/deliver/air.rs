@@ -1,0 +1,93 @@
+//! What is on its way, and how what was answered gets into the store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinSet};
+
+use super::ahead::Ahead;
+use super::valve::Valve;
+use super::{Deliver, Phase};
+use crate::model::{AttemptId, Time};
+use crate::store::{Answer, Evidence, StoreError};
+use crate::vitals::Vitals;
+
+/// What is in the air, and what is known but not settled yet.
+pub(super) struct Air {
+    pub sends: JoinSet<(Answer, bool)>,
+    /// Which attempt a task sends, and when its digest was due: a panic says neither.
+    pub tasks: HashMap<Id, (AttemptId, Time)>,
+    /// Bounded by the sends in flight: nothing new begins while the store takes no answers.
+    pub answers: Vec<Evidence>,
+    /// The store did not take them.
+    pub unsettled: bool,
+    /// Claimed and not begun: for the next sends that end, or waiting for a permit.
+    pub ahead: Ahead,
+    /// How long the last begin took.
+    pub lead: Duration,
+    pub valve: Valve,
+    /// Somebody has said what the account may send. Before that nothing can be claimed, which must not look like the end.
+    pub account_known: bool,
+    pub vitals: Vitals,
+}
+
+impl Air {
+    pub fn new(valve: Valve, vitals: Vitals) -> Air {
+        Air {
+            sends: JoinSet::new(),
+            tasks: HashMap::new(),
+            answers: Vec::new(),
+            unsettled: false,
+            ahead: Ahead::default(),
+            lead: Duration::ZERO,
+            valve,
+            account_known: false,
+            vitals,
+        }
+    }
+
+    fn answers_to_settle(&mut self) -> Arc<Vec<Evidence>> {
+        self.unsettled = !self.answers.is_empty();
+        Arc::new(self.answers.clone())
+    }
+
+    /// What came of it; no answer came meanwhile.
+    fn settled(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        result?;
+        self.unsettled = false;
+        self.answers.clear();
+        Ok(())
+    }
+}
+
+impl Deliver {
+    /// Settles what was answered while the next ones begin and are claimed: neither has to do with the other.
+    pub(super) async fn settle_beside(
+        self: &Arc<Self>,
+        air: &mut Air,
+        phase: Phase,
+    ) -> Result<(bool, Option<usize>), StoreError> {
+        let answers = air.answers_to_settle();
+        let go_on = async {
+            let in_vain = self.begins_in_vain(air).await?;
+            Ok((in_vain, self.claim(air, phase).await?))
+        };
+        let (gone_on, settled) = tokio::join!(go_on, self.learn(answers));
+        air.settled(settled)?;
+        gone_on
+    }
+
+    pub(super) async fn settle(&self, air: &mut Air) -> Result<(), StoreError> {
+        let answers = air.answers_to_settle();
+        let settled = self.learn(answers).await;
+        air.settled(settled)
+    }
+
+    async fn learn(&self, answers: Arc<Vec<Evidence>>) -> Result<(), StoreError> {
+        if answers.is_empty() {
+            return Ok(());
+        }
+        self.store.learn(self.clock.now(), answers).await.map(drop)
+    }
+}
