@@ -178,12 +178,12 @@ fn keda_takes_on_the_role_of_a_source_of_another_account() {
     assert_eq!(who("owlpost-aws"), json!({ "provider": "aws", "identityOwner": "keda" }));
     let role = "arn:aws:iam::444455556666:role/owlpost-queue";
     assert_eq!(who("owlpost-aws-there"), json!({ "provider": "aws", "roleArn": role, "externalID": "owlpost" }));
-    let renamed = sources.replace(
-        "\"here\",\"kind\":\"sqs\"",
-        "\"the_re\",\"kind\":\"sqs\",\"assume_role_arn\":\"arn:aws:iam::111122223333:role/r\"",
-    );
-    let renamed = template("eks-pod-identity", &[&renamed.replace("\"there\"", "\"the.re\""), "keda.kafka.auth=null"]);
-    assert_eq!(kinds(&renamed, "TriggerAuthentication").count(), 3, "two roles, and the backlog");
+    // Two names that are one as Kubernetes wants them.
+    let alike = r#"config.source=[
+        {"name":"the_re","kind":"sqs","queue":"events","assume_role_arn":"arn:aws:iam::111122223333:role/owlpost-queue"},
+        {"name":"the.re","kind":"sqs","queue":"events","assume_role_arn":"arn:aws:iam::444455556666:role/owlpost-queue"}]"#;
+    let alike = template("eks-pod-identity", &[alike, "keda.kafka.auth=null"]);
+    assert_eq!(kinds(&alike, "TriggerAuthentication").count(), 3, "two roles, and the backlog");
     // A role that was made for KEDA goes before.
     let own = "arn:aws:iam::444455556666:role/keda";
     let documents = template("eks-pod-identity", &[sources, &format!("keda.aws.roleArn={own:?}")]);

@@ -341,12 +341,10 @@ impl Books<'_> {
         for no in changed {
             self.plan(*no, Some(&urgencies))?;
         }
-        let moves = |d: &Digest| !d.fresh && d.of_window() == d.saved_window;
-        let dirty = |which: &dyn Fn(&Digest) -> bool| -> Vec<&Digest> {
-            let rows = changed.iter().filter_map(|no| self.kept.digests.get(no));
-            rows.filter(|d| d.dirty && which(d)).collect()
-        };
-        let moved = dirty(&moves);
+        let rows = changed.iter().filter_map(|no| self.kept.digests.get(no)).filter(|d| d.dirty);
+        let (fresh, known): (Vec<&Digest>, Vec<&Digest>) = rows.partition(|d| d.fresh);
+        let (moved, planned): (Vec<&Digest>, Vec<&Digest>) =
+            known.into_iter().partition(|d| d.of_window() == d.saved_window);
         if !moved.is_empty() {
             let ints = |of: fn(&Digest) -> i64| Column::ints(moved.iter().map(|d| of(d)));
             let maybe = |of: fn(&Digest) -> Option<i64>| Column::Ints(moved.iter().map(|d| of(d)).collect());
@@ -362,10 +360,7 @@ impl Books<'_> {
                 maybe(|d| d.closed_at.map(|t| t.0)),
             ])?;
         }
-        let others: [(&str, &dyn Fn(&Digest) -> bool); 2] =
-            [(sql::PG_UPDATE_DIGESTS, &|d| !d.fresh && !moves(d)), (sql::PG_SAVE_DIGESTS, &|d| d.fresh)];
-        for (statement, which) in others {
-            let rows = dirty(which);
+        for (statement, rows) in [(sql::PG_UPDATE_DIGESTS, planned), (sql::PG_SAVE_DIGESTS, fresh)] {
             if rows.is_empty() {
                 continue;
             }
