@@ -173,7 +173,9 @@ impl Deliver {
             self.give_back(&claimed).await?;
         }
         // What a settlement has in its hands a claim passes over, and for a flush that would look like the end.
-        let (in_vain, claimed) = if phase == Phase::Flushing || !self.store.works_side_by_side() {
+        // What a server said of the account counts before more is called.
+        let one_by_one = phase == Phase::Flushing || air.hears_of_account() || !self.store.works_side_by_side();
+        let (in_vain, claimed) = if one_by_one {
             let in_vain = self.begins_in_vain(air).await?;
             self.settle(air).await?;
             (in_vain, self.claim(air, phase).await?)

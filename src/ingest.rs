@@ -73,11 +73,13 @@ pub enum IngestError {
     Store(#[from] StoreError),
 }
 
+/// What the store gave, and after how long: this loop may be busy decoding when it comes.
+type Taken = (Result<Vec<Receipt>, StoreError>, Duration);
+
 struct Committing {
     batch: Prepared,
     piece: Piece,
-    began: Instant,
-    handle: JoinHandle<Result<Vec<Receipt>, StoreError>>,
+    handle: JoinHandle<Taken>,
     told: Told,
 }
 
@@ -133,17 +135,17 @@ pub async fn run(
             done = finished(&mut committing), if committing.is_some() => {
                 let Some(mut at) = committing.take() else { continue };
                 match done {
-                    Ok(receipts) => {
+                    (Ok(receipts), took) => {
                         wait = bounds.retry.0;
                         if vitals.set_store(&name, Ok(())) {
                             tracing::info!(source = pipeline.source, "the store is back");
                         }
-                        size.learn(at.piece.items, at.began.elapsed(), vitals.do_calls_wait());
-                        at.keep(&pipeline, &receipts);
+                        size.learn(at.piece.items, took, vitals.do_calls_wait());
+                        at.keep(&pipeline, &receipts, took);
                         wake.notify_one();
                         committing = at.go_on(source.as_mut(), &store, &pipeline, size.items()).await;
                     }
-                    Err(why) => {
+                    (Err(why), _) => {
                         // What came later goes back too, or it would be committed before what is read again now.
                         source.refuse(at.batch.ack, wait).await;
                         if let Some(next) = behind.take() {
@@ -203,8 +205,8 @@ pub async fn run(
     // What the store is committing is finished, and acknowledged if it was the last of its batch; the rest goes back.
     if let Some(mut at) = committing {
         match (&mut at.handle).await {
-            Ok(Ok(receipts)) => {
-                at.keep(&pipeline, &receipts);
+            Ok((Ok(receipts), took)) => {
+                at.keep(&pipeline, &receipts, took);
                 match at.batch.is_done() {
                     true => settle(source.as_mut(), &pipeline, &at.batch, &at.told).await,
                     false => source.refuse(at.batch.ack, wait).await,
@@ -265,21 +267,21 @@ fn commit(
     match batch.next_piece(pipeline, items) {
         Some(piece) => {
             let handle = accept(store, pipeline, &piece);
-            Ok(Committing { batch, piece, began: Instant::now(), handle, told: Told::default() })
+            Ok(Committing { batch, piece, handle, told: Told::default() })
         }
         None => Err(Box::new(batch)),
     }
 }
 
-fn accept(store: &Arc<dyn Intake>, pipeline: &Pipeline, piece: &Piece) -> JoinHandle<Result<Vec<Receipt>, StoreError>> {
+fn accept(store: &Arc<dyn Intake>, pipeline: &Pipeline, piece: &Piece) -> JoinHandle<Taken> {
     let (store, entries, now) = (store.clone(), piece.entries.clone(), pipeline.clock.now());
-    tokio::spawn(async move { store.accept(now, entries).await })
+    let began = Instant::now();
+    tokio::spawn(async move { (store.accept(now, entries).await, began.elapsed()) })
 }
 
 impl Committing {
     /// The piece is durable.
-    fn keep(&mut self, pipeline: &Pipeline, receipts: &[Receipt]) {
-        let took = self.began.elapsed();
+    fn keep(&mut self, pipeline: &Pipeline, receipts: &[Receipt], took: Duration) {
         metrics::accepted_batch(took);
         let took_ms = took.as_millis() as u64;
         tracing::debug!(source = pipeline.source, entries = receipts.len(), took_ms, "batch committed");
@@ -300,7 +302,7 @@ impl Committing {
         match self.batch.next_piece(pipeline, items) {
             Some(piece) => {
                 let handle = accept(store, pipeline, &piece);
-                Some(Committing { piece, began: Instant::now(), handle, ..self })
+                Some(Committing { piece, handle, ..self })
             }
             None => {
                 settle(source, pipeline, &self.batch, &self.told).await;
@@ -310,12 +312,12 @@ impl Committing {
     }
 }
 
-async fn finished(committing: &mut Option<Committing>) -> Result<Vec<Receipt>, StoreError> {
+async fn finished(committing: &mut Option<Committing>) -> Taken {
     match committing {
         Some(at) => match (&mut at.handle).await {
-            Ok(result) => result,
+            Ok(taken) => taken,
             Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-            Err(_) => Err(StoreError::Unavailable("the process is stopping".into())),
+            Err(_) => (Err(StoreError::Unavailable("the process is stopping".into())), Duration::ZERO),
         },
         None => std::future::pending().await,
     }

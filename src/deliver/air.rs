@@ -47,6 +47,11 @@ impl Air {
         }
     }
 
+    /// An answer says that a share of the account is used up.
+    pub fn hears_of_account(&self) -> bool {
+        self.answers.iter().any(|one| matches!(one.answer, Answer::Throttled { share: Some(_), .. }))
+    }
+
     fn answers_to_settle(&mut self) -> Arc<Vec<Evidence>> {
         self.unsettled = !self.answers.is_empty();
         Arc::new(self.answers.clone())

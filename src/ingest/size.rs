@@ -6,7 +6,7 @@ use std::time::Duration;
 /// So many items at first: nobody knows how fast the store is.
 const FIRST: usize = 1_000;
 /// Smaller ones would cost more in commits than they spare.
-const LEAST: usize = 100;
+const LEAST: usize = 200;
 /// A slow disk makes transactions smaller, not longer: commands and other loops wait for them.
 const LONGEST: Duration = Duration::from_secs(1);
 /// Permits are given 150 ms ahead (`quota.rs`), and a turn of the delivery loop waits for the store up to three times

@@ -7,7 +7,7 @@ use owlpost::store::{Answer, Begun, Command};
 use crate::bench::Setup;
 use crate::events::{decision, expiring, news, request};
 use crate::oracle::{DEAD, DELIVERED, IN_DOUBT, PENDING, WITHDRAWN};
-use crate::world::worlds;
+use crate::world::{Mail, worlds};
 
 /// A held digest gathers until somebody lets it go.
 #[test]
@@ -74,6 +74,40 @@ fn a_replayed_item_is_the_same_item_in_a_new_digest() {
         assert_ne!(again.attempt.digest, mail.attempt.digest);
         w.accepted(&again);
         assert_eq!(w.state("r1", "ann"), DELIVERED);
+    }
+}
+
+/// `replay_same_item`: it is in two mails that are on their way, and is settled once.
+#[test]
+fn a_replayed_item_is_settled_once_by_the_answers_of_both_mails_that_list_it() {
+    let later = || Answer::Permanent { detail: "550 no".into() };
+    let lost = || Answer::Ambiguous { detail: "connection reset".into() };
+    for end in ["permanent", "doubt", "leases", "unrenderable"] {
+        for mut w in worlds(Setup { attempts_max: 3, ..Setup::default() }) {
+            w.accept_all(vec![news("bad"), news("good")]);
+            let leased = w.claim();
+            let Begun::Send(contents) = w.begin(&leased) else { panic!("it may leave") };
+            let bad = contents.items.iter().find(|i| i.id == "bad").unwrap().event_number;
+            let first = w.mails.last().unwrap().clone();
+            w.learn(&first, Answer::NotCalled { unrenderable: vec![bad], detail: "no such field".into() });
+            let item = w.key("bad", "ann");
+            assert_eq!(w.replay(&item).changed, 1);
+            w.retry_is_due();
+            let leased = w.claim_all();
+            assert_eq!(leased.len(), 2, "{}", w.story());
+            let mails: Vec<Mail> = leased.iter().map(|l| w.begun(l)).collect();
+            let answers = |answer: &dyn Fn() -> Answer| vec![(&mails[0], answer()), (&mails[1], answer())];
+            match end {
+                "permanent" => w.learn_unsent(&answers(&later)),
+                "doubt" => w.learn_unsent(&answers(&lost)),
+                "unrenderable" => {
+                    let all = || Answer::NotCalled { unrenderable: vec![bad], detail: "no such field".into() };
+                    w.learn_unsent(&answers(&all));
+                }
+                _ => w.lease_ends(),
+            }
+            w.finish();
+        }
     }
 }
 

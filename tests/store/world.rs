@@ -270,6 +270,19 @@ impl World {
         learned
     }
 
+    /// Several answers at once. Those of mails that the server did not take.
+    pub fn learn_unsent(&mut self, answers: &[(&Mail, Answer)]) {
+        let evidence = |(mail, answer): &(&Mail, Answer)| Evidence { attempt: mail.attempt, answer: answer.clone() };
+        let (now, all) = (self.now, Arc::new(answers.iter().map(evidence).collect::<Vec<_>>()));
+        let learned = self.call(async |s| s.learn(now, all).await).unwrap();
+        for ((mail, answer), learned) in answers.iter().zip(learned) {
+            self.truth(mail, Truth::Unsent);
+            self.note(format!("learn {} {answer:?}: {learned:?}", mail.attempt));
+            self.heard(mail.attempt, answer);
+        }
+        self.check();
+    }
+
     fn truth(&mut self, mail: &Mail, truth: Truth) {
         let mine = self.mails.iter_mut().find(|m| m.attempt == mail.attempt).unwrap();
         assert_eq!(mine.truth, Truth::Uncalled, "one call an attempt");

@@ -57,6 +57,10 @@ impl Books<'_> {
         let mailboxes = self.hold_mailboxes(&all)?;
         self.read_whole(&mailboxes)?;
         self.read_lists(again)?;
+        // The lease says that it is the first; the row says whether others called since.
+        let is_first = |no: &i64| self.kept.digests.get(no).is_none_or(|digest| digest.attempts == 0);
+        let (first, called): (BTreeSet<i64>, BTreeSet<i64>) = first.into_iter().partition(is_first);
+        self.read_lists(&called.into_iter().collect::<Vec<_>>())?;
         self.held.digests.extend(first.iter().map(|no| (*no, vec![])));
         self.held.attempts.extend(first.iter().map(|no| (*no, vec![])));
         self.held.contents.extend(all.iter().map(|no| (*no, vec![])));
@@ -178,7 +182,9 @@ impl Books<'_> {
         self.held.digests.extend(digests.iter().map(|no| (*no, vec![])));
         for item in items {
             let key = (item.event_no, item.mailbox);
-            if let Some(all) = item.digest.and_then(|no| self.held.digests.get_mut(&no)) {
+            // One that was replayed out of these may be on the list of a call that is known, which is complete.
+            let here = item.digest.filter(|no| digests.contains(no));
+            if let Some(all) = here.and_then(|no| self.held.digests.get_mut(&no)) {
                 all.push(key);
             }
             self.held.items.insert(key, item);
