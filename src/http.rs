@@ -199,6 +199,8 @@ struct Desk {
 
 /// Around every request: its time, its count, and no keep-alive where slots run short.
 async fn attend(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    // Probes come every few seconds, and a replica that is not ready says so: nobody's request was refused.
+    let is_probe = matches!(request.uri().path(), "/livez" | "/readyz");
     let mut response = match tokio::time::timeout(desk.bounds.request_within, next.run(request)).await {
         Ok(response) => response,
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "took too long\n").into_response(),
@@ -206,7 +208,9 @@ async fn attend(State(desk): State<Desk>, request: Request, next: Next) -> Respo
     if desk.slots.available_permits() < desk.bounds.connections / 4 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    metrics::http_request(response.status().as_u16());
+    if !is_probe {
+        metrics::http_request(response.status().as_u16());
+    }
     response
 }
 

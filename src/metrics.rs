@@ -260,7 +260,7 @@ fn describe() {
         "Partitions that were read from elsewhere because the committed offset is not there (Kafka)."
     );
     describe_gauge!(BUILD_INFO, "Always 1; the version stands in the label.");
-    describe_counter!(HTTP_REQUESTS, "Requests to the listener by status.");
+    describe_counter!(HTTP_REQUESTS, "Requests to the listener by status, without probes.");
     describe_gauge!(RESIDENT, "Resident memory of this process.");
     sqs::describe();
 }

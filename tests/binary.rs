@@ -353,6 +353,25 @@ fn each_role_counts_what_it_has_and_nothing_else() {
     }
 }
 
+/// Or a replica that waits for its broker would look like one that refuses its producers.
+#[test]
+fn probes_do_not_count_as_requests() {
+    let folder = folder();
+    config(folder.path(), HTTP, "owlpost.db", "");
+    let mut worker = Worker::start(folder.path(), RUN);
+    let address = worker.address();
+    for path in ["/livez", "/readyz", "/readyz"] {
+        get(&address, path).unwrap();
+    }
+    let counted = |n: u32| format!("owlpost_http_requests_total{{status=\"200\"}} {n}\n");
+    for n in 0..3 {
+        let metrics = get(&address, "/metrics").unwrap().1;
+        assert!(metrics.contains(&counted(n)), "only its own requests before: {n}\n{metrics}");
+    }
+    worker.signal("TERM");
+    worker.ends_with(0);
+}
+
 #[test]
 fn a_second_signal_ends_the_worker_at_once() {
     let folder = folder();
