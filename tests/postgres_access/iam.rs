@@ -116,7 +116,9 @@ fn new_connections_take_a_new_token_and_old_ones_live_on() {
     *rds.seen.refuses.lock().unwrap() = Some("X-Amz-Date=20231115T000000Z".into());
     let before = rds.connected();
     accept(&store, vec![news("n2", "ann")]).unwrap();
-    assert_eq!(rds.connected(), before);
+    // The connection that looked at the schema may only now be gone.
+    let after = rds.connected();
+    assert!(!after.is_empty() && after.iter().all(|pid| before.contains(pid)), "{after:?}, {before:?}");
     assert_eq!(rds.seen.distinct(), first);
 
     rds.cut();
