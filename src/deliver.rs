@@ -273,14 +273,14 @@ impl Deliver {
                     }
                     let (me, slot) = (self.clone(), self.slot(&contents, asked_at));
                     if slot.0 > soon {
-                        air.vitals.calls_wait();
+                        air.vitals.set_calls_wait();
                     }
                     let handle = air.sends.spawn(async move { me.send(*contents, slot).await });
                     air.tasks.insert(handle.id(), (attempt, leased.due_at));
                     done += 1;
                 }
                 Begun::NoRate(at) => {
-                    air.vitals.calls_wait();
+                    air.vitals.set_calls_wait();
                     let until = || Instant::now() + at.since(self.clock.now()).clamp(LEAST_WAIT, HEARTBEAT);
                     air.ahead.until.get_or_insert_with(until);
                     later.push((leased, intent));

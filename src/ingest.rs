@@ -140,12 +140,16 @@ pub async fn run(
                         if vitals.set_store(&name, Ok(())) {
                             tracing::info!(source = pipeline.source, "the store is back");
                         }
-                        size.learn(at.piece.items, took, vitals.do_calls_wait());
+                        size.learn(at.piece.items, took, vitals.calls_wait());
                         at.keep(&pipeline, &receipts, took);
                         wake.notify_one();
                         committing = at.go_on(source.as_mut(), &store, &pipeline, size.items()).await;
+                        if committing.is_none() {
+                            size.batch_taken();
+                        }
                     }
                     (Err(why), _) => {
+                        size.failed();
                         // What came later goes back too, or it would be committed before what is read again now.
                         source.refuse(at.batch.ack, wait).await;
                         if let Some(next) = behind.take() {

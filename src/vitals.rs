@@ -207,13 +207,13 @@ impl Vitals {
     }
 
     /// Mails wait for their moment of the account's rate. Counts for [`CALLS_COUNT_FOR`].
-    pub fn calls_wait(&self) {
+    pub fn set_calls_wait(&self) {
         let until = self.inner.started.elapsed() + CALLS_COUNT_FOR;
         self.inner.calls_wait_until_ms.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// If so, intake leaves the store to them between small batches.
-    pub fn do_calls_wait(&self) -> bool {
+    pub fn calls_wait(&self) -> bool {
         elapsed_ms(self.inner.started) < self.inner.calls_wait_until_ms.load(Ordering::Relaxed)
     }
 

@@ -1,6 +1,6 @@
 //! The intake loop on a scripted source and a store that only writes down what it is given.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -90,6 +90,8 @@ struct Notebook {
     away: Mutex<usize>,
     /// Told with each transaction that mails wait for their moment.
     calls_wait: Option<Vitals>,
+    /// Larger transactions run into a timeout; 0: none does.
+    most: usize,
     pieces: Mutex<Vec<Arc<Vec<Entry>>>>,
 }
 
@@ -118,7 +120,10 @@ impl Intake for Notebook {
         // Long enough for the loop to read the next batch.
         tokio::time::sleep(Duration::from_millis(100)).await;
         if let Some(vitals) = &self.calls_wait {
-            vitals.calls_wait();
+            vitals.set_calls_wait();
+        }
+        if self.most > 0 && entries.len() > self.most {
+            return Err(StoreError::Unavailable("canceling statement due to statement timeout".into()));
         }
         let mut away = self.away.lock().unwrap();
         if *away > 0 {
@@ -178,20 +183,15 @@ fn pipeline(recipients_max: usize) -> Pipeline {
 
 /// Runs the loop over all batches; the store fails `away` times.
 fn take(batches: Vec<Vec<String>>, away: usize, recipients_max: usize) -> (Arc<Notebook>, Vec<Acked>) {
-    take_beside(None, batches, away, recipients_max)
+    take_into(Notebook { away: Mutex::new(away), ..Notebook::default() }, batches, recipients_max)
 }
 
-fn take_beside(
-    calls_wait: Option<Vitals>,
-    batches: Vec<Vec<String>>,
-    away: usize,
-    recipients_max: usize,
-) -> (Arc<Notebook>, Vec<Acked>) {
+fn take_into(store: Notebook, batches: Vec<Vec<String>>, recipients_max: usize) -> (Arc<Notebook>, Vec<Acked>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let pipeline = pipeline(recipients_max);
-        let vitals = calls_wait.clone().unwrap_or_default();
-        let store = Arc::new(Notebook { away: Mutex::new(away), calls_wait, ..Notebook::default() });
+        let vitals = store.calls_wait.clone().unwrap_or_default();
+        let store = Arc::new(store);
         let tape = Tape::of(batches);
         let acked = tape.acked.clone();
         let intake = ingest::run(
@@ -237,14 +237,23 @@ fn once_the_store_is_known_to_be_quick_a_batch_that_asks_one_person_an_event_is_
 
 #[test]
 fn while_mails_wait_for_their_moment_transactions_are_short_and_all_is_taken() {
-    let (store, acked) =
-        take_beside(Some(Vitals::new()), vec![for_one_person(0, 3_000), for_one_person(3_000, 3_000)], 0, CROWD);
+    let store = Notebook { calls_wait: Some(Vitals::new()), ..Notebook::default() };
+    let (store, acked) = take_into(store, vec![for_one_person(0, 3_000), for_one_person(3_000, 3_000)], CROWD);
     let sizes: Vec<usize> = store.sizes().into_iter().map(|(entries, _)| entries).collect();
     // A transaction takes 100 ms here whatever is in it: no size is small enough.
     assert!(sizes[2..].iter().all(|n| *n <= 1_000) && sizes.ends_with(&[200; 5]), "{sizes:?}");
     let ids: Vec<String> = store.arrivals().into_iter().map(|a| a.event.id).collect();
     assert_eq!(ids, (0..6_000).map(|n| format!("{n:06}")).collect::<Vec<_>>(), "in their order");
     assert_eq!(acked.len(), 2);
+}
+
+#[test]
+fn a_transaction_that_is_too_large_for_the_store_is_tried_smaller_until_it_is_taken() {
+    let store = Notebook { most: 300, ..Notebook::default() };
+    let (store, acked) = take_into(store, vec![for_one_person(0, 2_000)], CROWD);
+    assert!(store.sizes().iter().all(|(entries, _)| *entries <= 300));
+    let ids: BTreeSet<String> = store.arrivals().into_iter().map(|a| a.event.id).collect();
+    assert_eq!((ids.len(), acked.len()), (2_000, 1));
 }
 
 #[test]

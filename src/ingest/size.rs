@@ -17,12 +17,14 @@ const LONGEST_BESIDE_CALLS: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Size {
     items: usize,
+    /// Lower than `most` after a transaction that was not taken, until whole batches are.
+    ceiling: usize,
     most: usize,
 }
 
 impl Size {
     pub fn new(most: usize) -> Size {
-        Size { items: FIRST.min(most), most }
+        Size { items: FIRST.min(most), ceiling: most, most }
     }
 
     pub fn items(&self) -> usize {
@@ -37,7 +39,19 @@ impl Size {
         let fits = (items as f64 * longest.as_secs_f64() / took.as_secs_f64().max(1e-6)) as usize;
         // A small one that was quick says little of what is possible: its commit cost more than its items.
         let next = if took > longest { fits } else { fits.min(items.saturating_mul(2)).max(self.items) };
-        self.items = next.clamp(LEAST.min(self.most), self.most);
+        self.items = next.clamp(LEAST.min(self.most), self.ceiling);
+    }
+
+    /// The store did not take a transaction. Perhaps it was too large for a timeout of the server's: tried again as it is,
+    /// or as large in the middle of the same batch, it would never be taken.
+    pub fn failed(&mut self) {
+        self.ceiling = (self.items / 2).max(LEAST.min(self.most));
+        self.items = self.ceiling;
+    }
+
+    /// All of a batch is durable.
+    pub fn batch_taken(&mut self) {
+        self.ceiling = self.ceiling.saturating_mul(2).min(self.most);
     }
 }
 
