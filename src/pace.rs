@@ -45,6 +45,8 @@ impl Clock for Monotonic {
 #[derive(Default)]
 pub struct Pace {
     limiter: Mutex<Option<Set>>,
+    /// Who came first goes first: where all wait for the same moment, some would lose each race until they are too late.
+    queue: tokio::sync::Mutex<()>,
 }
 
 struct Set {
@@ -74,6 +76,7 @@ impl Pace {
             set.as_ref().map(|s| (s.limiter.clone(), s.cells))
         };
         let Some((limiter, cells)) = of_mail else { return Instant::now() <= by };
+        let Ok(_first) = tokio::time::timeout_at(by, self.queue.lock()).await else { return false };
         loop {
             match limiter.check_n(cells) {
                 Ok(Ok(())) => return Instant::now() <= by,
@@ -128,5 +131,27 @@ mod tests {
             }
             assert!(latest < Duration::from_millis(10), "{latest:?} late at {per_second}/s");
         }
+    }
+
+    /// What was late is caught up slowly, so that for seconds there is always somebody who waits.
+    #[tokio::test(start_paused = true)]
+    async fn after_a_stall_the_call_that_came_first_goes_first() {
+        let pace = Arc::new(Pace::default());
+        pace.set(Some(500.0), 1);
+        let (begun, every) = (Instant::now(), Duration::from_secs_f64(1.0 / (500.0 * used(500.0))));
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..2_000 {
+            let (pace, slot) = (pace.clone(), begun + every * n);
+            calls.spawn(async move {
+                tokio::time::sleep_until(slot.max(begun + Duration::from_millis(50))).await;
+                let asked = Instant::now();
+                let in_time = pace.turn(slot + Duration::from_millis(200)).await;
+                (asked, Instant::now(), in_time)
+            });
+        }
+        let mut turns = calls.join_all().await;
+        assert!(turns.iter().all(|(_, _, in_time)| *in_time), "a call is too late");
+        turns.sort_by_key(|(asked, _, _)| *asked);
+        assert!(turns.is_sorted_by_key(|(_, turn, _)| *turn), "a call was overtaken");
     }
 }
