@@ -1,6 +1,11 @@
 //! The pace of one process. The store's permits already keep the account's rate; this spreads the calls of a replica that
 //! stalled, so that it does not make up for it in a burst that the server would refuse.
+//!
+//! Two bounds: calls come evenly, or while something is made up for a little closer; and of as many calls as the server
+//! takes in a second, the last one comes more than a second after the first. The second bound alone would let a second's
+//! worth leave at once, the first alone would either lose what a stall cost or go beyond what the server takes.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,12 +25,16 @@ const CELLS_MIN: f64 = 16.0;
 /// A cell is at most so long: what is tolerated is some of them, also of a slow rate.
 const CELL_MAX: Duration = Duration::from_millis(1);
 
-/// A timer rings up to a millisecond late, a busy machine some more; without this, every such lateness would add up. With
-/// more than a few, a server that counts each second would see one call too many in some.
+/// A timer rings up to a millisecond late, a busy machine some more; without this, every such lateness would add up.
 const TOLERANCE: Duration = Duration::from_millis(2);
 
-/// So much of the rate more than the permits use, so that what was late catches up; still less than the server allows.
-const CATCHES_UP: f64 = 0.002;
+/// So much closer calls come while they make up for a stall: a tenth of a second in each. The closer, the more of them come
+/// early at a server that is a few milliseconds late with others.
+const CATCHES_UP: f64 = 1.1;
+
+/// So much of the rate more than the permits use counts within a second; still less than the server allows, whose clock
+/// and network are its own.
+const SPARE: f64 = 0.001;
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>;
 
@@ -44,68 +53,89 @@ impl Clock for Monotonic {
 /// Shared by all sends of a process. Without a rate, everybody's turn is now.
 #[derive(Default)]
 pub struct Pace {
-    limiter: Mutex<Option<Set>>,
-    /// Who came first goes first: where all wait for the same moment, some would lose each race until they are too late.
-    queue: tokio::sync::Mutex<()>,
+    set: Mutex<Option<Set>>,
+    /// The last calls, at most as many as a second takes. Who came first goes first: where all wait for the same moment,
+    /// some would lose each race until they are too late.
+    calls: tokio::sync::Mutex<VecDeque<Instant>>,
 }
 
+#[derive(Clone)]
 struct Set {
     terms: (f64, u32),
     limiter: Arc<Limiter>,
     /// Of one mail.
     cells: NonZeroU32,
+    /// So many calls ...
+    most: usize,
+    /// ... in so long.
+    span: Duration,
 }
 
 impl Pace {
     /// The account's rate and burst; `None`: as fast as can be. The same again changes nothing.
     pub fn set(&self, per_second: Option<f64>, burst: u32) {
-        let mut set = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         let terms = per_second.map(|rate| (rate, burst));
         if set.as_ref().map(|s| s.terms) != terms {
-            *set = terms.and_then(|terms| {
-                let (limiter, cells) = limiter(terms)?;
-                Some(Set { terms, limiter: Arc::new(limiter), cells })
-            });
+            *set = terms.and_then(Set::new);
         }
     }
 
     /// Waits for the next turn; `false`: there is none before `by`.
     pub async fn turn(&self, by: Instant) -> bool {
-        let of_mail = {
-            let set = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-            set.as_ref().map(|s| (s.limiter.clone(), s.cells))
-        };
-        let Some((limiter, cells)) = of_mail else { return Instant::now() <= by };
-        let Ok(_first) = tokio::time::timeout_at(by, self.queue.lock()).await else { return false };
-        loop {
-            match limiter.check_n(cells) {
-                Ok(Ok(())) => return Instant::now() <= by,
-                Ok(Err(later)) => {
-                    let wait = later.wait_time_from(limiter.clock().now());
-                    let at = Instant::now() + wait;
-                    if at > by {
-                        return false;
-                    }
-                    tokio::time::sleep_until(at).await;
-                }
-                // More cells than the burst holds: it holds those of a mail by construction.
-                Err(_) => return false,
+        let set = self.set.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(set) = set else { return Instant::now() <= by };
+        let Ok(mut calls) = tokio::time::timeout_at(by, self.calls.lock()).await else { return false };
+        while let Some(at) = set.next(&mut calls) {
+            if at > by {
+                return false;
             }
+            tokio::time::sleep_until(at).await;
         }
+        calls.push_back(Instant::now());
+        Instant::now() <= by
     }
 }
 
-/// With how many cells a mail takes.
-fn limiter((per_second, burst): (f64, u32)) -> Option<(Limiter, NonZeroU32)> {
-    let mail_s = 1.0 / (per_second * (used(per_second) + CATCHES_UP));
-    let cells = (mail_s / CELL_MAX.as_secs_f64()).ceil().max(CELLS_MIN);
-    let cell = Duration::try_from_secs_f64(mail_s / cells).ok()?;
-    // A casted float saturates.
-    let cells = cells as u32;
-    let spare = TOLERANCE.as_nanos().checked_div(cell.as_nanos())?;
-    let holds = cells.saturating_mul(burst.max(1)).saturating_add(u32::try_from(spare).ok()?);
-    let quota = Quota::with_period(cell)?.allow_burst(NonZeroU32::new(holds)?);
-    Some((RateLimiter::direct_with_clock(quota, Monotonic(Instant::now())), NonZeroU32::new(cells)?))
+impl Set {
+    fn new((per_second, burst): (f64, u32)) -> Option<Set> {
+        let burst = burst.max(1);
+        // Casted floats saturate.
+        let second = per_second.max(1.0) as u32;
+        let span = Duration::try_from_secs_f64(f64::from(second) / (per_second * (used(per_second) + SPARE))).ok()?;
+        let mail_s = 1.0 / (per_second * CATCHES_UP);
+        let cells = (mail_s / CELL_MAX.as_secs_f64()).ceil().max(CELLS_MIN);
+        let cell = Duration::try_from_secs_f64(mail_s / cells).ok()?;
+        let cells = cells as u32;
+        let spare = TOLERANCE.as_nanos().checked_div(cell.as_nanos())?;
+        let holds = cells.saturating_mul(burst).saturating_add(u32::try_from(spare).ok()?);
+        let quota = Quota::with_period(cell)?.allow_burst(NonZeroU32::new(holds)?);
+        Some(Set {
+            terms: (per_second, burst),
+            limiter: Arc::new(RateLimiter::direct_with_clock(quota, Monotonic(Instant::now()))),
+            cells: NonZeroU32::new(cells)?,
+            most: second.saturating_add(burst - 1) as usize,
+            span,
+        })
+    }
+
+    /// When to ask again; `None`: it is this call's turn.
+    fn next(&self, calls: &mut VecDeque<Instant>) -> Option<Instant> {
+        let now = Instant::now();
+        while calls.front().is_some_and(|at| *at + self.span <= now) {
+            calls.pop_front();
+        }
+        let room_at = calls.len().checked_sub(self.most).and_then(|over| calls.get(over)).map(|at| *at + self.span);
+        if room_at.is_some() {
+            return room_at;
+        }
+        match self.limiter.check_n(self.cells) {
+            Ok(Ok(())) => None,
+            Ok(Err(later)) => Some(now + later.wait_time_from(self.limiter.clock().now())),
+            // More cells than the burst holds: it holds those of a mail by construction.
+            Err(_) => Some(now + self.span),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +163,43 @@ mod tests {
         }
     }
 
-    /// What was late is caught up slowly, so that for seconds there is always somebody who waits.
+    /// A machine with other work, a disk that is slow for a moment: what that costs is made up for, and a server that
+    /// counts each second refuses none.
+    #[tokio::test(start_paused = true)]
+    async fn what_stalls_cost_is_made_up_for_within_the_rate() {
+        for per_second in [14.0_f64, 100.0, 500.0, 2_000.0] {
+            let pace = Arc::new(Pace::default());
+            pace.set(Some(per_second), 1);
+            let every = Duration::from_secs_f64(1.0 / (per_second * used(per_second)));
+            let begun = Instant::now() + Duration::from_millis(10);
+            let stalls = tokio::spawn(async {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    tokio::time::advance(Duration::from_millis(15)).await;
+                }
+            });
+            let mut calls = tokio::task::JoinSet::new();
+            for n in 0..(per_second * 10.0) as u32 {
+                let (pace, slot) = (pace.clone(), begun + every * n);
+                calls.spawn(async move {
+                    tokio::time::sleep_until(slot).await;
+                    pace.turn(slot + Duration::from_millis(200)).await.then(Instant::now)
+                });
+            }
+            let turns = calls.join_all().await;
+            stalls.abort();
+            let late = turns.iter().filter(|turn| turn.is_none()).count();
+            assert_eq!(late, 0, "of {} calls at {per_second}/s", turns.len());
+            let mut turns: Vec<Instant> = turns.into_iter().flatten().collect();
+            turns.sort_unstable();
+            for both in turns.windows(per_second as usize + 1) {
+                let apart = both[both.len() - 1] - both[0];
+                assert!(apart > Duration::from_secs(1), "more than {per_second} calls within {apart:?}");
+            }
+        }
+    }
+
+    /// What was late is made up for over a second in which there is always somebody who waits.
     #[tokio::test(start_paused = true)]
     async fn after_a_stall_the_call_that_came_first_goes_first() {
         let pace = Arc::new(Pace::default());
