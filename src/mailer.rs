@@ -22,6 +22,9 @@ pub enum SendError {
     /// Certainly not sent; try again with backoff.
     #[error("{0}")]
     Retryable(String),
+    /// The call was not made, as its time was over. Burns no attempt.
+    #[error("{0}")]
+    NotCalled(String),
     /// Certainly not sent, as the account's quota is used up for now. Burns no attempt.
     #[error("{reason}")]
     Throttled { reason: String, share: Share },
@@ -74,6 +77,17 @@ pub fn without_addresses(text: &str) -> String {
     const CHARS: usize = 300;
     let words = text.split_whitespace().map(|word| if word.contains('@') { "(address)" } else { word });
     words.collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(CHARS).collect()
+}
+
+/// SES does not know the sender, as its identity or its domain is not verified: that concerns every mail. In the sandbox it
+/// says the same of a recipient, which concerns this one.
+fn is_unverified(said: &str, from: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    let Ok(sender) = from.parse::<lettre::message::Mailbox>() else { return false };
+    let (address, domain) = (sender.email.to_string().to_lowercase(), sender.email.domain().to_lowercase());
+    let mut words = said.split(|c: char| c.is_whitespace() || matches!(c, ',' | ':' | ';' | '<' | '>' | '"'));
+    said.contains("not verified")
+        && words.any(|word| [address.as_str(), domain.as_str()].contains(&word.trim_end_matches('.')))
 }
 
 /// An error and what caused it, outermost first.

@@ -139,6 +139,7 @@ async fn each_answer_of_ses_says_what_becomes_of_the_mail() {
         endpoint.then([Fault::Refuse(status, code, message)]);
         let error = send(&mailer).await.unwrap_err();
         let got = match &error {
+            SendError::NotCalled(_) => "not called",
             SendError::Retryable(_) => "retryable",
             SendError::Throttled { share: Share::Second, .. } => "second",
             SendError::Throttled { share: Share::Day, .. } => "day",

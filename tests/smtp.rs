@@ -10,7 +10,7 @@ use base64::Engine as _;
 use owlpost::mailer::smtp::{Settings, SmtpMailer, Tls};
 use owlpost::mailer::{Mailer, SendError};
 use owlpost::model::{AttemptId, DigestId, Email, Share, Time};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 #[path = "support/process.rs"]
@@ -103,6 +103,7 @@ async fn each_answer_of_each_step_says_what_becomes_of_the_mail() {
     let mailer = SmtpMailer::new(settings(sink.port("plain"), Tls::None)).unwrap();
     let class = async |mail: Email| match send(&mailer, &mail).await {
         Ok(_) => "accepted",
+        Err(SendError::NotCalled(_)) => "not called",
         Err(SendError::Retryable(_)) => "retryable",
         Err(SendError::Throttled { share: Share::Second, .. }) => "throttled",
         Err(SendError::Throttled { share: Share::Day, .. }) => "day",
@@ -139,15 +140,94 @@ async fn each_answer_of_each_step_says_what_becomes_of_the_mail() {
     assert!(sink.mails().iter().any(|m| m["to"][0] == "ann@xn--bcher-kva.example"));
 }
 
+/// The caller gives up: that is the doubt which it records. What the server says later is the answer to that mail, and the
+/// next one must not take it for its own.
 #[tokio::test]
-async fn a_server_that_takes_too_long_leaves_doubt_only_after_the_message() {
-    let sink = Sink::start(&[], None);
-    let mailer = SmtpMailer::new(settings(sink.port("plain"), Tls::None)).unwrap();
-    let slow = mail("slow.a@example.com");
-    let call = send(&mailer, &slow);
-    // The caller gives up: that is the doubt which it records. The connection must not be used by anybody else then.
-    assert!(tokio::time::timeout(Duration::from_millis(500), call).await.is_err());
-    assert!(send(&mailer, &mail("next@example.com")).await.is_ok());
+async fn an_answer_that_comes_too_late_is_not_the_next_mails() {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mailer = SmtpMailer::new(settings(socket.local_addr().unwrap().port(), Tls::None)).unwrap();
+    let (waits, seen) = tokio::sync::oneshot::channel();
+    let (given_up, late) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut first, _) = socket.accept().await.unwrap();
+        dialogue(&mut first).await;
+        waits.send(()).unwrap();
+        late.await.unwrap();
+        // Whoever takes this connection again finds an answer that looks like an acceptance at every step.
+        let _ = first.write_all(b"250 2.0.0 queued as LATE01\r\n250 ok\r\n250 ok\r\n354 ok\r\n").await;
+        let (mut second, _) = socket.accept().await.unwrap();
+        dialogue(&mut second).await;
+        let _ = second.write_all(b"250 2.0.0 queued as NEXT01\r\n").await;
+        std::future::pending::<()>().await;
+    });
+    let slow = mail("ann@example.com");
+    tokio::select! {
+        answer = send(&mailer, &slow) => panic!("{answer:?}"),
+        _ = seen => {}
+    }
+    given_up.send(()).unwrap();
+    assert_eq!(send(&mailer, &mail("bob@example.com")).await, Ok("NEXT01".into()));
+}
+
+/// Up to the end of a mail, whose answer is up to the caller.
+async fn dialogue(stream: &mut tokio::net::TcpStream) {
+    let mut lines = tokio::io::BufReader::new(stream);
+    lines.get_mut().write_all(b"220 hello\r\n").await.unwrap();
+    let (mut line, mut in_data) = (String::new(), false);
+    while lines.read_line(&mut line).await.unwrap() > 0 {
+        if in_data && line == ".\r\n" {
+            return;
+        }
+        if !in_data {
+            in_data = line == "DATA\r\n";
+            let answer = if in_data { "354 go on\r\n" } else { "250 ok\r\n" };
+            lines.get_mut().write_all(answer.as_bytes()).await.unwrap();
+        }
+        line.clear();
+    }
+}
+
+/// Whoever waits for the call gives it up after its time, and has to doubt it then.
+#[tokio::test]
+async fn a_server_that_hangs_before_the_end_of_a_mail_leaves_no_doubt() {
+    let hangs: [&'static [&'static str]; 5] = [
+        &[],
+        &["220 hello"],
+        &["220 hello", "250 sink"],
+        &["220 hello", "250 sink", "250 ok"],
+        &["220 hello", "250 sink", "250 ok", "250 ok"],
+    ];
+    for script in hangs {
+        let call_timeout = Duration::from_millis(400);
+        let settings = Settings { call_timeout, ..settings(scripted(script).await, Tls::None) };
+        let mailer = SmtpMailer::new(settings).unwrap();
+        let answer = tokio::time::timeout(call_timeout, send(&mailer, &mail("ann@example.com"))).await;
+        assert!(matches!(answer, Ok(Err(SendError::Retryable(_)))), "{script:?}: {answer:?}");
+    }
+    let to_the_end = scripted(&["220 hello", "250 sink", "250 ok", "250 ok", "354 go on"]).await;
+    let call_timeout = Duration::from_millis(400);
+    let mailer = SmtpMailer::new(Settings { call_timeout, ..settings(to_the_end, Tls::None) }).unwrap();
+    let answer = tokio::time::timeout(call_timeout, send(&mailer, &mail("ann@example.com"))).await;
+    assert!(answer.is_err(), "{answer:?}: the caller has to doubt this one");
+}
+
+/// A permit of the account's rate is for its moment; a connection may take longer to open.
+#[tokio::test]
+async fn a_mail_whose_moment_passed_while_its_connection_was_opened_is_not_begun() {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mailer = SmtpMailer::new(settings(socket.local_addr().unwrap().port(), Tls::None)).unwrap();
+    let by = Instant::now() + Duration::from_millis(50);
+    tokio::spawn(async move {
+        let (mut only, _) = socket.accept().await.unwrap();
+        tokio::time::sleep_until(by + Duration::from_millis(1)).await;
+        dialogue(&mut only).await;
+        let _ = only.write_all(b"250 2.0.0 queued as FIRST1\r\n").await;
+        std::future::pending::<()>().await;
+    });
+    let late = mailer.send(&mail("ann@example.com"), attempt(1), by).await;
+    assert!(matches!(late, Err(SendError::NotCalled(_))), "{late:?}");
+    // The same connection.
+    assert_eq!(send(&mailer, &mail("ann@example.com")).await, Ok("FIRST1".into()));
 }
 
 #[tokio::test]

@@ -34,9 +34,9 @@ impl Deliver {
             Some(quota) => quota.pace.turn(by).await,
             None => Instant::now() <= by,
         };
+        let not_called = |detail: String| (Answer::NotCalled { unrenderable: vec![], detail }, false);
         if !in_time {
-            let detail = "the call would have started too late".to_owned();
-            return (Answer::NotCalled { unrenderable: vec![], detail }, false);
+            return not_called("the call would have started too late".into());
         }
         let attempt = contents.attempt;
         let began = Instant::now();
@@ -45,6 +45,7 @@ impl Deliver {
         let (outcome, answer) = match call {
             Err(_) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail: "no answer in time".into() }),
             Ok(Ok(id)) => (MailOutcome::Delivered, Answer::Accepted { message_id: Some(id) }),
+            Ok(Err(SendError::NotCalled(detail))) => return not_called(detail),
             Ok(Err(SendError::Retryable(detail))) => (MailOutcome::Retryable, Answer::Retryable { detail }),
             Ok(Err(SendError::Permanent(detail))) => (MailOutcome::Permanent, Answer::Permanent { detail }),
             Ok(Err(SendError::Ambiguous(detail))) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail }),

@@ -157,7 +157,7 @@ pub fn message_id(mail: &Email, attempt: AttemptId) -> String {
 /// The call must not start after `by`.
 pub fn in_time(by: tokio::time::Instant) -> Result<(), SendError> {
     if tokio::time::Instant::now() > by {
-        return Err(SendError::Retryable("too late to start the call; it was not made".into()));
+        return Err(SendError::NotCalled("the call would have started too late".into()));
     }
     Ok(())
 }

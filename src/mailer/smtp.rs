@@ -9,6 +9,7 @@ use deadpool::managed::{Pool, PoolError, Timeouts};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::Response;
+use tokio::time::Instant;
 
 use super::{Account, Finding, Mailer, MessageId, SendError, mime};
 use crate::model::{AttemptId, Email};
@@ -16,7 +17,7 @@ use crate::model::{AttemptId, Email};
 mod answer;
 mod connect;
 
-use answer::Step;
+use answer::{Failure, Step};
 use connect::{Connected, Dialler};
 
 /// How a connection is protected.
@@ -43,6 +44,9 @@ pub struct Settings {
 
 pub struct SmtpMailer {
     pool: Pool<Dialler>,
+    /// Bound on everything before the end of DATA: half of a call, so that whoever waits for the call hears that nothing was
+    /// sent, and does not have to doubt it.
+    before_end: Duration,
 }
 
 impl SmtpMailer {
@@ -51,20 +55,22 @@ impl SmtpMailer {
     /// # Errors
     /// The certificate file or the host can't be used, in words.
     pub fn new(settings: Settings) -> Result<SmtpMailer, String> {
-        let (connections, within) = (settings.connections.max(1), settings.call_timeout);
+        let (connections, within) = (settings.connections.max(1), settings.call_timeout / 2);
         let pool = Pool::builder(Dialler::new(settings)?)
             .max_size(connections)
             .runtime(deadpool::Runtime::Tokio1)
             .timeouts(Timeouts { wait: Some(within), create: Some(within), recycle: Some(within) })
             .build()
             .map_err(|e| format!("mailer: {e}"))?;
-        Ok(SmtpMailer { pool })
+        Ok(SmtpMailer { pool, before_end: within })
     }
 
-    async fn connection(&self) -> Result<deadpool::managed::Object<Dialler>, SendError> {
-        self.pool.get().await.map_err(|e| match e {
+    async fn connection(&self, by: Instant) -> Result<deadpool::managed::Object<Dialler>, SendError> {
+        let late = || SendError::Retryable("smtp: no connection in time".into());
+        let got = tokio::time::timeout_at(by, self.pool.get()).await.map_err(|_| late())?;
+        got.map_err(|e| match e {
             PoolError::Backend(error) => error,
-            PoolError::Timeout(_) => SendError::Retryable("smtp: no connection in time".into()),
+            PoolError::Timeout(_) => late(),
             other => SendError::Retryable(format!("smtp: {other}")),
         })
     }
@@ -76,33 +82,39 @@ impl Mailer for SmtpMailer {
         "smtp"
     }
 
-    async fn send(&self, mail: &Email, tag: AttemptId, by: tokio::time::Instant) -> Result<MessageId, SendError> {
+    async fn send(&self, mail: &Email, tag: AttemptId, by: Instant) -> Result<MessageId, SendError> {
         mime::in_time(by)?;
         let to = mime::check(mail)?;
         let from = mime::address("from", &mail.from)?;
         let message = mime::message(mail, tag)?;
+        let before_end = Instant::now() + self.before_end;
         let mut again = true;
         loop {
-            let mut connection = self.connection().await?;
+            // The one that is opened too late for this mail is there for the next.
+            let mut connection = self.connection(before_end).await?;
+            mime::in_time(by)?;
             let used = connection.used;
-            let answer = dialogue(&mut connection, &from, &to, &message).await;
-            match answer {
+            // Until it is over, also if the caller gives up: what comes then is the answer to this mail, not to the next.
+            connection.busy = true;
+            match dialogue(&mut connection, (&from, &to), &message, before_end).await {
                 Ok(response) => {
-                    connection.used = true;
+                    (connection.used, connection.busy) = (true, false);
                     return Ok(queue_id(&response).unwrap_or_else(|| mime::message_id(mail, tag)));
                 }
-                Err((step, error)) => {
-                    let gone = answer::is_gone(&error);
-                    if gone || !connection.reset().await {
+                Err(failure) => {
+                    let gone = failure.is_gone();
+                    if gone || !connection.reset(before_end).await {
                         // What is broken must not go back into the pool.
                         drop(deadpool::managed::Object::take(connection));
+                    } else {
+                        connection.busy = false;
                     }
                     // A server closes what is idle; that says nothing about this mail, which nobody has seen yet.
-                    if gone && used && step == Step::Mail && again && tokio::time::Instant::now() <= by {
+                    if gone && used && failure.step == Step::Mail && again {
                         again = false;
                         continue;
                     }
-                    return Err(answer::class(step, &error));
+                    return Err(failure.class(&mail.from));
                 }
             }
         }
@@ -121,14 +133,12 @@ impl Mailer for SmtpMailer {
     }
 }
 
-type Failure = (Step, lettre::transport::smtp::Error);
-
-/// One mail, from MAIL to the answer to its end.
+/// One mail, from MAIL to the answer to its end; what comes before the end of DATA within `by`.
 async fn dialogue(
     connection: &mut Connected,
-    from: &lettre::Address,
-    to: &lettre::Address,
+    (from, to): (&lettre::Address, &lettre::Address),
     message: &[u8],
+    by: Instant,
 ) -> Result<Response, Failure> {
     let smtp = &mut connection.smtp;
     let mut options = Vec::new();
@@ -141,11 +151,21 @@ async fn dialogue(
     if !message.is_ascii() && smtp.server_info().supports_feature(Extension::EightBitMime) {
         options.push(MailParameter::Body(MailBodyParameter::EightBitMime));
     }
-    let at = |step| move |e| (step, e);
-    smtp.command(Mail::new(Some(from.clone()), options)).await.map_err(at(Step::Mail))?;
-    smtp.command(Rcpt::new(to.clone(), vec![])).await.map_err(at(Step::Rcpt))?;
-    smtp.command(Data).await.map_err(at(Step::Data))?;
-    smtp.message(message).await.map_err(at(Step::End))
+    step(Step::Mail, by, smtp.command(Mail::new(Some(from.clone()), options))).await?;
+    step(Step::Rcpt, by, smtp.command(Rcpt::new(to.clone(), vec![]))).await?;
+    step(Step::Data, by, smtp.command(Data)).await?;
+    smtp.message(message).await.map_err(|error| Failure { step: Step::End, error: Some(error) })
+}
+
+async fn step(
+    step: Step,
+    by: Instant,
+    command: impl Future<Output = Result<Response, lettre::transport::smtp::Error>>,
+) -> Result<Response, Failure> {
+    match tokio::time::timeout_at(by, command).await {
+        Ok(answer) => answer.map_err(|error| Failure { step, error: Some(error) }),
+        Err(_) => Err(Failure { step, error: None }),
+    }
 }
 
 /// "250 2.0.0 Ok: queued as 4F3A" and SES's "250 Ok 0102018…": the last word, if it looks like an id.

@@ -5,7 +5,7 @@ use std::error::Error;
 use aws_sdk_sesv2::config::http::HttpResponse;
 use aws_sdk_sesv2::error::{ProvideErrorMetadata, SdkError};
 
-use super::super::{SendError, chain, is_tls, without_addresses};
+use super::super::{SendError, chain, is_tls, is_unverified, without_addresses};
 use crate::model::Share;
 
 pub const NO_REGION: &str = "no AWS region is known: set mailer.region or AWS_REGION";
@@ -119,17 +119,11 @@ pub fn refusal(code: &str, message: &str, status: u16, from: &str) -> SendError 
         500.. | 408 => SendError::Ambiguous(reason),
         200..300 => SendError::Ambiguous(reason),
         // The sender's own identity concerns every mail; a recipient's, in the sandbox, only this one.
-        _ if says(&["not verified"]) && names_sender(&lower, from) => SendError::Halted(reason),
+        _ if is_unverified(message, from) => SendError::Halted(reason),
+        // SES names what it refuses: this is somebody between it and us, and it may pass.
+        _ if code.is_empty() => SendError::Retryable(reason),
         _ => SendError::Permanent(reason),
     }
-}
-
-/// Does the list of identities that failed hold the sender or its domain?
-fn names_sender(message: &str, from: &str) -> bool {
-    let Ok(sender) = from.parse::<lettre::message::Mailbox>() else { return false };
-    let (address, domain) = (sender.email.to_string().to_lowercase(), sender.email.domain().to_lowercase());
-    let words = message.split(|c: char| c.is_whitespace() || matches!(c, ',' | ':' | ';' | '<' | '>' | '"'));
-    words.map(|word| word.trim_end_matches('.')).any(|word| word == address || word == domain)
 }
 
 #[cfg(test)]
@@ -162,6 +156,15 @@ mod tests {
         }
         assert!(matches!(class_of("SomethingNew", "", 403), SendError::Halted(_)));
         assert!(matches!(class_of("", "", 404), SendError::Halted(_)), "a page of something that is not SES");
+    }
+
+    #[test]
+    fn a_refusal_without_a_name_is_not_of_ses_and_no_mail_dies_of_it() {
+        for status in [400, 405, 407, 413] {
+            assert!(matches!(class_of("", "", status), SendError::Retryable(_)), "{status}");
+        }
+        // 413 of SES itself has a name: this mail is too large.
+        assert!(matches!(class_of("RequestEntityTooLargeException", "", 413), SendError::Permanent(_)));
     }
 
     #[test]

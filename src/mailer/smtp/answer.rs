@@ -3,7 +3,7 @@
 
 use lettre::transport::smtp::Error;
 
-use super::super::{SendError, without_addresses};
+use super::super::{SendError, is_unverified, without_addresses};
 use crate::model::Share;
 
 /// How far a mail had come.
@@ -34,10 +34,30 @@ impl Step {
     }
 }
 
-/// The connection is of no more use.
-pub fn is_gone(error: &Error) -> bool {
-    // 421: "closing transmission channel".
-    error.status().is_none_or(|code| code.to_string() == "421")
+/// A mail that was not accepted.
+pub struct Failure {
+    pub step: Step,
+    /// `None`: no answer in time.
+    pub error: Option<Error>,
+}
+
+impl Failure {
+    /// The connection is of no more use.
+    pub fn is_gone(&self) -> bool {
+        // 421: "closing transmission channel".
+        let code = self.error.as_ref().and_then(Error::status);
+        code.is_none_or(|code| code.to_string() == "421")
+    }
+
+    /// `from`: the sender, whose own verification concerns every mail.
+    pub fn class(&self, from: &str) -> SendError {
+        let Some(error) = &self.error else { return verdict(self.step, None, "no answer in time") };
+        match class(self.step, error) {
+            // SES says only at the end that it does not know the sender.
+            SendError::Permanent(why) if is_unverified(&words(error), from) => SendError::Halted(why),
+            other => other,
+        }
+    }
 }
 
 pub fn class(step: Step, error: &Error) -> SendError {
@@ -62,7 +82,8 @@ pub fn verdict(step: Step, code: Option<&str>, said: &str) -> SendError {
     };
     let lower = said.to_ascii_lowercase();
     if code.starts_with('4') {
-        if lower.contains("throttling") || lower.contains("sending rate") || lower.contains("quota exceeded") {
+        // Not any "quota exceeded": a recipient's mailbox may be full (452 4.2.2), which says nothing of the account.
+        if ["throttling failure", "maximum sending rate", "daily message quota"].iter().any(|w| lower.contains(w)) {
             let share = if lower.contains("daily") { Share::Day } else { Share::Second };
             return SendError::Throttled { reason: shown, share };
         }
@@ -74,6 +95,8 @@ pub fn verdict(step: Step, code: Option<&str>, said: &str) -> SendError {
         (Step::Greeting | Step::Tls | Step::Login | Step::Mail, _) => SendError::Halted(shown),
         // "Authentication required", at whatever step.
         (_, "530" | "535" | "538") => SendError::Halted(shown),
+        // SES says only at the end that the user may not send.
+        (Step::End, _) if lower.contains("access denied") => SendError::Halted(shown),
         (Step::Rcpt | Step::Data | Step::End, _) => SendError::Permanent(shown),
     }
 }
@@ -118,6 +141,20 @@ mod tests {
         };
         assert_eq!(share("Throttling failure: Maximum sending rate exceeded."), Share::Second);
         assert_eq!(share("Throttling failure: Daily message quota exceeded."), Share::Day);
+    }
+
+    #[test]
+    fn a_full_mailbox_is_no_quota_of_ours() {
+        for step in [Step::Rcpt, Step::End] {
+            let said = verdict(step, Some("452"), "4.2.2 Quota exceeded (mailbox for user is full)");
+            assert!(matches!(said, SendError::Retryable(_)), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_that_may_not_send_stops_everything_though_ses_says_so_only_at_the_end() {
+        let denied = "Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'";
+        assert!(matches!(verdict(Step::End, Some("554"), denied), SendError::Halted(_)));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -38,12 +39,14 @@ pub struct Connected {
     pub smtp: AsyncSmtpConnection,
     /// A mail went through it: a failure now may be that of an idle connection.
     pub used: bool,
+    /// In the middle of a mail, or of no use: whoever gave up on it leaves it so, and nobody gets it again.
+    pub busy: bool,
 }
 
 impl Connected {
     /// Ends the dialogue of a mail that was refused; `false`: the connection is of no use.
-    pub async fn reset(&mut self) -> bool {
-        self.smtp.command(Rset).await.is_ok()
+    pub async fn reset(&mut self, by: Instant) -> bool {
+        matches!(tokio::time::timeout_at(by, self.smtp.command(Rset)).await, Ok(Ok(_)))
     }
 }
 
@@ -112,7 +115,7 @@ impl Dialler {
             let credentials = Credentials::new(user.clone(), password.clone());
             smtp.auth(&MECHANISMS, &credentials).await.map_err(fail(Step::Login))?;
         }
-        Ok(Connected { smtp, used: false })
+        Ok(Connected { smtp, used: false, busy: false })
     }
 
     /// Greeting, TLS and login, each told for itself.
@@ -164,7 +167,7 @@ impl Manager for Dialler {
 
     async fn recycle(&self, connected: &mut Connected, metrics: &Metrics) -> RecycleResult<SendError> {
         let idle = metrics.last_used();
-        if connected.smtp.has_broken() {
+        if connected.busy || connected.smtp.has_broken() {
             return Err(RecycleError::message("broken"));
         }
         if idle > IDLE_MAX && connected.smtp.command(Noop).await.is_err() {
