@@ -17,8 +17,6 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-use crate::quota::used;
-
 /// A mail takes at least so many cells: governor knows whole cells only, and what is tolerated is less than a mail.
 const CELLS_MIN: f64 = 16.0;
 
@@ -32,9 +30,12 @@ const TOLERANCE: Duration = Duration::from_millis(2);
 /// early at a server that is a few milliseconds late with others.
 const CATCHES_UP: f64 = 1.1;
 
-/// So much of the rate more than the permits use counts within a second; still less than the server allows, whose clock
-/// and network are its own.
-const SPARE: f64 = 0.001;
+/// So much of the rate counts within a second: more than the permits use, so that what was late catches up, and less than
+/// the server allows, whose clock and network are its own.
+const WITHIN: f64 = 0.995;
+
+/// Slower or faster is none (once a day, a microsecond between two): arithmetic stays finite.
+const RATES: (f64, f64) = (1.0 / 86_400.0, 1_000_000.0);
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>;
 
@@ -83,26 +84,43 @@ impl Pace {
 
     /// Waits for the next turn; `false`: there is none before `by`.
     pub async fn turn(&self, by: Instant) -> bool {
-        let set = self.set.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(set) = set else { return Instant::now() <= by };
+        let mut planned = Instant::now();
         let Ok(mut calls) = tokio::time::timeout_at(by, self.calls.lock()).await else { return false };
-        while let Some(at) = set.next(&mut calls) {
+        loop {
+            let now = Instant::now();
+            if now > by {
+                return false;
+            }
+            // Anew each time: the terms may have changed while this one waited.
+            let set = self.set.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let Some(set) = set else { return true };
+            let Some(at) = set.next(&mut calls, now) else {
+                // What a timer is late by must not be waited for again in each second that follows.
+                calls.push_back(if now - planned <= TOLERANCE { planned } else { now });
+                return true;
+            };
             if at > by {
                 return false;
             }
+            planned = at;
             tokio::time::sleep_until(at).await;
         }
-        calls.push_back(Instant::now());
-        Instant::now() <= by
     }
 }
 
 impl Set {
-    fn new((per_second, burst): (f64, u32)) -> Option<Set> {
+    /// `None`: so fast that there is nothing to pace.
+    fn new(terms: (f64, u32)) -> Option<Set> {
+        let (per_second, burst) = terms;
+        if per_second >= RATES.1 {
+            return None;
+        }
+        // Also of what is no rate.
+        let per_second = per_second.max(RATES.0);
         let burst = burst.max(1);
         // Casted floats saturate.
         let second = per_second.max(1.0) as u32;
-        let span = Duration::try_from_secs_f64(f64::from(second) / (per_second * (used(per_second) + SPARE))).ok()?;
+        let span = Duration::try_from_secs_f64(f64::from(second) / (per_second * WITHIN)).ok()?;
         let mail_s = 1.0 / (per_second * CATCHES_UP);
         let cells = (mail_s / CELL_MAX.as_secs_f64()).ceil().max(CELLS_MIN);
         let cell = Duration::try_from_secs_f64(mail_s / cells).ok()?;
@@ -111,7 +129,7 @@ impl Set {
         let holds = cells.saturating_mul(burst).saturating_add(u32::try_from(spare).ok()?);
         let quota = Quota::with_period(cell)?.allow_burst(NonZeroU32::new(holds)?);
         Some(Set {
-            terms: (per_second, burst),
+            terms,
             limiter: Arc::new(RateLimiter::direct_with_clock(quota, Monotonic(Instant::now()))),
             cells: NonZeroU32::new(cells)?,
             most: second.saturating_add(burst - 1) as usize,
@@ -120,8 +138,7 @@ impl Set {
     }
 
     /// When to ask again; `None`: it is this call's turn.
-    fn next(&self, calls: &mut VecDeque<Instant>) -> Option<Instant> {
-        let now = Instant::now();
+    fn next(&self, calls: &mut VecDeque<Instant>, now: Instant) -> Option<Instant> {
         while calls.front().is_some_and(|at| *at + self.span <= now) {
             calls.pop_front();
         }
@@ -141,6 +158,7 @@ impl Set {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::used;
 
     /// Permits name moments to the microsecond; timers ring in whole milliseconds.
     #[tokio::test(start_paused = true)]
@@ -167,7 +185,7 @@ mod tests {
     /// counts each second refuses none.
     #[tokio::test(start_paused = true)]
     async fn what_stalls_cost_is_made_up_for_within_the_rate() {
-        for per_second in [14.0_f64, 100.0, 500.0, 2_000.0] {
+        for (per_second, seconds) in [(14.0_f64, 60.0), (14.9, 60.0), (100.0, 10.0), (500.0, 10.0), (2_000.0, 10.0)] {
             let pace = Arc::new(Pace::default());
             pace.set(Some(per_second), 1);
             let every = Duration::from_secs_f64(1.0 / (per_second * used(per_second)));
@@ -179,7 +197,7 @@ mod tests {
                 }
             });
             let mut calls = tokio::task::JoinSet::new();
-            for n in 0..(per_second * 10.0) as u32 {
+            for n in 0..(per_second * seconds) as u32 {
                 let (pace, slot) = (pace.clone(), begun + every * n);
                 calls.spawn(async move {
                     tokio::time::sleep_until(slot).await;
@@ -192,9 +210,69 @@ mod tests {
             assert_eq!(late, 0, "of {} calls at {per_second}/s", turns.len());
             let mut turns: Vec<Instant> = turns.into_iter().flatten().collect();
             turns.sort_unstable();
-            for both in turns.windows(per_second as usize + 1) {
-                let apart = both[both.len() - 1] - both[0];
-                assert!(apart > Duration::from_secs(1), "more than {per_second} calls within {apart:?}");
+            let most = per_second as usize;
+            for calls in turns.windows(most + 1) {
+                let apart = calls[most] - calls[0];
+                assert!(apart.as_secs_f64() > most as f64 / per_second, "more than {most} calls within {apart:?}");
+            }
+        }
+    }
+
+    /// What the account may send can change at any time; those who wait already go by the new terms.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_goes_by_the_terms_of_the_moment() {
+        let pace = Arc::new(Pace::default());
+        pace.set(Some(1.0), 1);
+        let begun = Instant::now();
+        let (far, soon) = (begun + Duration::from_secs(600), begun + Duration::from_secs(5));
+        assert!(pace.turn(far).await, "the first one");
+        let calls: Vec<_> = (0..50).map(|_| pace.turn(far)).collect();
+        let change = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            pace.set(Some(1_000.0), 1);
+        };
+        let (turns, ()) = tokio::join!(futures_util::future::join_all(calls), change);
+        assert!(turns.into_iter().all(|turn| turn) && Instant::now() < soon, "{:?}", begun.elapsed());
+        pace.set(None, 1);
+        assert!(pace.turn(Instant::now()).await, "no rate, no wait");
+    }
+
+    /// One that gave up, or came too late, takes nothing from those behind it.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_not_made_takes_no_turn() {
+        for per_second in [0.5, 1.0] {
+            let pace = Arc::new(Pace::default());
+            pace.set(Some(per_second), 1);
+            let far = Instant::now() + Duration::from_secs(600);
+            assert!(pace.turn(far).await);
+            let first = Instant::now();
+            let wait = Duration::from_secs_f64(1.0 / per_second);
+            assert!(tokio::time::timeout(wait / 2, pace.turn(far)).await.is_err(), "it gave up");
+            tokio::time::sleep(wait * 2).await;
+            assert!(!pace.turn(Instant::now() - Duration::from_millis(1)).await, "its time was over");
+            let now = Instant::now();
+            assert!(
+                pace.turn(far).await && Instant::now() == now,
+                "the next one waits for nobody: {:?}",
+                first.elapsed()
+            );
+        }
+    }
+
+    /// Whatever a configuration or an account says: slow is slow, and nothing breaks.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_rate_is_as_slow_as_can_be() {
+        for per_second in [0.0, -1.0, f64::NAN, 1e-19] {
+            let pace = Pace::default();
+            pace.set(Some(per_second), 1);
+            assert!(pace.turn(Instant::now()).await, "the first one at {per_second}");
+            assert!(!pace.turn(Instant::now() + Duration::from_secs(3_600)).await, "an hour later at {per_second}");
+        }
+        for per_second in [1e6, 1e300, f64::INFINITY] {
+            let pace = Pace::default();
+            pace.set(Some(per_second), 1);
+            for _ in 0..100 {
+                assert!(pace.turn(Instant::now()).await, "{per_second}");
             }
         }
     }
