@@ -229,6 +229,29 @@ async fn a_look_at_the_account_names_identity_sandbox_quota_and_sender() {
 }
 
 #[tokio::test]
+async fn a_look_at_the_account_says_what_is_missing_and_what_to_do() {
+    let endpoint = endpoint().await;
+    credentials();
+    let with_set = Settings { configuration_set: Some("access".into()), ..settings(&endpoint.url()) };
+    let mailer = SesMailer::connect(with_set).await;
+    let found = async |words: &str| mailer.probe().await.into_iter().find(|f| f.what.contains(words));
+    assert!(found("configuration set access is there").await.is_some_and(|f| f.ok));
+    type Change = fn(&mut Account);
+    let missing: [(Change, &str); 4] = [
+        (|a| a.configuration_set = None, "configuration set access: NotFoundException"),
+        (|a| a.configuration_set = Some(false), "switched off for configuration set access"),
+        (|a| a.verified = false, "verify it in this region"),
+        (|a| a.shut_down = true, "SHUTDOWN"),
+    ];
+    for (change, words) in missing {
+        endpoint.set(change);
+        let told = found(words).await;
+        assert!(told.as_ref().is_some_and(|f| !f.ok), "{words}: {:?}", mailer.probe().await);
+        endpoint.set(|a| *a = Account { enforced: false, ..Account::default() });
+    }
+}
+
+#[tokio::test]
 async fn without_a_region_no_mail_leaves_and_the_reason_is_told() {
     credentials();
     // A region of this machine's environment would be found.

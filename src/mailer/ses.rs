@@ -138,17 +138,19 @@ impl Mailer for SesMailer {
             Ok(Err(error)) => return Err(answer::class(&error, &self.settings.from)),
             Ok(Ok(account)) => account,
         };
-        let quota = account.send_quota();
+        let Some(quota) = account.send_quota() else {
+            return Err(SendError::Retryable("GetAccount tells no SendQuota; set quota.per_second and per_day".into()));
+        };
         let stopped = match (account.sending_enabled(), account.enforcement_status()) {
             (_, Some("SHUTDOWN")) => Some("SES has shut this account down (EnforcementStatus SHUTDOWN)".to_owned()),
             (false, _) => Some("sending is switched off for this account (SendingEnabled false)".to_owned()),
             (true, _) => None,
         };
         Ok(Some(Account {
-            per_second: quota.map_or(0.0, |q| q.max_send_rate()),
+            per_second: quota.max_send_rate(),
             // -1: without a bound.
-            per_day: quota.map(|q| q.max24_hour_send()).filter(|n| *n >= 0.0).map(|n| n as u64),
-            sent_24h: quota.map_or(0, |q| q.sent_last24_hours().max(0.0) as u64),
+            per_day: Some(quota.max24_hour_send()).filter(|n| *n >= 0.0).map(|n| n as u64),
+            sent_24h: quota.sent_last24_hours().max(0.0) as u64,
             stopped,
         }))
     }

@@ -50,6 +50,12 @@ pub struct Account {
     pub external: f64,
     pub sending: bool,
     pub production: bool,
+    /// The sender's identity is verified.
+    pub verified: bool,
+    /// SES has shut the account down.
+    pub shut_down: bool,
+    /// `None`: there is no such configuration set; `Some(false)`: it sends nothing.
+    pub configuration_set: Option<bool>,
     /// `GetAccount` fails.
     pub away: bool,
     /// Refuse what comes faster than `per_second` in any second, and more than `per_day`.
@@ -64,6 +70,9 @@ impl Default for Account {
             external: 0.0,
             sending: true,
             production: true,
+            verified: true,
+            shut_down: false,
+            configuration_set: Some(true),
             away: false,
             enforced: true,
         }
@@ -213,7 +222,8 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
     Ok(match path.as_str() {
         "/v2/email/account" if account.away => refused(500, "InternalFailure", "try again"),
         "/v2/email/account" => told(&json!({
-            "EnforcementStatus": "HEALTHY", "ProductionAccessEnabled": account.production,
+            "EnforcementStatus": if account.shut_down { "SHUTDOWN" } else { "HEALTHY" },
+            "ProductionAccessEnabled": account.production,
             "SendingEnabled": account.sending, "DedicatedIpAutoWarmupEnabled": false,
             "SendQuota": {
                 "Max24HourSend": account.per_day, "MaxSendRate": account.per_second,
@@ -221,11 +231,14 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
             },
         })),
         _ if path.starts_with("/v2/email/identities/") => {
-            told(&json!({"IdentityType": "DOMAIN", "VerifiedForSendingStatus": true}))
+            told(&json!({"IdentityType": "DOMAIN", "VerifiedForSendingStatus": account.verified}))
         }
-        _ if path.starts_with("/v2/email/configuration-sets/") => told(&json!({
-            "ConfigurationSetName": path.rsplit('/').next(), "SendingOptions": {"SendingEnabled": true},
-        })),
+        _ if path.starts_with("/v2/email/configuration-sets/") => match account.configuration_set {
+            None => refused(404, "NotFoundException", "There is no such configuration set."),
+            Some(sends) => told(&json!({
+                "ConfigurationSetName": path.rsplit('/').next(), "SendingOptions": {"SendingEnabled": sends},
+            })),
+        },
         "/" => caller(),
         _ => refused(404, "NotFoundException", "this endpoint knows only what owlpost asks"),
     })

@@ -16,6 +16,9 @@ const ACCOUNT: Account = Account {
     production: true,
     away: false,
     enforced: true,
+    verified: true,
+    shut_down: false,
+    configuration_set: None,
 };
 
 /// What `[mailer]` gets on top of the demo's configuration.

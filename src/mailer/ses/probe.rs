@@ -129,7 +129,11 @@ async fn sender(mailer: &SesMailer) -> Finding {
 async fn configuration_set(mailer: &SesMailer, set: &str) -> Finding {
     match asked(mailer.client.get_configuration_set().configuration_set_name(set).send()).await {
         Ok(found) if found.sending_options().is_none_or(|o| o.sending_enabled()) => {
-            good(format!("ses: configuration set {set} is there"))
+            // The right to look at a set says nothing of the right to send with it, and SES can't be asked for that.
+            good(format!(
+                "ses: configuration set {set} is there; a policy that names resources has to name it too, which only a \
+                 mail can show"
+            ))
         }
         Ok(_) => bad(format!("ses: sending is switched off for configuration set {set}")),
         Err(why) => bad(format!(
