@@ -165,6 +165,23 @@ fn values_are_inert_wherever_they_land() {
     }
 }
 
+/// Mails of values that try everything, and of optional routes, as an independent reader finds them.
+#[test]
+fn another_parser_finds_no_defect_in_hostile_and_optional_mails() {
+    let folder = tempfile::tempdir().unwrap();
+    let unsubscribe = Some("https://example.com/stop?who={principal}".into());
+    let optional = NAMES.map(str::to_owned).into_iter().collect();
+    let renderer = Renderer::new(Settings { unsubscribe, optional, ..settings() }).unwrap();
+    for template in NAMES {
+        let mail = renderer.render(&samples::contents(hostile(), template), template).unwrap();
+        assert!(mail.headers.iter().any(|(name, _)| name == "List-Unsubscribe"), "{template}");
+        let whole = mime::message(&mail, AttemptId { digest: mail_digest(&mail), number: 1 }).unwrap();
+        std::fs::write(folder.path().join(format!("{template}.eml")), whole).unwrap();
+    }
+    let read = std::process::Command::new("python3").arg("tests/mail_parser.py").arg(folder.path()).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&[read.stdout, read.stderr].concat()));
+}
+
 #[test]
 fn a_subject_says_what_waits_where_and_by_when() {
     let subject = |items| render(&samples::contents(items, "digest"), "digest").subject;

@@ -328,6 +328,35 @@ async fn a_greeting_that_is_none_means_that_nothing_was_sent() {
     assert!(matches!(&refused, Err(SendError::Retryable(why)) if why.contains("reach")), "{refused:?}");
 }
 
+#[tokio::test]
+async fn a_refusal_before_the_first_mail_halts_and_trouble_that_passes_does_not() {
+    const STARTTLS: &str = "250-sink\r\n250 STARTTLS";
+    const AUTH: &str = "250-sink\r\n250 AUTH PLAIN LOGIN";
+    let scripts: [(&'static [&'static str], Tls, &str); 8] = [
+        (&["220 hello", "451 not now", "451 not now", "221 bye"], Tls::None, "retryable"),
+        (&["220 hello", "554 not you", "554 not you", "221 bye"], Tls::None, "halted"),
+        (&["220 hello", STARTTLS, "454 4.7.0 TLS not available", "221 bye"], Tls::Starttls, "retryable"),
+        (&["220 hello", STARTTLS, "554 5.7.3 no TLS for you", "221 bye"], Tls::Starttls, "halted"),
+        (&["220 hello", STARTTLS, "!"], Tls::Starttls, "retryable"),
+        (&["220 hello", AUTH, "454 4.7.0 Temporary authentication failure", "221 bye"], Tls::None, "retryable"),
+        (&["220 hello", AUTH, "535 5.7.8 Authentication credentials invalid", "221 bye"], Tls::None, "halted"),
+        (&["220 hello", AUTH, "!"], Tls::None, "retryable"),
+    ];
+    for (script, tls, wanted) in scripts {
+        let login = script.contains(&AUTH).then(|| ("owlpost".to_owned(), "s3cret".to_owned()));
+        let mailer = SmtpMailer::new(Settings { login, ..settings(scripted(script).await, tls) }).unwrap();
+        let answer = send(&mailer, &mail("ann@example.com")).await;
+        let got = match &answer {
+            Err(SendError::Retryable(_)) => "retryable",
+            Err(SendError::Halted(_)) => "halted",
+            other => panic!("{script:?}: {other:?}"),
+        };
+        assert_eq!(got, wanted, "{script:?}: {answer:?}");
+        assert!(!format!("{answer:?}").contains("in time"), "{script:?}: {answer:?}");
+        assert!(!format!("{answer:?}").contains("s3cret"), "{answer:?}");
+    }
+}
+
 /// Servers close what is idle; the mail that finds out goes over a new connection.
 #[tokio::test]
 async fn a_connection_that_was_closed_while_idle_costs_no_mail() {
