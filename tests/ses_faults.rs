@@ -1,0 +1,125 @@
+//! The real binary against an SES that answers what no emulator does: too fast, paused, suspended, out of credentials,
+//! broken, garbage, nothing, or a mail taken and its reply lost. Each answer ends in the state that the lifecycle names, and
+//! burns an attempt only where the mail was at fault. Judged by the store, and by what the endpoint was asked.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use owlpost::cli::demo::endpoint::{Account, Endpoint, Fault};
+use owlpost::model::{DigestState, ItemState};
+use rusqlite::{Connection, OpenFlags};
+
+#[path = "support/process.rs"]
+mod process;
+
+use process::{Worker, owlpost, post, until};
+
+/// The route buries a doubt, but not before the test has seen it.
+fn config(folder: &Path, endpoint: &Endpoint) {
+    let text = format!(
+        r#"
+        [store]
+        url = "sqlite:owlpost.db"
+        [http]
+        listen = "127.0.0.1:0"
+        [[source]]
+        name = "events"
+        kind = "http"
+        [mailer]
+        kind = "ses"
+        region = "eu-west-1"
+        endpoint_url = "{}"
+        [recipients]
+        allowed_domains = ["example.com"]
+        [delivery]
+        call_timeout = "1s"
+        doubt_grace = "1h"
+        [[directory]]
+        kind = "rules"
+        rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
+        [[route]]
+        name = "requests"
+        types = ["com.example.request"]
+        audience = ["{{{{data.to}}}}"]
+        on_in_doubt = "bury"
+        [log]
+        format = "json"
+        "#,
+        endpoint.url()
+    );
+    fs::write(folder.join("owlpost.toml"), text).unwrap();
+}
+
+fn run(folder: &Path) -> Worker {
+    let mut command = owlpost(folder);
+    command.args(["run", "-c", "owlpost.toml"]);
+    command.envs([
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ]);
+    Worker::spawn(folder, command)
+}
+
+/// Item, digest, and whether the first attempt is known and burned: as soon as it has come to an answer.
+fn ended(folder: &Path) -> Option<(ItemState, DigestState, bool)> {
+    let conn = Connection::open_with_flags(folder.join("owlpost.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    conn.query_row(
+        "SELECT i.state, d.state, a.free FROM item i JOIN digest d ON d.no = i.digest_no JOIN attempt a \
+         ON a.digest_no = d.no AND a.n = 1 WHERE d.state <> 3",
+        [],
+        |row| {
+            let (item, digest, free): (i64, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok((ItemState::from_number(item).unwrap(), DigestState::from_number(digest).unwrap(), !free))
+        },
+    )
+    .ok()
+}
+
+#[test]
+fn every_answer_of_ses_ends_where_the_lifecycle_says_and_burns_only_what_the_mail_did() {
+    use DigestState::{Closed, InDoubt, Waiting};
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let waits = (ItemState::Pending, Waiting, false);
+    let dead = (ItemState::Dead, Closed, true);
+    let doubt = (ItemState::InDoubt, InDoubt, true);
+    let cases = [
+        (Fault::Refuse(429, "TooManyRequestsException", "Maximum sending rate exceeded."), waits, 0),
+        (Fault::Refuse(400, "LimitExceededException", "Daily message quota exceeded"), waits, 0),
+        (Fault::Refuse(400, "SendingPausedException", "Sending is paused."), waits, 0),
+        (Fault::Refuse(400, "AccountSuspendedException", "Suspended."), waits, 0),
+        (Fault::Refuse(400, "MailFromDomainNotVerifiedException", "Not verified."), waits, 0),
+        (Fault::Refuse(403, "ExpiredTokenException", "The security token is expired"), waits, 0),
+        (Fault::Refuse(400, "MessageRejected", "Bad content"), dead, 0),
+        (Fault::Refuse(400, "BadRequestException", "Message is too large"), dead, 0),
+        (Fault::Refuse(500, "InternalFailure", "Try again"), doubt, 0),
+        (Fault::TakeAndFail(503), doubt, 1),
+        (Fault::LoseReply, doubt, 1),
+        (Fault::Garbage, doubt, 1),
+        (Fault::Close, doubt, 0),
+        (Fault::Hang(Duration::from_secs(120)), doubt, 1),
+    ];
+    for (fault, wanted, taken) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let endpoint = runtime.block_on(Endpoint::start(Account::default())).unwrap();
+        // Only the first call: what waits is called again, and a doubt is not.
+        endpoint.then([fault.clone()]);
+        if wanted == waits {
+            // And finds the account paused, so that it goes on waiting however slow this machine is.
+            endpoint.set(|account| account.sending = false);
+        }
+        config(folder.path(), &endpoint);
+        let mut worker = run(folder.path());
+        let address = worker.address();
+        let event =
+            r#"{"specversion":"1.0","id":"e1","source":"t","type":"com.example.request","data":{"to":"user.ann"}}"#;
+        until("an acknowledgement", || post(&address, &[event.to_owned()]).then_some(()));
+        let got = until("the end of the attempt", || ended(folder.path()));
+        assert_eq!(got, wanted, "{fault:?}: {}", worker.log());
+        assert_eq!(endpoint.taken().len(), taken, "{fault:?}");
+        assert!(wanted == waits || endpoint.calls().len() == 1, "{fault:?}: a second call");
+        assert!(!worker.log().contains("@example.com"), "{fault:?}: an address in the log: {}", worker.log());
+        worker.kill();
+    }
+}
