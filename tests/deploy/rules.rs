@@ -95,6 +95,16 @@ fn what_the_store_says_is_never_added_up_over_replicas() {
     }
 }
 
+/// Prometheus keeps `le="300"` before 3, and `le="300.0"` since: an exact bound would find nothing in one of them.
+#[test]
+fn a_bucket_is_found_by_every_prometheus() {
+    for (file, quote) in [(RULES, "\""), ("deploy/grafana/owlpost.json", "\\\"")] {
+        let text = read(file);
+        assert!(text.contains(&format!("le=~{quote}300([.]0)?{quote}")), "{file}");
+        assert!(!text.contains(&format!("le={quote}")), "{file}: a bound without its other form");
+    }
+}
+
 #[test]
 fn what_is_made_from_other_files_is_up_to_date() {
     let checked = Command::new(root().join("deploy/render")).arg("--check").output().unwrap();
