@@ -47,7 +47,9 @@ fn what_the_chart_shows_of_monitoring_is_what_was_tested() {
 
 #[test]
 fn the_chart_brings_rules_and_dashboard_or_says_that_it_has_none() {
-    let set = ["monitoring.rules=true", "monitoring.dashboard=true"];
+    let runbook = "https://git.example.com/owlpost/deploy/runbook.md";
+    let link = format!("monitoring.runbook={runbook:?}");
+    let set = ["monitoring.rules=true", "monitoring.dashboard=true", &link];
     let folder = root().join("deploy/helm/owlpost/files");
     let Ok(rules) = std::fs::read_to_string(folder.join("rules.yaml")) else {
         let out = helm(&["template", "owlpost"], "laptop", &set).output().unwrap();
@@ -55,7 +57,7 @@ fn the_chart_brings_rules_and_dashboard_or_says_that_it_has_none() {
         return;
     };
     let documents = template("laptop", &set);
-    let rules: serde_json::Value = serde_yaml_ng::from_str(&rules).unwrap();
+    let rules: serde_json::Value = serde_yaml_ng::from_str(&rules.replace("deploy/runbook.md", runbook)).unwrap();
     assert_eq!(named(&documents, "PrometheusRule", "owlpost")["spec"], rules);
     let shown = named(&documents, "ConfigMap", "owlpost-dashboard");
     assert_eq!(shown["metadata"]["labels"]["grafana_dashboard"], "1");
