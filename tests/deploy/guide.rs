@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::prometheus::{read, root, said};
 use crate::runbook::{commands, exists};
+use crate::tools::{tool, values};
 
 const GUIDE: &str = "deploy/from-the-old-way.md";
 
@@ -101,6 +102,31 @@ fn every_command_of_the_guide_exists_with_its_options() {
     for command in found {
         exists(&command).unwrap_or_else(|why| panic!("owlpost {}: {why}", command.join(" ")));
     }
+}
+
+/// What Helm says to each line that installs or upgrades, with the same values: `template` takes the same flags.
+#[test]
+fn every_release_that_a_page_makes_can_be_rendered() {
+    let blocks = [GUIDE, "deploy/README.md"].map(|page| (page.to_owned(), blocks(&read(page)).concat()));
+    // The head of a values file says how it is installed.
+    let heads = values().into_iter().map(|name| format!("deploy/values/{name}.yaml")).map(|path| {
+        let head: String =
+            read(&path).lines().filter_map(|line| line.strip_prefix('#')).map(|l| format!("{l}\n")).collect();
+        (path, head)
+    });
+    let mut seen = 0;
+    for (page, text) in blocks.into_iter().chain(heads) {
+        let lines = text.lines().map(|line| line.split(" #").next().unwrap().trim());
+        let lines = lines.filter(|line| line.starts_with("helm install ") || line.starts_with("helm upgrade "));
+        for line in lines {
+            let words = line.split_whitespace().skip(2);
+            let done = Command::new(tool("helm")).arg("template").args(words).current_dir(root()).output().unwrap();
+            assert!(done.status.success(), "{page}: {line}\n{}", said(&done));
+            seen += 1;
+        }
+    }
+    // Four of the guide, one of the README, one of each values file.
+    assert!(seen >= 5 + values().len(), "{seen}");
 }
 
 #[test]
