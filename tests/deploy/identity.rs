@@ -201,6 +201,25 @@ fn nobody_is_taken_for_the_machine_they_run_on() {
     }
 }
 
+/// KEDA asks how much waits; the workers' keys may send mails.
+#[test]
+fn with_static_keys_keda_may_have_a_user_of_its_own() {
+    let secrets = |more: &[&str]| -> BTreeSet<String> {
+        let sqs = r#"config.source=[{"name":"events","kind":"sqs","queue":"owlpost-events"}]"#;
+        let keda = r#"keda={"enabled":true,"backlog":{"connection":{"name":"owlpost-keda","key":"connection"}}}"#;
+        let store = r#"config.store={"url":"postgres://owlpost@db.example.com/owlpost"}"#;
+        let documents = template("static-keys", &[&[sqs, keda, store], more].concat());
+        let spec = &named(&documents, "TriggerAuthentication", "owlpost-aws")["spec"];
+        let workers = kinds(&documents, "Deployment").filter_map(pod).flat_map(containers);
+        for worker in workers {
+            assert_eq!(env(worker, "AWS_ACCESS_KEY_ID")["valueFrom"]["secretKeyRef"]["name"], "owlpost-aws");
+        }
+        list(&spec["secretTargetRef"]).iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(secrets(&[r#"keda.aws={"secret":"keda-aws"}"#]), set(&["keda-aws"]));
+    assert_eq!(secrets(&[]), set(&["owlpost-aws"]));
+}
+
 #[test]
 fn keda_is_itself_at_aws_or_the_role_that_it_is_told() {
     let authentication = |set: &[&str]| {

@@ -223,6 +223,11 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
         &[r#"keda.aws={"identityOwner":"workload","roleArn":"arn:aws:iam::444455556666:role/k"}"#],
         "keda.aws: identityOwner workload and roleArn exclude each other",
     ),
+    (
+        "eks-irsa",
+        &[r#"keda.aws.secret="keda-aws""#],
+        "keda.aws.secret has no effect with identity.kind irsa, where KEDA has a role",
+    ),
     // Names that would be taken twice.
     (
         "gke-web-identity",

@@ -160,6 +160,7 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- if and (eq $keda.aws.identityOwner "workload") (ne .Values.identity.kind "irsa") }}
 {{- $no = append $no "keda.aws.identityOwner workload reads the role from the ServiceAccount's annotation, which only identity.kind irsa has; use operator, or keda.aws.roleArn" }}
 {{- end }}
+{{- if and $keda.aws.secret (ne .Values.identity.kind "static-keys") }}{{ $no = append $no (printf "keda.aws.secret has no effect with identity.kind %s, where KEDA has a role: leave it out, or use keda.aws.roleArn" .Values.identity.kind) }}{{ end }}
 {{- if and (eq $keda.aws.identityOwner "workload") $keda.aws.roleArn }}{{ $no = append $no "keda.aws: identityOwner workload and roleArn exclude each other" }}{{ end }}
 {{- end }}
 {{- $no | toJson }}
