@@ -44,6 +44,11 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
         &[r#"config.source[0].brokers=["${BROKERS}"]"#],
         r#"config.source "events": brokers has its port in a variable, and the NetworkPolicy would close it: write HOST:PORT out"#,
     ),
+    (
+        "eks-irsa",
+        &[r#"config.dead_letters={"forward_to":"kafka://${BROKERS}/letters"}"#],
+        "config.dead_letters.forward_to has its port in a variable",
+    ),
     ("eks-irsa", &[r#"config.store.url="${DATABASE_URL}""#], "config.store.url has its port in a variable"),
     (
         "eks-irsa",

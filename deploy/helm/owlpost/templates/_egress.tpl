@@ -9,7 +9,8 @@ variable knows it. */}}
 {{- /* Several hosts may stand in one URL, which Go's own reader of URLs does not take. */ -}}
 {{- /* Variables, which may have any character in them, are one word here. */ -}}
 {{- $url := regexReplaceAll "[$][{][^}]*[}]" . "VARIABLE" }}
-{{- $named := contains "://" $url }}
+{{- /* A host that a variable names has the usual port; but brokers' names never come without one. */ -}}
+{{- $named := and (contains "://" $url) (not (hasPrefix "kafka:" $url)) }}
 {{- range regexReplaceAll "^([a-z0-9+]+://)?([^@/]*@)?([^/?]*).*$" $url "${3}" | splitList "," }}
 {{- if or (hasSuffix ":VARIABLE" .) (and (eq . "VARIABLE") (not $named)) }}{{ $ports = append $ports 0 }}
 {{- else }}{{ $ports = append $ports (default $usual (regexFind ":[0-9]+$" . | trimPrefix ":") | int) }}
@@ -50,6 +51,7 @@ variable knows it. */}}
 {{- end }}
 {{- range $key, $url := $endpoints }}
 {{- if $url }}
+{{- $url = toString $url }}
 {{- $usual := ternary 80 443 (hasPrefix "http:" $url) }}
 {{- $_ := set $places $key (include "owlpost.ports" (dict "urls" (list $url) "usual" $usual) | fromJsonArray) }}
 {{- end }}
