@@ -36,12 +36,25 @@ fn the_chart_has_no_lint() {
     }
 }
 
+/// What is applied besides: the rules and the dashboard of the chart, and what those without Helm take.
+fn applied_besides() -> Vec<(String, String)> {
+    let runbook = r#"monitoring.runbook="https://git.example.com/owlpost/deploy/runbook.md""#;
+    let set = ["monitoring.rules=true", "monitoring.dashboard=true", runbook];
+    let watched = done(&mut helm(&["template", "owlpost"], "eks-irsa", &set));
+    assert!(watched.contains("kind: PrometheusRule\n") && watched.contains("grafana_dashboard: "), "{watched}");
+    let mut files: Vec<_> =
+        std::fs::read_dir(root().join("deploy/manifests")).unwrap().map(|one| one.unwrap().path()).collect();
+    files.push(root().join("deploy/prometheus/prometheusrule.yaml"));
+    let read = |path: std::path::PathBuf| (path.display().to_string(), std::fs::read_to_string(&path).unwrap());
+    [("rules and dashboard".to_owned(), watched)].into_iter().chain(files.into_iter().map(read)).collect()
+}
+
 #[test]
 fn an_api_server_knows_every_kind_and_every_key() {
     let schemas = root().join("tests/deploy/schemas");
     let core = format!("{}/core/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json", schemas.display());
     let custom = format!("{}/{{{{.Group}}}}/{{{{.ResourceKind}}}}_{{{{.ResourceAPIVersion}}}}.json", schemas.display());
-    for (name, yaml) in manifests() {
+    for (name, yaml) in manifests().into_iter().chain(applied_besides()) {
         let mut command = Command::new(tool("kubeconform"));
         command.args(["-strict", "-summary", "-kubernetes-version", "1.36.0"]);
         command.args(["-schema-location", &core, "-schema-location", &custom, "-"]);
@@ -53,7 +66,12 @@ fn an_api_server_knows_every_kind_and_every_key() {
 /// Proves that the schemas see what they should.
 #[test]
 fn a_misspelt_key_of_a_scaled_object_is_seen() {
-    let yaml = kustomized("eks").replace("cooldownPeriod", "coolDownPeriod");
+    let said = unknown(&kustomized("eks").replace("cooldownPeriod", "coolDownPeriod"));
+    assert!(said.contains("coolDownPeriod"), "{said}");
+}
+
+/// What is said of a manifest of custom resources with a fault.
+fn unknown(yaml: &str) -> String {
     let schemas = root().join("tests/deploy/schemas");
     let custom = format!("{}/{{{{.Group}}}}/{{{{.ResourceKind}}}}_{{{{.ResourceAPIVersion}}}}.json", schemas.display());
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
@@ -62,7 +80,14 @@ fn a_misspelt_key_of_a_scaled_object_is_seen() {
     let command = command.args(["-strict", "-schema-location", &custom, "-ignore-missing-schemas"]).arg(file.path());
     let out = command.output().unwrap();
     assert!(!out.status.success());
-    assert!(text(&out.stdout).contains("coolDownPeriod"), "{}", text(&out.stdout));
+    text(&out.stdout)
+}
+
+#[test]
+fn a_misspelt_key_of_a_rule_is_seen() {
+    let yaml = std::fs::read_to_string(root().join("deploy/prometheus/prometheusrule.yaml")).unwrap();
+    let said = unknown(&yaml.replacen("annotations:", "anotations:", 1));
+    assert!(said.contains("anotations"), "{said}");
 }
 
 #[test]

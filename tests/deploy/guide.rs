@@ -1,24 +1,29 @@
 //! The guide's blocks that say so are run as they stand there, one after the other, by a shell.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::prometheus::{read, root, said};
 use crate::runbook::{commands, exists};
+use crate::tools::{tool, values};
 
 const GUIDE: &str = "deploy/from-the-old-way.md";
 
-/// What stands in the block after each mark.
-fn marked(guide: &str) -> Vec<String> {
-    let after = guide.split("**✓**\n").skip(1);
+/// Every block of shell, without the indent of the list that it is in.
+fn blocks(page: &str) -> Vec<String> {
     let block = |rest: &str| {
-        let inside = rest.split_once("```sh\n").unwrap().1.split_once("```").unwrap().0;
+        let inside = rest.split_once("```").unwrap().0;
         let indent = inside.len() - inside.trim_start_matches(' ').len();
         inside.lines().map(|line| line.get(indent..).unwrap_or_default().to_owned() + "\n").collect::<String>()
     };
-    after.map(block).collect()
+    page.split("```sh\n").skip(1).map(block).collect()
+}
+
+/// What stands in the block after each mark.
+fn marked(guide: &str) -> Vec<String> {
+    guide.split("**✓**\n").skip(1).map(|rest| blocks(rest).swap_remove(0)).collect()
 }
 
 #[test]
@@ -51,6 +56,37 @@ fn what_can_be_run_without_a_cluster_works_as_it_stands() {
     }
 }
 
+/// In the place of OpenTofu: it looks only whether the modules are where the example says.
+const TOFU: &str = r#"#!/bin/sh -e
+for arg do case $arg in -chdir=*) cd "${arg#-chdir=}" ;; esac; done
+modules=$(sed -n 's/^ *source *= "\(\.[^"]*\)"$/\1/p' main.tf)
+[ -n "$modules" ] || { echo "$PWD uses no module" >&2; exit 1; }
+for module in $modules; do
+    [ -f "$module/main.tf" ] || { echo "$PWD: there is no $module" >&2; exit 1; }
+done
+"#;
+
+#[test]
+fn an_example_finds_its_modules_where_the_pages_copy_it() {
+    let mut seen = 0;
+    for page in [GUIDE, "deploy/terraform/README.md"] {
+        for block in blocks(&read(page)).iter().filter(|block| block.contains("tofu ")) {
+            let folder = tempfile::tempdir().unwrap();
+            symlink(root().join("deploy"), folder.path().join("deploy")).unwrap();
+            let bin = tempfile::tempdir().unwrap();
+            fs::write(bin.path().join("tofu"), TOFU).unwrap();
+            fs::set_permissions(bin.path().join("tofu"), fs::Permissions::from_mode(0o755)).unwrap();
+            let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap());
+            let mut run = Command::new("sh");
+            run.args(["-euc", block]).current_dir(folder.path()).env("PATH", &path).stdin(Stdio::null());
+            let run = run.output().unwrap();
+            assert!(run.status.success(), "{page}:\n{block}\n{}", said(&run));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 3);
+}
+
 #[test]
 fn every_command_of_the_guide_exists_with_its_options() {
     let guide = read(GUIDE);
@@ -66,6 +102,31 @@ fn every_command_of_the_guide_exists_with_its_options() {
     for command in found {
         exists(&command).unwrap_or_else(|why| panic!("owlpost {}: {why}", command.join(" ")));
     }
+}
+
+/// What Helm says to each line that installs or upgrades, with the same values: `template` takes the same flags.
+#[test]
+fn every_release_that_a_page_makes_can_be_rendered() {
+    let blocks = [GUIDE, "deploy/README.md"].map(|page| (page.to_owned(), blocks(&read(page)).concat()));
+    // The head of a values file says how it is installed.
+    let heads = values().into_iter().map(|name| format!("deploy/values/{name}.yaml")).map(|path| {
+        let head: String =
+            read(&path).lines().filter_map(|line| line.strip_prefix('#')).map(|l| format!("{l}\n")).collect();
+        (path, head)
+    });
+    let mut seen = 0;
+    for (page, text) in blocks.into_iter().chain(heads) {
+        let lines = text.lines().map(|line| line.split(" #").next().unwrap().trim());
+        let lines = lines.filter(|line| line.starts_with("helm install ") || line.starts_with("helm upgrade "));
+        for line in lines {
+            let words = line.split_whitespace().skip(2);
+            let done = Command::new(tool("helm")).arg("template").args(words).current_dir(root()).output().unwrap();
+            assert!(done.status.success(), "{page}: {line}\n{}", said(&done));
+            seen += 1;
+        }
+    }
+    // Four of the guide, one of the README, one of each values file.
+    assert!(seen >= 5 + values().len(), "{seen}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn every_document_allows_what_is_needed_and_no_more() {
     let wanted: &[(&str, &[&str])] = &[
         ("send", &send),
         ("send-other-account", &send),
+        ("send-smtp", &["ses:SendRawEmail"]),
         ("ses-identity-policy", &["ses:SendEmail"]),
         ("assume-role", &["sts:AssumeRole"]),
         ("trust-role", &["sts:AssumeRole"]),
@@ -108,10 +109,28 @@ fn no_document_is_wider_than_its_resource() {
 
 #[test]
 fn only_senders_of_the_domain_may_be_used() {
-    for name in ["send", "send-other-account", "ses-identity-policy"] {
+    for (name, action) in [
+        ("send", "ses:SendEmail"),
+        ("send-other-account", "ses:SendEmail"),
+        ("ses-identity-policy", "ses:SendEmail"),
+        ("send-smtp", "ses:SendRawEmail"),
+    ] {
         let document = document(name);
-        let send = list(&document["Statement"]).iter().find(|one| one["Action"] == "ses:SendEmail").unwrap();
+        let send = list(&document["Statement"]).iter().find(|one| one["Action"] == action).unwrap();
         assert_eq!(send["Condition"]["StringLike"]["ses:FromAddress"], "*@example.com", "{name}");
+    }
+}
+
+/// A values file's head names the policies that its settings need, and they are there.
+#[test]
+fn every_values_file_that_speaks_to_aws_names_its_policy() {
+    for name in crate::tools::values() {
+        let path = root().join("deploy/values").join(format!("{name}.yaml"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let head: String = text.lines().take_while(|line| line.starts_with('#')).collect();
+        let named: Vec<&str> = head.split("iam/").skip(1).filter_map(|rest| rest.split(".json").next()).collect();
+        assert!(named.iter().all(|name| document(name).is_object()), "{name}");
+        assert_eq!(named.is_empty(), !head.contains("SES") && !head.contains("AWS"), "{name}: {named:?}");
     }
 }
 
@@ -180,6 +199,25 @@ fn nobody_is_taken_for_the_machine_they_run_on() {
             assert_eq!(env(worker, "AWS_REGION")["value"] == "eu-west-1", aws, "{name}");
         }
     }
+}
+
+/// KEDA asks how much waits; the workers' keys may send mails.
+#[test]
+fn with_static_keys_keda_may_have_a_user_of_its_own() {
+    let secrets = |more: &[&str]| -> BTreeSet<String> {
+        let sqs = r#"config.source=[{"name":"events","kind":"sqs","queue":"owlpost-events"}]"#;
+        let keda = r#"keda={"enabled":true,"backlog":{"connection":{"name":"owlpost-keda","key":"connection"}}}"#;
+        let store = r#"config.store={"url":"postgres://owlpost@db.example.com/owlpost"}"#;
+        let documents = template("static-keys", &[&[sqs, keda, store], more].concat());
+        let spec = &named(&documents, "TriggerAuthentication", "owlpost-aws")["spec"];
+        let workers = kinds(&documents, "Deployment").filter_map(pod).flat_map(containers);
+        for worker in workers {
+            assert_eq!(env(worker, "AWS_ACCESS_KEY_ID")["valueFrom"]["secretKeyRef"]["name"], "owlpost-aws");
+        }
+        list(&spec["secretTargetRef"]).iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(secrets(&[r#"keda.aws={"secret":"keda-aws"}"#]), set(&["keda-aws"]));
+    assert_eq!(secrets(&[]), set(&["owlpost-aws"]));
 }
 
 #[test]

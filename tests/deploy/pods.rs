@@ -101,6 +101,33 @@ fn the_ports_that_the_configuration_needs_are_open_and_no_others() {
         r#"config.mailer.endpoint_url="https://vpce.example.com:8443/ses""#,
     ];
     assert_eq!(ports("gke-web-identity", &several), [443, 5433, 5434, 8443, 9092, 9093, 9193]);
+    // Where a token for Kafka comes from, and a queue that is not AWS's own.
+    let token = r#"config.source[0].properties={"sasl.mechanism":"OAUTHBEARER","sasl.oauthbearer.token.endpoint.url":"https://sso.example.com:8444/token"}"#;
+    assert_eq!(ports("gke-web-identity", &["keda.enabled=false", token]), [443, 5432, 8444, 9093]);
+    let queue = r#"config.source[0]={"name":"events","kind":"sqs","queue_url":"http://elasticmq:9324/0/events"}"#;
+    assert_eq!(ports("eks-irsa", &[queue]), [443, 5432, 9324]);
+    let letters = r#"config.dead_letters={"forward_to":"http://elasticmq/0/letters"}"#;
+    assert_eq!(ports("eks-irsa", &[letters]), [80, 443, 5432, 9098]);
+    // A variable is not asked where the port is known all the same.
+    let variables = [
+        "keda.enabled=false",
+        r#"config.store.url="postgres://u:${file:/run/secrets/db/password}@${HOST}:6432/owlpost""#,
+        r#"config.source[0].brokers=["${A}:9193","${B}:9193"]"#,
+    ];
+    assert_eq!(ports("eks-irsa", &variables), [443, 6432, 9193]);
+}
+
+#[test]
+fn a_port_that_only_a_variable_knows_is_the_operators_to_open() {
+    let set = [
+        r#"config.source[0].brokers=["${BROKERS}"]"#,
+        r#"networkPolicy.extraEgress=[{"ports":[{"protocol":"TCP","port":19092}]}]"#,
+    ];
+    let documents = template("eks-irsa", &set);
+    let egress = &named(&documents, "NetworkPolicy", "owlpost")["spec"]["egress"];
+    let ports = list(egress).iter().flat_map(|rule| list(&rule["ports"])).map(|port| port["port"].as_u64().unwrap());
+    assert_eq!(ports.collect::<Vec<_>>(), [53, 53, 443, 5432, 19_092], "no port that was guessed");
+    template("eks-irsa", &[set[0], "networkPolicy.enabled=false"]);
 }
 
 #[test]

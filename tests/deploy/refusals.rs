@@ -33,6 +33,28 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
         "config.source.properties.sasl.password is written out",
     ),
     ("laptop", &["builtinRoutes=false"], "nobody would hear of anything"),
+    // What nobody could follow or reach.
+    (
+        "laptop",
+        &["monitoring.rules=true"],
+        "monitoring.runbook is empty, and who is woken at night could follow no alert's link",
+    ),
+    (
+        "gke-web-identity",
+        &[r#"config.source[0].brokers=["${BROKERS}"]"#],
+        r#"config.source "events": brokers has its port in a variable, and the NetworkPolicy would close it: write HOST:PORT out"#,
+    ),
+    (
+        "eks-irsa",
+        &[r#"config.dead_letters={"forward_to":"kafka://${BROKERS}/letters"}"#],
+        "config.dead_letters.forward_to has its port in a variable",
+    ),
+    ("eks-irsa", &[r#"config.store.url="${DATABASE_URL}""#], "config.store.url has its port in a variable"),
+    (
+        "eks-irsa",
+        &[r#"config.store.url="postgres://u@db:${PORT}/owlpost""#],
+        "config.store.url has its port in a variable",
+    ),
     // A store of one worker.
     (
         "laptop",
@@ -206,6 +228,11 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
         &[r#"keda.aws={"identityOwner":"workload","roleArn":"arn:aws:iam::444455556666:role/k"}"#],
         "keda.aws: identityOwner workload and roleArn exclude each other",
     ),
+    (
+        "eks-irsa",
+        &[r#"keda.aws.secret="keda-aws""#],
+        "keda.aws.secret has no effect with identity.kind irsa, where KEDA has a role",
+    ),
     // Names that would be taken twice.
     (
         "gke-web-identity",
@@ -297,7 +324,7 @@ fn two_releases_of_a_namespace_bring_the_rules_once() {
         let list = json!({ "apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRuleList", "items": [rule] });
         Cluster::with(&[("/apis/monitoring.coreos.com/v1/namespaces/owlpost/prometheusrules", list)])
     };
-    let set = ["monitoring.rules=true"];
+    let set = ["monitoring.rules=true", r#"monitoring.runbook="https://git.example.com/runbook.md""#];
     let out = brought_by("other").helm("laptop", &set).output().unwrap();
     let said = text(&out.stderr);
     assert!(!out.status.success() && said.contains("the release other has brought the rules"), "{said}");

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::prometheus::{Prometheus, promtool, read, root, said};
+use crate::tools::list;
 
 const RULES: &str = "deploy/prometheus/owlpost.rules.yaml";
 
@@ -41,18 +42,32 @@ fn every_unit_test_of_the_rules_passes() {
 fn every_alert_is_seen_firing_silent_scaled_to_zero_and_while_all_is_well() {
     let tests = tests();
     let of = |wanted: &str| &tests.iter().find(|(name, _)| name == wanted).unwrap().1;
-    let fires = |text: &str, alert: &str| {
-        text.lines()
-            .collect::<Vec<_>>()
-            .windows(2)
-            .any(|pair| pair[0].trim() == format!("alertname: {alert}") && pair[1].trim() == "exp_alerts:")
-    };
     let silent = |text: &str, alert: &str| text.contains(&format!("alertname: {alert}, exp_alerts: []}}"));
     for alert in alerts() {
         let name = alert["name"].as_str().unwrap();
-        assert!(tests.iter().any(|(_, text)| fires(text, name) && silent(text, name)), "{name}: no test of both");
+        // Rules may share a name: each of them has to be seen by its own labels.
+        let both = tests.iter().any(|(_, text)| fired(text, &alert) && silent(text, name));
+        assert!(both, "{name} {}: no test of both", alert["labels"]);
         assert_eq!(of("zero.yaml").matches(&format!("alertname: {name}, exp_alerts: []")).count(), 3, "{name}");
         assert!(silent(of("healthy.yaml"), name), "{name}");
+    }
+}
+
+/// Whether a case of this file expects this very rule to fire: by its name and all labels that it sets.
+fn fired(text: &str, alert: &Value) -> bool {
+    let file: Value = serde_yaml_ng::from_str(text).unwrap();
+    let cases = list(&file["tests"]).iter().flat_map(|test| list(&test["alert_rule_test"]));
+    let mut expected =
+        cases.filter(|case| case["alertname"] == alert["name"]).flat_map(|case| list(&case["exp_alerts"]));
+    let set = alert["labels"].as_object().unwrap();
+    expected.any(|one| set.iter().all(|(label, value)| one["exp_labels"][label] == *value))
+}
+
+#[test]
+fn rules_of_one_name_are_told_apart_by_their_labels() {
+    let mut seen = BTreeSet::new();
+    for alert in alerts() {
+        assert!(seen.insert(format!("{} {}", alert["name"], alert["labels"])), "{} {}", alert["name"], alert["labels"]);
     }
 }
 
@@ -92,6 +107,16 @@ fn what_the_store_says_is_never_added_up_over_replicas() {
             let looked = argument.starts_with("owlpost_items) == 0");
             assert!(wrong.is_none() || looked, "{}", &text[at..text.len().min(at + 120)]);
         }
+    }
+}
+
+/// Prometheus keeps `le="300"` before 3, and `le="300.0"` since: an exact bound would find nothing in one of them.
+#[test]
+fn a_bucket_is_found_by_every_prometheus() {
+    for (file, quote) in [(RULES, "\""), ("deploy/grafana/owlpost.json", "\\\"")] {
+        let text = read(file);
+        assert!(text.contains(&format!("le=~{quote}300([.]0)?{quote}")), "{file}");
+        assert!(!text.contains(&format!("le={quote}")), "{file}: a bound without its other form");
     }
 }
 

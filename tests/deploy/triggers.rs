@@ -196,7 +196,8 @@ fn keda_takes_on_the_role_of_a_source_of_another_account() {
 fn a_variable_is_looked_up_by_keda_as_by_the_workers() {
     let source = r#"config.source=[{"name":"k","kind":"kafka","brokers":["${BROKERS}"],"topics":["${TOPIC}"],"group":"g","iam":true},
         {"name":"q","kind":"sqs","queue_url":"${QUEUE_URL}","region":"eu-west-1"}]"#;
-    let documents = template("eks-irsa", &[source]);
+    let ports = r#"networkPolicy.extraEgress=[{"ports":[{"protocol":"TCP","port":9098}]}]"#;
+    let documents = template("eks-irsa", &[source, ports]);
     let triggers = list(&named(&documents, "ScaledObject", "owlpost-intake")["spec"]["triggers"]);
     let kafka = &triggers[0]["metadata"];
     assert_eq!((&kafka["bootstrapServersFromEnv"], &kafka["topicFromEnv"]), (&"BROKERS".into(), &"TOPIC".into()));

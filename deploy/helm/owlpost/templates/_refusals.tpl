@@ -160,6 +160,7 @@ program's own keys are checked by values.schema.json before; what else the progr
 {{- if and (eq $keda.aws.identityOwner "workload") (ne .Values.identity.kind "irsa") }}
 {{- $no = append $no "keda.aws.identityOwner workload reads the role from the ServiceAccount's annotation, which only identity.kind irsa has; use operator, or keda.aws.roleArn" }}
 {{- end }}
+{{- if and $keda.aws.secret (ne .Values.identity.kind "static-keys") }}{{ $no = append $no (printf "keda.aws.secret has no effect with identity.kind %s, where KEDA has a role: leave it out, or use keda.aws.roleArn" .Values.identity.kind) }}{{ end }}
 {{- if and (eq $keda.aws.identityOwner "workload") $keda.aws.roleArn }}{{ $no = append $no "keda.aws: identityOwner workload and roleArn exclude each other" }}{{ end }}
 {{- end }}
 {{- $no | toJson }}
@@ -236,6 +237,12 @@ Secrets. */}}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) }}
+{{- range $key, $ports := include "owlpost.places" . | fromJson }}
+{{- if has "0" (toStrings $ports) }}{{ $no = append $no (printf "%s has its port in a variable, and the NetworkPolicy would close it: write HOST:PORT out, or open it with networkPolicy.extraEgress: [{ports: [{protocol: TCP, port: PORT}]}]" $key) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- if and .Values.monitoring.rules (not .Values.monitoring.runbook) }}{{ $no = append $no "monitoring.rules is true, but monitoring.runbook is empty, and who is woken at night could follow no alert's link: say where your people read deploy/runbook.md, as in monitoring.runbook: https://git.example.com/owlpost/deploy/runbook.md" }}{{ end }}
 {{- if and .Values.monitoring.rules (not (.Files.Get "files/rules.yaml")) }}{{ $no = append $no "monitoring.rules is true, but this copy of the chart has no files/rules.yaml" }}{{ end }}
 {{- if and .Values.monitoring.dashboard (not (.Files.Get "files/dashboard.json")) }}{{ $no = append $no "monitoring.dashboard is true, but this copy of the chart has no files/dashboard.json" }}{{ end }}
 {{- $no | toJson }}

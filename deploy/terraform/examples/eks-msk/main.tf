@@ -22,10 +22,10 @@ variable "region" {
   default     = "eu-west-1"
 }
 
-variable "cluster_name" {
+variable "cluster_arn" {
   description = "The EKS cluster."
   type        = string
-  default     = "production"
+  default     = "arn:aws:eks:eu-west-1:111122223333:cluster/production"
 }
 
 variable "msk_cluster_arn" {
@@ -49,8 +49,8 @@ module "role" {
   source = "../../modules/worker-role"
 
   pod_identity = {
-    cluster_name = var.cluster_name
-    namespace    = "owlpost"
+    cluster_arn = var.cluster_arn
+    namespace   = "owlpost"
   }
 
   identity_arns          = [module.identity.arn]
@@ -70,7 +70,7 @@ module "keda" {
 
   name = "keda-operator"
   pod_identity = {
-    cluster_name    = var.cluster_name
+    cluster_arn     = var.cluster_arn
     namespace       = "keda"
     service_account = "keda-operator"
   }

@@ -10,7 +10,7 @@ resource "aws_sesv2_email_identity_policy" "this" {
       Sid       = "OwlpostOfAnotherAccount"
       Effect    = "Allow"
       Principal = { AWS = var.sender_arns }
-      Action    = ["ses:SendEmail", "ses:SendRawEmail"]
+      Action    = [var.raw_content ? "ses:SendRawEmail" : "ses:SendEmail"]
       Resource  = var.identity_arn
       Condition = { StringLike = { "ses:FromAddress" = var.from_addresses } }
     }]

@@ -23,6 +23,12 @@ variable "from_addresses" {
   type        = list(string)
 }
 
+variable "raw_content" {
+  description = "As the sender's mailer.content: true for \"raw\", which is another right."
+  type        = bool
+  default     = false
+}
+
 variable "policy_name" {
   description = "Of the policy at the identity."
   type        = string

@@ -18,6 +18,13 @@ locals {
     }
   })]
 
+  # What the ARN of the cluster says: arn:aws:eks:REGION:ACCOUNT:cluster/NAME.
+  cluster = var.pod_identity == null ? null : {
+    account = split(":", var.pod_identity.cluster_arn)[4]
+    name    = split("/", var.pod_identity.cluster_arn)[1]
+  }
+
+  # The service asks for every cluster there is, in every account: the tags are what it says of the pod.
   trust_pod_identity = var.pod_identity == null ? [] : [jsonencode({
     Sid       = "EksPodIdentity"
     Effect    = "Allow"
@@ -25,6 +32,8 @@ locals {
     Action    = ["sts:AssumeRole", "sts:TagSession"]
     Condition = {
       StringEquals = {
+        "aws:SourceAccount"                         = local.cluster.account
+        "aws:RequestTag/eks-cluster-arn"            = var.pod_identity.cluster_arn
         "aws:RequestTag/kubernetes-namespace"       = var.pod_identity.namespace
         "aws:RequestTag/kubernetes-service-account" = var.pod_identity.service_account
       }
@@ -144,10 +153,11 @@ locals {
     Resource = var.dead_letter_queue_arns
   })]
 
+  # SQS asks for a new data key in the sender's name; who only takes messages opens what others have closed.
   keys = length(var.kms_key_arns) == 0 ? [] : [jsonencode({
     Sid      = "Keys"
     Effect   = "Allow"
-    Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    Action   = concat(["kms:Decrypt"], length(var.dead_letter_queue_arns) == 0 ? [] : ["kms:GenerateDataKey"])
     Resource = var.kms_key_arns
   })]
 
@@ -203,13 +213,18 @@ resource "aws_iam_role_policy" "this" {
       condition     = length(local.statements) > 0
       error_message = "A role without a right: give identity_arns, queue_arns, msk, assume_role_arns, or what KEDA measures."
     }
+
+    precondition {
+      condition     = length(var.identity_arns) == 0 || length(var.from_addresses) > 0
+      error_message = "identity_arns needs from_addresses: the addresses of mailer.from, or *@example.com for all of a domain."
+    }
   }
 }
 
 resource "aws_eks_pod_identity_association" "this" {
   count = var.pod_identity == null ? 0 : 1
 
-  cluster_name    = var.pod_identity.cluster_name
+  cluster_name    = local.cluster.name
   namespace       = var.pod_identity.namespace
   service_account = var.pod_identity.service_account
   role_arn        = aws_iam_role.this.arn

@@ -24,13 +24,18 @@ variable "oidc" {
 }
 
 variable "pod_identity" {
-  description = "Pods of an EKS cluster with the Pod Identity agent."
+  description = "Pods of an EKS cluster with the Pod Identity agent. cluster_arn: arn:aws:eks:REGION:ACCOUNT:cluster/NAME."
   type = object({
-    cluster_name    = string
+    cluster_arn     = string
     namespace       = string
     service_account = optional(string, "owlpost")
   })
   default = null
+
+  validation {
+    condition     = var.pod_identity == null || can(regex("^arn:[^:]+:eks:[^:]+:[0-9]{12}:cluster/[^/]+$", var.pod_identity.cluster_arn))
+    error_message = "cluster_arn is arn:aws:eks:REGION:ACCOUNT:cluster/NAME: the trust policy names the account and the cluster."
+  }
 }
 
 variable "trusted_role" {
@@ -57,9 +62,9 @@ variable "configuration_set_arns" {
 }
 
 variable "from_addresses" {
-  description = "Addresses that may stand in mailer.from; * is any run of characters."
+  description = "Addresses that may stand in mailer.from; * is any run of characters. identity_arns needs at least one."
   type        = list(string)
-  default     = ["*"]
+  default     = []
 }
 
 variable "raw_content" {
@@ -118,7 +123,7 @@ variable "dead_letter_queue_arns" {
 }
 
 variable "kms_key_arns" {
-  description = "Keys of those queues."
+  description = "Keys of all these queues."
   type        = list(string)
   default     = []
 }

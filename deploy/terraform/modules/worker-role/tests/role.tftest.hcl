@@ -39,11 +39,97 @@ run "irsa_trusts_one_service_account_of_one_cluster" {
   }
 }
 
+run "pod_identity_trusts_one_service_account_of_one_cluster_of_one_account" {
+  command = plan
+
+  variables {
+    pod_identity = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
+  }
+
+  assert {
+    condition = jsondecode(aws_iam_role.this.assume_role_policy).Statement == [{
+      Sid       = "EksPodIdentity"
+      Effect    = "Allow"
+      Principal = { Service = "pods.eks.amazonaws.com" }
+      Action    = ["sts:AssumeRole", "sts:TagSession"]
+      Condition = {
+        StringEquals = {
+          "aws:SourceAccount"                         = "111122223333"
+          "aws:RequestTag/eks-cluster-arn"            = "arn:aws:eks:eu-west-1:111122223333:cluster/production"
+          "aws:RequestTag/kubernetes-namespace"       = "owlpost"
+          "aws:RequestTag/kubernetes-service-account" = "owlpost"
+        }
+      }
+    }]
+    error_message = "Pods of other clusters or accounts may take it on."
+  }
+
+  assert {
+    condition     = aws_eks_pod_identity_association.this[0].cluster_name == "production"
+    error_message = "The association is with another cluster."
+  }
+}
+
+run "a_cluster_of_pod_identity_that_is_no_arn_is_refused" {
+  command = plan
+
+  variables {
+    pod_identity = { cluster_arn = "production", namespace = "owlpost" }
+  }
+
+  expect_failures = [var.pod_identity]
+}
+
+run "sending_as_whoever_is_refused" {
+  command = plan
+
+  variables {
+    pod_identity   = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
+    from_addresses = []
+  }
+
+  expect_failures = [aws_iam_role_policy.this]
+}
+
+run "a_key_is_only_opened_where_messages_are_only_taken" {
+  command = plan
+
+  variables {
+    pod_identity  = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
+    identity_arns = []
+    queue_arns    = ["arn:aws:sqs:eu-west-1:111122223333:athenz-events"]
+    kms_key_arns  = ["arn:aws:kms:eu-west-1:111122223333:key/a1b2c3d4"]
+  }
+
+  assert {
+    condition = [for s in jsondecode(aws_iam_role_policy.this.policy).Statement : { action = s.Action, resource = s.Resource } if s.Sid == "Keys"] == [
+      { action = ["kms:Decrypt"], resource = ["arn:aws:kms:eu-west-1:111122223333:key/a1b2c3d4"] },
+    ]
+    error_message = "It may make data keys, and sends nothing."
+  }
+}
+
+run "a_key_makes_data_keys_where_dead_letters_are_sent" {
+  command = plan
+
+  variables {
+    pod_identity           = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
+    identity_arns          = []
+    dead_letter_queue_arns = ["arn:aws:sqs:eu-west-1:111122223333:owlpost-dead-letters"]
+    kms_key_arns           = ["arn:aws:kms:eu-west-1:111122223333:key/a1b2c3d4"]
+  }
+
+  assert {
+    condition     = [for s in jsondecode(aws_iam_role_policy.this.policy).Statement : s.Action if s.Sid == "Keys"] == [["kms:Decrypt", "kms:GenerateDataKey"]]
+    error_message = "SQS could not encrypt what it sends."
+  }
+}
+
 run "sending_needs_the_configuration_set_too_and_no_other_right" {
   command = plan
 
   variables {
-    pod_identity = { cluster_name = "production", namespace = "owlpost" }
+    pod_identity = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
   }
 
   assert {
@@ -87,13 +173,18 @@ run "raw_content_is_another_right" {
   command = plan
 
   variables {
-    pod_identity = { cluster_name = "production", namespace = "owlpost" }
+    pod_identity = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
     raw_content  = true
   }
 
   assert {
     condition     = jsondecode(aws_iam_role_policy.this.policy).Statement[0].Action == ["ses:SendRawEmail"]
     error_message = "mailer.content = \"raw\" is authorised as ses:SendRawEmail."
+  }
+
+  assert {
+    condition     = jsondecode(aws_iam_role_policy.this.policy).Statement[0].Condition == { StringLike = { "ses:FromAddress" = ["access@example.com"] } }
+    error_message = "Any sender may stand in a raw mail."
   }
 }
 
@@ -119,7 +210,7 @@ run "two_ways_at_once_are_refused" {
   command = plan
 
   variables {
-    pod_identity = { cluster_name = "production", namespace = "owlpost" }
+    pod_identity = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
     trusted_role = { arn = "arn:aws:iam::444455556666:role/owlpost", external_id = "production" }
   }
 
@@ -145,7 +236,7 @@ run "a_role_without_a_right_is_refused" {
   command = plan
 
   variables {
-    pod_identity  = { cluster_name = "production", namespace = "owlpost" }
+    pod_identity  = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
     identity_arns = []
   }
 
@@ -156,7 +247,7 @@ run "keda_may_look_at_a_queue_and_not_into_it" {
   command = plan
 
   variables {
-    pod_identity        = { cluster_name = "production", namespace = "keda", service_account = "keda-operator" }
+    pod_identity        = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "keda", service_account = "keda-operator" }
     identity_arns       = []
     measured_queue_arns = ["arn:aws:sqs:eu-west-1:111122223333:athenz-events"]
   }
@@ -171,7 +262,7 @@ run "msk_gives_the_topics_and_the_group_and_no_other" {
   command = plan
 
   variables {
-    pod_identity  = { cluster_name = "production", namespace = "owlpost" }
+    pod_identity  = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
     identity_arns = []
     msk = {
       cluster_arn = "arn:aws:kafka:eu-west-1:111122223333:cluster/events/0a1b2c"
@@ -193,7 +284,7 @@ run "dead_letters_are_written_to_their_topic_and_no_other" {
   command = plan
 
   variables {
-    pod_identity  = { cluster_name = "production", namespace = "owlpost" }
+    pod_identity  = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
     identity_arns = []
     msk = {
       cluster_arn       = "arn:aws:kafka:eu-west-1:111122223333:cluster/events/0a1b2c"
@@ -220,7 +311,7 @@ run "a_role_that_only_forwards_reads_nothing" {
   command = plan
 
   variables {
-    pod_identity  = { cluster_name = "production", namespace = "owlpost" }
+    pod_identity  = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
     identity_arns = []
     msk = {
       cluster_arn       = "arn:aws:kafka:eu-west-1:111122223333:cluster/events/0a1b2c"
@@ -238,7 +329,7 @@ run "keda_may_look_at_a_groups_lag_and_read_nothing" {
   command = plan
 
   variables {
-    pod_identity  = { cluster_name = "production", namespace = "keda", service_account = "keda-operator" }
+    pod_identity  = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "keda", service_account = "keda-operator" }
     identity_arns = []
     measured_msk = {
       cluster_arn = "arn:aws:kafka:eu-west-1:111122223333:cluster/events/0a1b2c"
@@ -258,7 +349,7 @@ run "a_cluster_that_is_no_arn_is_refused" {
   command = plan
 
   variables {
-    pod_identity = { cluster_name = "production", namespace = "owlpost" }
+    pod_identity = { cluster_arn = "arn:aws:eks:eu-west-1:111122223333:cluster/production", namespace = "owlpost" }
     msk          = { cluster_arn = "events", topics = ["athenz-events"] }
   }
 
