@@ -103,6 +103,7 @@ impl Deliver {
         let pulse = vitals.pulse("delivery");
         let mut air = Air::new(Valve::new(self.mailer.kind()), vitals.clone());
         let mut wait = STORE_AWAY.0;
+        let mut end = Ok(());
         while !stop.is_cancelled() {
             pulse.beat();
             let now_phase = *phase.borrow_and_update();
@@ -114,7 +115,10 @@ impl Deliver {
                     }
                     turned
                 }
-                Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
+                Err(StoreError::Unusable(why)) => {
+                    end = Err(StoreError::Unusable(why));
+                    break;
+                }
                 Err(why) => {
                     metrics::store_error();
                     if vitals.set_store("delivery", Err(why.to_string())) {
@@ -140,7 +144,7 @@ impl Deliver {
         }
         self.land(&mut air).await;
         pulse.finish();
-        Ok(())
+        end
     }
 
     /// One turn: begin what was claimed, as far as sends have ended; settle what was answered; claim what is due. In this
@@ -340,8 +344,18 @@ impl Deliver {
         if left > 0 {
             tracing::warn!(mails = left, "sends were still under way at the end of the drain time; they are in doubt");
         }
-        if let Err(why) = self.settle(air).await {
-            tracing::error!(error = %why, mails = air.answers.len(), "answers could not be stored; those mails are in doubt");
+        // What is known now would be a doubt later, and mails that arrived would be sent again: a store that is away has as
+        // long to come back as the sends had.
+        let mut wait = STORE_AWAY.0;
+        while let Err(why) = self.settle(air).await {
+            let again = Instant::now() + wait;
+            if matches!(why, StoreError::Unusable(_)) || again > by {
+                tracing::error!(error = %why, mails = air.answers.len(), "answers could not be stored; those mails are in doubt");
+                return;
+            }
+            tracing::warn!(error = %why, mails = air.answers.len(), "the store is away; answers are kept until it is back, or the drain time is over");
+            tokio::time::sleep_until(again).await;
+            wait = (wait * 2).min(STORE_AWAY.1);
         }
     }
 }

@@ -15,14 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{self, EventOutcome};
 use crate::model::{Entry, Receipt, RefusedReason};
-use crate::source::{Ack, Batch, Health, Room, Source, SourceError};
+use crate::source::{Ack, Batch, Room, Source, SourceError};
 use crate::store::{Intake, StoreError};
 use crate::vitals::Vitals;
 
+mod outage;
 mod pipeline;
 mod refuse;
 mod size;
 
+use outage::Outage;
 use pipeline::{Piece, Prepared, Stamps, prepare};
 pub use pipeline::{Pipeline, replay_input};
 use size::Size;
@@ -59,8 +61,6 @@ impl Default for Bounds {
     }
 }
 
-/// A source that gave an error, was asked again and has been waiting for so long since is not down any more.
-const WELL_AFTER: Duration = Duration::from_secs(10);
 /// How often a loop that waits shows that it lives, and looks at its source: so late `/readyz` knows that it is ill.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -107,7 +107,7 @@ pub async fn run(
     let mut behind: Option<Next> = None;
     let (mut ended, mut wait) = (false, bounds.retry.0);
     let mut pause_until: Option<Instant> = None;
-    let mut away: Option<Outage> = None;
+    let (mut away, mut unasked): (Option<Outage>, Option<Outage>) = (None, None);
     let mut size = Size::new(bounds.items);
     let room = Room { messages: bounds.messages, bytes: bounds.bytes };
     let result = loop {
@@ -126,7 +126,10 @@ pub async fn run(
             break Ok(());
         }
         pulse.beat();
-        vitals.set_source(&pipeline.source, Outage::of(&away).unwrap_or_else(|| source.health()));
+        vitals.set_source(
+            &pipeline.source,
+            Outage::of(&away).or_else(|| Outage::of(&unasked)).unwrap_or_else(|| source.health()),
+        );
         vitals.set_lag(&pipeline.source, source.lag());
         let may_read = behind.is_none() && !ended;
         tokio::select! {
@@ -178,27 +181,38 @@ pub async fn run(
                 }
                 match next {
                     Ok(Some(batch)) => match prepare(&pipeline, batch, &mut stamps, &bounds, size.items()).await {
-                        Ok(ready) => behind = Some(Next::Ready(Box::new(ready))),
+                        Ok(ready) => {
+                            if unasked.take().is_some() {
+                                tracing::info!(source = pipeline.source, "the directory is back");
+                            }
+                            behind = Some(Next::Ready(Box::new(ready)));
+                        }
                         Err((ack, why)) => {
-                            tracing::warn!(source = pipeline.source, error = %why, retry_ms = wait.as_millis() as u64,
-                                "the directory gave no answer; the batch is tried again");
+                            let outage = Outage::after(&unasked, bounds.retry, format!("the directory gave no answer: {why}"));
+                            let retry_ms = outage.pause_ms();
+                            if unasked.is_none() {
+                                tracing::warn!(source = pipeline.source, error = %why, retry_ms,
+                                    "the directory gave no answer; the batch is tried again until it does");
+                            } else {
+                                tracing::debug!(source = pipeline.source, error = %why, retry_ms, "the directory is still away");
+                            }
                             behind = Some(Next::Back(ack));
-                            pause_until = Some(Instant::now() + wait);
+                            pause_until = Some(outage.until);
+                            unasked = Some(outage);
                         }
                     },
                     Ok(None) => ended = true,
                     Err(SourceError::Unavailable(why)) => {
-                        let pause = away.as_ref().map_or(bounds.retry.0, |a| (a.pause * 2).min(bounds.retry.1));
-                        let until = Instant::now() + pause;
-                        let retry_ms = pause.as_millis() as u64;
+                        let outage = Outage::after(&away, bounds.retry, why.clone());
+                        let retry_ms = outage.pause_ms();
                         if away.is_none() {
                             tracing::warn!(source = pipeline.source, error = why, retry_ms,
                                 "the source is away; it is asked again until it answers");
                         } else {
                             tracing::debug!(source = pipeline.source, error = why, retry_ms, "the source is still away");
                         }
-                        away = Some(Outage { why, pause, until });
-                        pause_until = Some(until);
+                        pause_until = Some(outage.until);
+                        away = Some(outage);
                     }
                     Err(fatal) => break Err(fatal.into()),
                 }
@@ -227,21 +241,6 @@ pub async fn run(
     vitals.set_source(&pipeline.source, source.health());
     pulse.finish();
     result
-}
-
-/// A source that gave an error and may heal by itself.
-struct Outage {
-    why: String,
-    /// Its last pause, and when that is over.
-    pause: Duration,
-    until: Instant,
-}
-
-impl Outage {
-    /// Not down any more, if it was asked again and has been waiting for messages for a while since.
-    fn of(away: &Option<Outage>) -> Option<Health> {
-        away.as_ref().filter(|a| Instant::now() < a.until + WELL_AFTER).map(|a| Health::Down(a.why.clone()))
-    }
 }
 
 impl Next {

@@ -26,6 +26,9 @@ const CELL_MAX: Duration = Duration::from_millis(1);
 /// A timer rings up to a millisecond late, a busy machine some more; without this, every such lateness would add up.
 const TOLERANCE: Duration = Duration::from_millis(2);
 
+/// A timer rings so late by its own make.
+const TICK: Duration = Duration::from_millis(1);
+
 /// So much closer calls come while they make up for a stall: a tenth of a second in each. The closer, the more of them come
 /// early at a server that is a few milliseconds late with others.
 const CATCHES_UP: f64 = 1.1;
@@ -96,7 +99,7 @@ impl Pace {
             let Some(set) = set else { return true };
             let Some(at) = set.next(&mut calls, now) else {
                 // What a timer is late by must not be waited for again in each second that follows.
-                calls.push_back(if now - planned <= TOLERANCE { planned } else { now });
+                calls.push_back(if now - planned <= TICK { planned } else { now });
                 return true;
             };
             if at > by {

@@ -26,10 +26,10 @@ pub fn used(per_second: f64) -> f64 {
 /// Calls a second.
 const SLOW_BELOW: f64 = 100.0;
 
-/// A server that says "too fast" is believed: the rate falls by what so many mails are of a second's worth, so that one
-/// mail too early costs about as much as it was worth; at least by a hundredth and at most by a tenth ...
-const HEED_MAILS: f64 = 5.0;
-const HEED_LEAST: f64 = 0.01;
+/// A server that says "too fast" is believed: the rate falls by what so many mails are of a second's worth, so that some
+/// mails too early, which come together, cost about as much as they were worth; at most by a tenth ...
+const HEED_MAILS: f64 = 2.0;
+const HEED_LEAST: f64 = 0.004;
 const HEED_MOST: f64 = 0.1;
 /// ... and never by more than [`HEED_MOST`] in this time, since many calls in flight hear the same thing at once: a server
 /// that means it has the rate down to a tenth in half a minute ...

@@ -155,7 +155,7 @@ pub struct Intent {
     pub domain_allowed: bool,
     /// Whom each of [`Leased::audiences`] names now, without its `except`.
     pub audiences: Vec<(i64, Vec<Person>)>,
-    /// No call may start later than this after the begin.
+    /// The call has started, and ended, within this after the begin: the lease has to run as long.
     pub send_within: Duration,
     /// How long a begin takes here lately: a permit for a moment that is over before the answer is known helps nobody.
     pub lead: Duration,
@@ -163,7 +163,7 @@ pub struct Intent {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Begun {
-    /// The attempt is written: call within `send_within`, then `learn` the answer.
+    /// The attempt is written: call in time (see [`Intent::send_within`]), then `learn` the answer.
     Send(Box<Contents>),
     /// Nothing was left to send; the digest is closed.
     Empty,

@@ -42,6 +42,10 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 const LOOP: &str = "upkeep";
 
+/// After a time without the store, leases end no sooner: whoever holds answers that it could not store tries again within 5
+/// seconds (delivery's longest wait). Ended at once, what was accepted would be a doubt first, and sent again.
+const ANSWERS_FIRST: Duration = Duration::from_secs(10);
+
 /// Windows planned anew in one transaction.
 const REPLAN: u32 = 500;
 
@@ -76,11 +80,12 @@ impl Upkeep {
         // The cadence, the zones or the calendar may have changed since the windows were planned.
         let mut replan_from = Some(0);
         let mut reported = Reported::default();
+        let mut expire_from = start;
         while !stop.is_cancelled() {
             pulse.beat();
             let flushing = *phase.borrow() == Phase::Flushing;
             let result = async {
-                let mut more = self.expire(flushing, &wake).await?;
+                let mut more = Instant::now() >= expire_from && self.expire(flushing, &wake).await?;
                 if let Some(cursor) = replan_from {
                     replan_from = self.store.replan(self.clock.now(), cursor, REPLAN).await?;
                     more |= replan_from.is_some();
@@ -111,6 +116,7 @@ impl Upkeep {
                 Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
                 Err(why) => {
                     metrics::store_error();
+                    expire_from = Instant::now() + ANSWERS_FIRST;
                     if changed {
                         tracing::warn!(error = %why, "upkeep could not use the store; it tries again until it can");
                     } else {

@@ -355,3 +355,42 @@ async fn a_source_that_is_away_is_down_all_the_while_and_not_asked_without_a_pau
     stop.cancel();
     task.await.unwrap().unwrap();
 }
+
+/// Nobody can be looked up until a moment.
+struct Absent {
+    until: Instant,
+    asked: Arc<Mutex<usize>>,
+}
+
+#[async_trait]
+impl Directory for Absent {
+    async fn resolve(&self, who: &[String], max_age: Duration) -> Result<Vec<Audience>, DirectoryError> {
+        *self.asked.lock().unwrap() += 1;
+        match Instant::now() < self.until {
+            true => Err(DirectoryError("no answer".into())),
+            false => Crowd.resolve(who, max_age).await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_directory_is_away_its_sources_are_down_and_nothing_is_lost() {
+    let (hour, asked, vitals) = (Duration::from_secs(3_600), Arc::new(Mutex::new(0)), Vitals::new());
+    let directory = Arc::new(Absent { until: Instant::now() + hour, asked: asked.clone() });
+    let pipeline = Arc::new(Pipeline { directory, ..pipeline(CROWD) });
+    let (store, wake, stop) = (Arc::new(Notebook::default()), Arc::new(Notify::new()), CancellationToken::new());
+    let tape = Box::new(Tape::of(vec![vec![news(1, &["user.ann"])]]));
+    let intake = ingest::run(tape, pipeline, store.clone(), Bounds::default(), vitals.clone(), wake, stop);
+    let task = tokio::spawn(intake);
+    let told = || vitals.conditions(Time(0)).remove(0);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    for _ in 0..120 {
+        assert_eq!(told().state, "down");
+        assert!(told().detail.contains("the directory gave no answer"), "{}", told().detail);
+        tokio::time::sleep(hour / 121).await;
+    }
+    let n = *asked.lock().unwrap();
+    assert!((240..=260).contains(&n), "every 15 s at last, not {n} times");
+    task.await.unwrap().unwrap();
+    assert_eq!(store.arrivals().len(), 1);
+}

@@ -123,3 +123,27 @@ fn every_answer_of_ses_ends_where_the_lifecycle_says_and_burns_only_what_the_mai
         worker.kill();
     }
 }
+
+/// What is known must not become a doubt because the store is away in the worker's last moments: the mail would be sent again.
+#[test]
+fn what_was_answered_is_stored_though_the_store_is_away_at_the_stop() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = runtime.block_on(Endpoint::start(Account::default())).unwrap();
+    endpoint.then([Fault::Hang(Duration::from_millis(500))]);
+    config(folder.path(), &endpoint);
+    let mut worker = run(folder.path());
+    let address = worker.address();
+    let event = r#"{"specversion":"1.0","id":"e1","source":"t","type":"com.example.request","data":{"to":"user.ann"}}"#;
+    until("an acknowledgement", || post(&address, &[event.to_owned()]).then_some(()));
+    until("a mail that is taken and not answered", || (endpoint.taken().len() == 1).then_some(()));
+    let somebody = Connection::open(folder.path().join("owlpost.db")).unwrap();
+    somebody.execute_batch("BEGIN IMMEDIATE").unwrap();
+    worker.signal("TERM");
+    until("a store that is away", || worker.log().contains("answers are kept").then_some(()));
+    drop(somebody);
+    worker.ends_with(0);
+    let got = ended(folder.path());
+    assert_eq!(got, Some((ItemState::Delivered, DigestState::Closed, true)));
+    assert_eq!(endpoint.taken().len(), 1);
+}

@@ -31,7 +31,8 @@ impl Deliver {
                 domain_allowed: self.is_allowed(recipient.address.as_deref()),
                 audiences: audiences.collect(),
                 recipient,
-                send_within: self.patience.send_within,
+                // Of the whole call: a lease that ends in its middle would be taken for a doubt, and the mail sent again.
+                send_within: self.patience.send_within + self.patience.call_timeout,
                 lead: Duration::ZERO,
             }
         };

@@ -105,6 +105,28 @@ async fn a_message_says_where_and_when_it_was_and_keeps_the_headers_that_mean_so
     stop(source).await;
 }
 
+/// Looking for twins among all of them would hold up the partition for minutes, and no bound of a value counts headers.
+#[tokio::test]
+async fn a_message_that_is_all_headers_is_refused_and_holds_up_nobody() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("crowded", 1), unique("group"));
+    let many = (0..30_000).fold(Record::of("many"), |record, n| record.header(&format!("ce_x{n}"), "1"));
+    let long = Record::of("long").header("ce_id", "1").header("ce_x", vec![b'x'; 100_000]);
+    broker.produce(&topic, &[many, long, Record::of("after")]);
+    let mut source = open(&[&topic], &group);
+    let mut messages = Vec::new();
+    while messages.len() < 3 {
+        messages.extend(next(&mut source, ROOMY).await.messages);
+    }
+    for crowded in &messages[..2] {
+        let said = crowded.header(UNREADABLE).unwrap();
+        assert!(said.starts_with("too_large;more than 100 attributes"), "{said}");
+        assert!(crowded.headers.len() <= 101 && !crowded.body.is_empty());
+    }
+    assert_eq!((messages[1].header("ce_id"), &messages[2].body[..]), (Some("1"), &b"after"[..]));
+    stop(source).await;
+}
+
 #[tokio::test]
 async fn a_value_that_is_too_long_is_handed_on_cut() {
     let broker = Broker::shared();

@@ -60,6 +60,26 @@ fn odd() -> Database {
     database
 }
 
+/// A database or a role may say that commits need not reach the disk; what was acknowledged or begun has to.
+#[test]
+fn what_is_acknowledged_survives_a_crash_whatever_a_database_says() {
+    let server = Server::shared();
+    let database = server.database(None);
+    server.admin("postgres").run(&format!("ALTER DATABASE {} SET synchronous_commit = off", database.name));
+    let store = open(database.url());
+    database.admin().run(
+        "CREATE FUNCTION durable() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF current_setting('synchronous_commit') = 'off' THEN RAISE EXCEPTION 'a crash would lose this'; END IF; \
+         RETURN NEW; END $$; \
+         CREATE TRIGGER durable BEFORE INSERT OR UPDATE ON event FOR EACH ROW EXECUTE FUNCTION durable(); \
+         CREATE TRIGGER durable BEFORE INSERT OR UPDATE ON digest FOR EACH ROW EXECUTE FUNCTION durable(); \
+         CREATE TRIGGER durable BEFORE INSERT OR UPDATE ON attempt FOR EACH ROW EXECUTE FUNCTION durable()",
+    );
+    let receipts = accept(&store, vec![news("e1", "user.ann")]).unwrap();
+    assert_eq!(receipts, [Receipt::Accepted]);
+    assert_eq!(runtime().block_on(store.claim(NOW, &ask())).unwrap().len(), 1);
+}
+
 #[test]
 fn nothing_depends_on_how_a_database_is_set_up() {
     let database = odd();

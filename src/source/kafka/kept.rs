@@ -74,6 +74,11 @@ fn means_something(name: &[u8]) -> bool {
         || [&b"content-type"[..], b"message-id", b"idempotency-key"].iter().any(|n| name.eq_ignore_ascii_case(n))
 }
 
+/// CloudEvents has ten attributes, and an extension is not there to carry data: a message with more is no event, and
+/// looking through all of them would hold up its partition.
+const HEADERS_MAX: usize = 100;
+const HEADERS_MAX_BYTES: usize = 64 * 1024;
+
 impl Kept {
     pub fn len(&self) -> usize {
         self.entries.len() - self.first
@@ -128,9 +133,17 @@ impl Kept {
     /// whose value is no UTF-8, is left out, and the message is refused: nobody can tell which was meant.
     fn push_headers(&mut self, record: &Record<'_>, first: usize) -> Option<Fault> {
         let mut fault = None;
+        let mut bytes = 0;
         for (name, value) in record.headers() {
             // A null value is an attribute that is not set.
             let Some(value) = value.filter(|_| means_something(name)) else { continue };
+            bytes += name.len() + value.len();
+            if self.headers.len() - first >= HEADERS_MAX || bytes > HEADERS_MAX_BYTES {
+                // The first ones stay with the refused message: they say whose it is.
+                let what =
+                    format!("more than {HEADERS_MAX} attributes in headers, or {HEADERS_MAX_BYTES} bytes of them");
+                return Some(Fault::Headers { reason: RefusedReason::TooLarge, what });
+            }
             // Checked above to begin with ASCII; a name of another kind can't be looked up, so it says nothing.
             let Ok(name_text) = std::str::from_utf8(name) else { continue };
             if std::str::from_utf8(value).is_err() {

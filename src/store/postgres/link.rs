@@ -24,12 +24,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// READ COMMITTED is what the rules are written for: a statement sees what was committed before it, whatever the database
 /// says of those that say nothing. Planned without statistics: tables are empty when the first plans are made. Every
-/// statement of the worker finds its rows by an index. `SET LOCAL` ends with the transaction, so that a pooler in between
+/// statement of the worker finds its rows by an index. What was committed survives a crash of the server, also where the
+/// database or the role says otherwise: an event was acknowledged, a call was begun. `SET LOCAL` ends with the transaction, so that a pooler in between
 /// may give each its own connection.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL plan_cache_mode = force_generic_plan; \
      SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off; \
      SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '20s'; \
-     SET LOCAL idle_in_transaction_session_timeout = '60s'; SELECT store_id FROM meta WHERE one = 1";
+     SET LOCAL idle_in_transaction_session_timeout = '60s'; \
+     SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'; \
+     SELECT store_id FROM meta WHERE one = 1";
 /// One picture for many statements.
 pub(super) const BEGIN_LOOK: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '60s'; \
      SET LOCAL idle_in_transaction_session_timeout = '60s'";
