@@ -85,6 +85,9 @@ const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// How often a loop that waits shows that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// How long answers may be on their way to the store after the drain time: less than what the stop of the whole allows.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
 /// Waits between tries while the store is away.
 const STORE_AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -332,11 +335,15 @@ impl Deliver {
     /// At the stop: sends in flight may finish for a while; what they answer is settled. What is left is in doubt, and
     /// the next start says so.
     async fn land(&self, air: &mut Air) {
-        let claimed = air.ahead.take();
-        if let Err(why) = self.give_back(&claimed).await {
-            tracing::warn!(error = %why, "claimed digests could not be given back; their leases end by themselves");
-        }
         let by = Instant::now() + self.patience.drain;
+        let claimed = air.ahead.take();
+        match tokio::time::timeout_at(by, self.give_back(&claimed)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => {
+                tracing::warn!(error = %why, "claimed digests could not be given back; their leases end by themselves");
+            }
+            Err(_) => tracing::warn!("claimed digests could not be given back in time; their leases end by themselves"),
+        }
         while let Ok(Some(ended)) = tokio::time::timeout_at(by, air.sends.join_next_with_id()).await {
             self.take(air, ended);
         }
@@ -347,13 +354,19 @@ impl Deliver {
         // What is known now would be a doubt later, and mails that arrived would be sent again: a store that is away has as
         // long to come back as the sends had.
         let mut wait = STORE_AWAY.0;
-        while let Err(why) = self.settle(air).await {
+        loop {
+            let mails = air.answers.len();
+            let why = match tokio::time::timeout_at(by + LAST_ANSWERS, self.settle(air)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(why)) => why,
+                Err(_) => StoreError::Unavailable("no answer in time".into()),
+            };
             let again = Instant::now() + wait;
             if matches!(why, StoreError::Unusable(_)) || again > by {
-                tracing::error!(error = %why, mails = air.answers.len(), "answers could not be stored; those mails are in doubt");
+                tracing::error!(error = %why, mails, "answers could not be stored; those mails are in doubt");
                 return;
             }
-            tracing::warn!(error = %why, mails = air.answers.len(), "the store is away; answers are kept until it is back, or the drain time is over");
+            tracing::warn!(error = %why, mails, "the store is away; answers are kept until it is back, or the drain time is over");
             tokio::time::sleep_until(again).await;
             wait = (wait * 2).min(STORE_AWAY.1);
         }

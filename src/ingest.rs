@@ -188,6 +188,7 @@ pub async fn run(
                             behind = Some(Next::Ready(Box::new(ready)));
                         }
                         Err((ack, why)) => {
+                            unasked = unasked.filter(Outage::lasts);
                             let outage = Outage::after(&unasked, bounds.retry, format!("the directory gave no answer: {why}"));
                             let retry_ms = outage.pause_ms();
                             if unasked.is_none() {

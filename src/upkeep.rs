@@ -42,9 +42,10 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 const LOOP: &str = "upkeep";
 
-/// After a time without the store, leases end no sooner: whoever holds answers that it could not store tries again within 5
-/// seconds (delivery's longest wait). Ended at once, what was accepted would be a doubt first, and sent again.
-const ANSWERS_FIRST: Duration = Duration::from_secs(10);
+/// After a look at a store that was away, leases end no sooner: whoever holds answers that it could not store tries again
+/// within 5 seconds (delivery's longest wait), and this loop looks as often. Ended at once, what was accepted would be a
+/// doubt first, and sent again.
+const ANSWERS_FIRST: Duration = Duration::from_secs(15);
 
 /// Windows planned anew in one transaction.
 const REPLAN: u32 = 500;
@@ -85,7 +86,14 @@ impl Upkeep {
             pulse.beat();
             let flushing = *phase.borrow() == Phase::Flushing;
             let result = async {
-                let mut more = Instant::now() >= expire_from && self.expire(flushing, &wake).await?;
+                // Only what concerns this duty puts it off: a purge that fails must not.
+                let mut more = match self.expire_from(expire_from, flushing, &wake).await {
+                    Ok(more) => more,
+                    Err(why) => {
+                        expire_from = Instant::now() + ANSWERS_FIRST;
+                        return Err(why);
+                    }
+                };
                 if let Some(cursor) = replan_from {
                     replan_from = self.store.replan(self.clock.now(), cursor, REPLAN).await?;
                     more |= replan_from.is_some();
@@ -116,7 +124,6 @@ impl Upkeep {
                 Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
                 Err(why) => {
                     metrics::store_error();
-                    expire_from = Instant::now() + ANSWERS_FIRST;
                     if changed {
                         tracing::warn!(error = %why, "upkeep could not use the store; it tries again until it can");
                     } else {
@@ -128,7 +135,7 @@ impl Upkeep {
                     if changed {
                         tracing::info!("the store is back");
                     }
-                    if more { BREATH } else { self.pause(flushing).await }
+                    if more { BREATH } else { self.pause(flushing, expire_from).await }
                 }
             };
             tokio::select! {
@@ -139,6 +146,14 @@ impl Upkeep {
         }
         pulse.finish();
         Ok(())
+    }
+
+    /// Nothing before that moment, but a look whether the store is there.
+    async fn expire_from(&self, from: Instant, doubts_now: bool, wake: &Notify) -> Result<bool, StoreError> {
+        if Instant::now() < from {
+            return self.store.next_upkeep().await.map(|_| false);
+        }
+        self.expire(doubts_now, wake).await
     }
 
     async fn expire(&self, doubts_now: bool, wake: &Notify) -> Result<bool, StoreError> {
@@ -157,7 +172,11 @@ impl Upkeep {
     }
 
     /// Until the next lease or doubt ends, or the next look.
-    async fn pause(&self, flushing: bool) -> Duration {
+    async fn pause(&self, flushing: bool, expire_from: Instant) -> Duration {
+        let put_off = expire_from.saturating_duration_since(Instant::now());
+        if !put_off.is_zero() {
+            return put_off.min(self.rhythm.look_every);
+        }
         let least = Duration::from_millis(if flushing { 20 } else { 100 });
         let most = if flushing { Duration::from_millis(100) } else { self.rhythm.look_every };
         match self.store.next_upkeep().await {

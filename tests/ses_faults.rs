@@ -16,7 +16,7 @@ mod process;
 use process::{Worker, owlpost, post, until};
 
 /// The route buries a doubt, but not before the test has seen it.
-fn config(folder: &Path, endpoint: &Endpoint) {
+fn config(folder: &Path, endpoint: &Endpoint, call_timeout: &str) {
     let text = format!(
         r#"
         [store]
@@ -33,7 +33,7 @@ fn config(folder: &Path, endpoint: &Endpoint) {
         [recipients]
         allowed_domains = ["example.com"]
         [delivery]
-        call_timeout = "1s"
+        call_timeout = "{call_timeout}"
         doubt_grace = "1h"
         [[directory]]
         kind = "rules"
@@ -109,7 +109,7 @@ fn every_answer_of_ses_ends_where_the_lifecycle_says_and_burns_only_what_the_mai
             // And finds the account paused, so that it goes on waiting however slow this machine is.
             endpoint.set(|account| account.sending = false);
         }
-        config(folder.path(), &endpoint);
+        config(folder.path(), &endpoint, "1s");
         let mut worker = run(folder.path());
         let address = worker.address();
         let event =
@@ -130,8 +130,8 @@ fn what_was_answered_is_stored_though_the_store_is_away_at_the_stop() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let endpoint = runtime.block_on(Endpoint::start(Account::default())).unwrap();
-    endpoint.then([Fault::Hang(Duration::from_millis(500))]);
-    config(folder.path(), &endpoint);
+    endpoint.then([Fault::Hang(Duration::from_secs(3))]);
+    config(folder.path(), &endpoint, "10s");
     let mut worker = run(folder.path());
     let address = worker.address();
     let event = r#"{"specversion":"1.0","id":"e1","source":"t","type":"com.example.request","data":{"to":"user.ann"}}"#;

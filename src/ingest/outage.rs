@@ -29,6 +29,10 @@ impl Outage {
 
     /// Not down any more, if it was asked again and has been waiting for messages for a while since.
     pub fn of(away: &Option<Outage>) -> Option<Health> {
-        away.as_ref().filter(|a| Instant::now() < a.until + WELL_AFTER).map(|a| Health::Down(a.why.clone()))
+        away.as_ref().filter(|a| a.lasts()).map(|a| Health::Down(a.why.clone()))
+    }
+
+    pub fn lasts(&self) -> bool {
+        Instant::now() < self.until + WELL_AFTER
     }
 }

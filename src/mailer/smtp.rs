@@ -42,10 +42,14 @@ pub struct Settings {
     pub connections: usize,
 }
 
+/// So much of a call is kept for the answer to the end of DATA. Servers take seconds on purpose before it (a greeting that
+/// tells robots from mailers, a question to another server at RCPT).
+const END_KEEPS: Duration = Duration::from_secs(2);
+
 pub struct SmtpMailer {
     pool: Pool<Dialler>,
-    /// Bound on everything before the end of DATA: half of a call, so that whoever waits for the call hears that nothing was
-    /// sent, and does not have to doubt it.
+    /// Bound on everything before the end of DATA: a little less than a call, so that whoever waits for the call hears that
+    /// nothing was sent, and does not have to doubt it.
     before_end: Duration,
 }
 
@@ -55,7 +59,8 @@ impl SmtpMailer {
     /// # Errors
     /// The certificate file or the host can't be used, in words.
     pub fn new(settings: Settings) -> Result<SmtpMailer, String> {
-        let (connections, within) = (settings.connections.max(1), settings.call_timeout / 2);
+        let (connections, within) =
+            (settings.connections.max(1), settings.call_timeout - END_KEEPS.min(settings.call_timeout / 2));
         let pool = Pool::builder(Dialler::new(settings)?)
             .max_size(connections)
             .runtime(deadpool::Runtime::Tokio1)
@@ -92,13 +97,13 @@ impl Mailer for SmtpMailer {
         loop {
             // The one that is opened too late for this mail is there for the next.
             let mut connection = self.connection(before_end).await?;
+            let used = std::mem::replace(&mut connection.used, true);
             mime::in_time(by)?;
-            let used = connection.used;
             // Until it is over, also if the caller gives up: what comes then is the answer to this mail, not to the next.
             connection.busy = true;
             match dialogue(&mut connection, (&from, &to), &message, before_end).await {
                 Ok(response) => {
-                    (connection.used, connection.busy) = (true, false);
+                    connection.busy = false;
                     return Ok(queue_id(&response).unwrap_or_else(|| mime::message_id(mail, tag)));
                 }
                 Err(failure) => {
@@ -110,7 +115,7 @@ impl Mailer for SmtpMailer {
                         connection.busy = false;
                     }
                     // A server closes what is idle; that says nothing about this mail, which nobody has seen yet.
-                    if gone && used && failure.step == Step::Mail && again {
+                    if gone && used && failure.step == Step::Mail && failure.error.is_some() && again {
                         again = false;
                         continue;
                     }

@@ -95,8 +95,8 @@ pub fn verdict(step: Step, code: Option<&str>, said: &str) -> SendError {
         (Step::Greeting | Step::Tls | Step::Login | Step::Mail, _) => SendError::Halted(shown),
         // "Authentication required", at whatever step.
         (_, "530" | "535" | "538") => SendError::Halted(shown),
-        // SES says only at the end that the user may not send.
-        (Step::End, _) if lower.contains("access denied") => SendError::Halted(shown),
+        // SES says only at the end that the user may not send. ("Access denied" alone others say of one recipient.)
+        (Step::End, _) if lower.contains("not authorized to perform") => SendError::Halted(shown),
         (Step::Rcpt | Step::Data | Step::End, _) => SendError::Permanent(shown),
     }
 }
@@ -155,6 +155,8 @@ mod tests {
     fn a_user_that_may_not_send_stops_everything_though_ses_says_so_only_at_the_end() {
         let denied = "Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'";
         assert!(matches!(verdict(Step::End, Some("554"), denied), SendError::Halted(_)));
+        let of_one = "5.4.1 Recipient address rejected: Access denied";
+        assert!(matches!(verdict(Step::End, Some("550"), of_one), SendError::Permanent(_)));
     }
 
     #[test]

@@ -37,7 +37,7 @@ const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
 
 pub struct Connected {
     pub smtp: AsyncSmtpConnection,
-    /// A mail went through it: a failure now may be that of an idle connection.
+    /// It has been in the pool: a failure now may be that of an idle connection.
     pub used: bool,
     /// In the middle of a mail, or of no use: whoever gave up on it leaves it so, and nobody gets it again.
     pub busy: bool,

@@ -74,7 +74,7 @@ fn means_something(name: &[u8]) -> bool {
         || [&b"content-type"[..], b"message-id", b"idempotency-key"].iter().any(|n| name.eq_ignore_ascii_case(n))
 }
 
-/// CloudEvents has ten attributes, and an extension is not there to carry data: a message with more is no event, and
+/// CloudEvents has eight attributes, and an extension is not there to carry data: a message with more is no event, and
 /// looking through all of them would hold up its partition.
 const HEADERS_MAX: usize = 100;
 const HEADERS_MAX_BYTES: usize = 64 * 1024;

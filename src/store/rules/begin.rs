@@ -37,7 +37,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
     let Some(digest) = books.held_under(mail.lease)? else { return Ok(Begun::Lost) };
     let mailbox = digest.mailbox;
     if digest.until.is_none_or(|until| until < last_call) {
-        // The lease ends before the call may start: its end would be taken for a doubt, and the mail sent again.
+        // The lease ends before the call has: its end would be taken for a doubt, and the mail sent again.
         books.wait(no, now)?;
         books.tidy(no)?;
         return Ok(Begun::Lost);
