@@ -17,6 +17,8 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
+use crate::quota::used;
+
 /// A mail takes at least so many cells: governor knows whole cells only, and what is tolerated is less than a mail.
 const CELLS_MIN: f64 = 16.0;
 
@@ -33,9 +35,9 @@ const TICK: Duration = Duration::from_millis(1);
 /// early at a server that is a few milliseconds late with others.
 const CATCHES_UP: f64 = 1.1;
 
-/// So much of the rate counts within a second: more than the permits use, so that what was late catches up, and less than
+/// So much of the rate more than the permits use counts within a second, so that what was late catches up; still less than
 /// the server allows, whose clock and network are its own.
-const WITHIN: f64 = 0.995;
+const SPARE: f64 = 0.001;
 
 /// Slower or faster is none (once a day, a microsecond between two): arithmetic stays finite.
 const RATES: (f64, f64) = (1.0 / 86_400.0, 1_000_000.0);
@@ -123,7 +125,7 @@ impl Set {
         let burst = burst.max(1);
         // Casted floats saturate.
         let second = per_second.max(1.0) as u32;
-        let span = Duration::try_from_secs_f64(f64::from(second) / (per_second * WITHIN)).ok()?;
+        let span = Duration::try_from_secs_f64(f64::from(second) / (per_second * (used(per_second) + SPARE))).ok()?;
         let mail_s = 1.0 / (per_second * CATCHES_UP);
         let cells = (mail_s / CELL_MAX.as_secs_f64()).ceil().max(CELLS_MIN);
         let cell = Duration::try_from_secs_f64(mail_s / cells).ok()?;
@@ -161,7 +163,6 @@ impl Set {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quota::used;
 
     /// Permits name moments to the microsecond; timers ring in whole milliseconds.
     #[tokio::test(start_paused = true)]
