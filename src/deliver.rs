@@ -1,6 +1,6 @@
 //! The delivery loop: claim -> look up -> begin -> render -> send -> learn.
 //!
-//! As many sends are in flight as configured, each with its own deadline; what they answer is settled in batches. While
+//! As many calls are in flight as configured, each with its own deadline; what they answer is settled in batches. While
 //! the store is away nothing begins, and answers wait until it is back. What will leave in a moment is claimed ahead, so that
 //! a send that ends makes room for one that only has to begin; what has no permit of the account's rate yet is kept here
 //! for the moment until it gets one, and nothing more is claimed meanwhile.
@@ -28,6 +28,7 @@ use crate::vitals::Vitals;
 mod ahead;
 mod air;
 mod attempt;
+mod calls;
 mod lookup;
 mod valve;
 
@@ -79,6 +80,9 @@ const CLAIM_MAX: usize = 256;
 /// A call that is further away than what a begin's guess of its own time may be wrong by waits for the account's rate.
 const SOON: Duration = Duration::from_millis(10);
 
+/// The store is not asked for permits more often: it gives them out some way ahead, and one transaction serves several.
+const PERMITS_EVERY: Duration = Duration::from_millis(20);
+
 /// No wait is shorter, whatever a clock says.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
 
@@ -104,7 +108,7 @@ impl Deliver {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let pulse = vitals.pulse("delivery");
-        let mut air = Air::new(Valve::new(self.mailer.kind()), vitals.clone());
+        let mut air = Air::new(Valve::new(self.mailer.kind()), vitals.clone(), self.patience.in_flight);
         let mut wait = STORE_AWAY.0;
         let mut end = Ok(());
         while !stop.is_cancelled() {
@@ -278,17 +282,17 @@ impl Deliver {
                     if contents.attempt.number == 1 {
                         metrics::lateness(contents.call_at.since(leased.due_at));
                     }
-                    let (me, slot) = (self.clone(), self.slot(&contents, asked_at));
+                    let (me, slot, calls) = (self.clone(), self.slot(&contents, asked_at), air.calls.clone());
                     if slot.0 > soon {
                         air.vitals.set_calls_wait();
                     }
-                    let handle = air.sends.spawn(async move { me.send(*contents, slot).await });
+                    let handle = air.sends.spawn(async move { me.send(*contents, slot, calls).await });
                     air.tasks.insert(handle.id(), (attempt, leased.due_at));
                     done += 1;
                 }
                 Begun::NoRate(at) => {
                     air.vitals.set_calls_wait();
-                    let until = || Instant::now() + at.since(self.clock.now()).clamp(LEAST_WAIT, HEARTBEAT);
+                    let until = || Instant::now() + at.since(self.clock.now()).clamp(PERMITS_EVERY, HEARTBEAT);
                     air.ahead.until.get_or_insert_with(until);
                     later.push((leased, intent));
                 }

@@ -14,7 +14,7 @@ pub const SLOT: Duration = Duration::from_millis(200);
 
 /// Permits are given out so far ahead, so that one transaction serves several mails of a fast account, and a store that
 /// stalls for as long costs a slow one no slot.
-const AHEAD: Duration = Duration::from_millis(150);
+const AHEAD: Duration = Duration::from_millis(250);
 
 /// The part of the rate that is used: the server counts with a clock and a network of its own. A call that is so much later
 /// on its way than the one a second after it makes that one come too early. A slow account leaves more free: one refusal

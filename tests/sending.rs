@@ -41,6 +41,8 @@ struct Books {
     calls: Vec<(Duration, AttemptId)>,
     sent: Vec<(Duration, AttemptId)>,
     refused_for_rate: u64,
+    /// In a call now, and at most.
+    lines: (usize, usize),
 }
 
 /// The same, as a mailer.
@@ -76,6 +78,8 @@ impl Mailer for SesLike {
             let mut books = self.books();
             let now = self.begin.elapsed();
             books.calls.push((now, tag));
+            books.lines.0 += 1;
+            books.lines.1 = books.lines.1.max(books.lines.0);
             let second = books.sent.iter().rev().take_while(|(at, _)| now - *at < Duration::from_secs(1)).count();
             if let Some(trouble) = &books.trouble {
                 Err(trouble.clone())
@@ -90,6 +94,7 @@ impl Mailer for SesLike {
             }
         };
         sleep(self.takes).await;
+        self.books().lines.0 -= 1;
         answer
     }
 
@@ -124,6 +129,7 @@ struct Office {
     clock: Arc<dyn Clock>,
     /// As `run --until-idle` at its end: the worker ends when nothing can leave.
     flushing: bool,
+    in_flight: usize,
     _folder: tempfile::TempDir,
 }
 
@@ -175,10 +181,11 @@ impl Office {
             calls: vec![],
             sent: vec![],
             refused_for_rate: 0,
+            lines: (0, 0),
         };
         let takes = Duration::from_millis(20);
         let mailer = Arc::new(SesLike { books: Mutex::new(books), begin: Instant::now(), takes });
-        Office { config, parts, store, mailer, clock, flushing: false, _folder: folder }
+        Office { config, parts, store, mailer, clock, flushing: false, in_flight: 64, _folder: folder }
     }
 
     /// One event each, for so many people: each is a mail of its own, due at once.
@@ -224,7 +231,7 @@ impl Office {
             clock: self.clock.clone(),
             allowed_domains: vec!["example.com".into()],
             patience: Patience {
-                in_flight: 64,
+                in_flight: self.in_flight,
                 lease: Duration::from_secs(90),
                 send_within: Duration::from_secs(15),
                 call_timeout: Duration::from_secs(10),
@@ -297,6 +304,21 @@ fn a_rate_is_used_and_never_passed() {
             }
         });
     }
+}
+
+/// What waits for its moment is begun and in no call; when its moment comes, a server that is slow has no more than that.
+#[test]
+fn no_more_calls_are_in_flight_than_configured_and_no_mail_is_lost_by_it() {
+    virtually(async || {
+        let mut office = Office::open(50.0, 1_000_000);
+        office.in_flight = 4;
+        Arc::get_mut(&mut office.mailer).unwrap().takes = seconds(1);
+        office.events("news", 0..60).await;
+        let gauges = office.work(sleep(seconds(30))).await;
+        let books = office.mailer.books();
+        assert_eq!(books.lines.1, 4);
+        assert_eq!((books.sent.len(), books.calls.len(), gauges.item(ItemState::Delivered)), (60, 60, 60));
+    });
 }
 
 #[test]

@@ -91,13 +91,9 @@ impl Ahead {
 }
 
 impl Deliver {
-    /// How many more may be in flight.
+    /// How many more may begin.
     pub(super) fn room(&self, air: &Air) -> usize {
-        if air.valve.is_probing() {
-            usize::from(air.sends.is_empty())
-        } else {
-            self.patience.in_flight.saturating_sub(air.sends.len())
-        }
+        if air.valve.is_probing() { usize::from(air.sends.is_empty()) } else { air.calls.room(air.sends.len()) }
     }
 
     pub(super) fn ask(&self, limit: usize, phase: Phase) -> Ask {

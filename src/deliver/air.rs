@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 
 use super::ahead::Ahead;
+use super::calls::Calls;
 use super::valve::Valve;
 use super::{Deliver, Phase};
 use crate::model::{AttemptId, Time};
@@ -16,6 +17,7 @@ use crate::vitals::Vitals;
 /// What is in the air, and what is known but not settled yet.
 pub(super) struct Air {
     pub sends: JoinSet<(Answer, bool)>,
+    pub calls: Arc<Calls>,
     /// Which attempt a task sends, and when its digest was due: a panic says neither.
     pub tasks: HashMap<Id, (AttemptId, Time)>,
     /// Bounded by the sends in flight: nothing new begins while the store takes no answers.
@@ -33,9 +35,10 @@ pub(super) struct Air {
 }
 
 impl Air {
-    pub fn new(valve: Valve, vitals: Vitals) -> Air {
+    pub fn new(valve: Valve, vitals: Vitals, in_flight: usize) -> Air {
         Air {
             sends: JoinSet::new(),
+            calls: Arc::new(Calls::new(in_flight)),
             tasks: HashMap::new(),
             answers: Vec::new(),
             unsettled: false,

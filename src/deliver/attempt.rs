@@ -1,10 +1,12 @@
 //! One attempt: render, wait for its turn, call, and say what came of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Deliver;
+use super::calls::Calls;
 use crate::mailer::SendError;
 use crate::metrics::{self, MailOutcome};
 use crate::model::{AttemptId, Contents, Share, hash16};
@@ -23,14 +25,23 @@ impl Deliver {
     }
 
     /// One attempt, one call. Whatever happens, it comes to an answer; `true`: the mailer said that no mail can leave.
-    pub(super) async fn send(&self, contents: Contents, (from, by): (Instant, Instant)) -> (Answer, bool) {
+    pub(super) async fn send(
+        &self,
+        contents: Contents,
+        (from, by): (Instant, Instant),
+        calls: Arc<Calls>,
+    ) -> (Answer, bool) {
+        let waits = calls.waits();
         let template = &self.policies.of(&contents.route).template;
         let email = match self.renderer.render(&contents, template) {
             Ok(email) => email,
             Err(e) => return (Answer::NotCalled { unrenderable: e.event_numbers.clone(), detail: e.detail }, false),
         };
         tokio::time::sleep_until(from).await;
+        // A line first: a turn that waited for one would be a call that comes early for the one behind it.
+        let line = calls.line(by).await;
         let in_time = match &self.quota {
+            _ if line.is_none() => false,
             Some(quota) => quota.pace.turn(by).await,
             None => Instant::now() <= by,
         };
@@ -38,6 +49,7 @@ impl Deliver {
         if !in_time {
             return not_called("the call would have started too late".into());
         }
+        drop(waits);
         let attempt = contents.attempt;
         let began = Instant::now();
         let call = tokio::time::timeout(self.patience.call_timeout, self.mailer.send(&email, attempt, by)).await;
