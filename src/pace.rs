@@ -5,7 +5,6 @@
 //! takes in a second, the last one comes more than a second after the first. The second bound alone would let a second's
 //! worth leave at once, the first alone would either lose what a stall cost or go beyond what the server takes.
 
-use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +17,10 @@ use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
 use crate::quota::used;
+
+mod recent;
+
+use recent::Recent;
 
 /// A mail takes at least so many cells: governor knows whole cells only, and what is tolerated is less than a mail.
 const CELLS_MIN: f64 = 16.0;
@@ -60,10 +63,14 @@ impl Clock for Monotonic {
 #[derive(Default)]
 pub struct Pace {
     set: Mutex<Option<Set>>,
-    /// The last calls, at most as many as a second takes. Who came first goes first: where all wait for the same moment,
-    /// some would lose each race until they are too late.
-    calls: tokio::sync::Mutex<VecDeque<Instant>>,
+    recent: Mutex<Recent>,
+    /// Who came first goes first: where all wait for the same moment, some would lose each race until they are too late.
+    first: tokio::sync::Mutex<()>,
 }
+
+/// Of one call, for what is said of it afterwards.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn(Option<u64>);
 
 #[derive(Clone)]
 struct Set {
@@ -87,28 +94,41 @@ impl Pace {
         }
     }
 
-    /// Waits for the next turn; `false`: there is none before `by`.
-    pub async fn turn(&self, by: Instant) -> bool {
+    /// Waits for the next turn; `None`: there is none before `by`.
+    pub async fn turn(&self, by: Instant) -> Option<Turn> {
         let mut planned = Instant::now();
-        let Ok(mut calls) = tokio::time::timeout_at(by, self.calls.lock()).await else { return false };
+        let _first = tokio::time::timeout_at(by, self.first.lock()).await.ok()?;
         loop {
             let now = Instant::now();
             if now > by {
-                return false;
+                return None;
             }
-            // Anew each time: the terms may have changed while this one waited.
-            let set = self.set.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let Some(set) = set else { return true };
-            let Some(at) = set.next(&mut calls, now) else {
-                // What a timer is late by must not be waited for again in each second that follows.
-                calls.push_back(if now - planned <= TICK { planned } else { now });
-                return true;
-            };
-            if at > by {
-                return false;
+            match self.take(now, planned) {
+                Ok(turn) => return Some(turn),
+                Err(at) if at > by => return None,
+                Err(at) => planned = at,
             }
-            planned = at;
-            tokio::time::sleep_until(at).await;
+            tokio::time::sleep_until(planned).await;
+        }
+    }
+
+    /// `Err`: when to ask again. The terms are read anew each time: they may have changed while somebody waited.
+    fn take(&self, now: Instant, planned: Instant) -> Result<Turn, Instant> {
+        let set = self.set.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Nothing is counted that nobody would forget.
+        let Some(set) = set else { return Ok(Turn(None)) };
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        match set.next(&mut recent, now) {
+            Some(at) => Err(at),
+            // What a timer is late by must not be waited for again in each second that follows.
+            None => Ok(Turn(Some(recent.add(if now - planned <= TICK { planned } else { now })))),
+        }
+    }
+
+    /// The server's answer to this call took so long.
+    pub fn answered(&self, turn: Turn, took: Duration) {
+        if let Some(no) = turn.0 {
+            self.recent.lock().unwrap_or_else(PoisonError::into_inner).answered(no, took);
         }
     }
 }
@@ -143,12 +163,10 @@ impl Set {
     }
 
     /// When to ask again; `None`: it is this call's turn.
-    fn next(&self, calls: &mut VecDeque<Instant>, now: Instant) -> Option<Instant> {
-        while calls.front().is_some_and(|at| *at + self.span <= now) {
-            calls.pop_front();
-        }
-        let room_at = calls.len().checked_sub(self.most).and_then(|over| calls.get(over)).map(|at| *at + self.span);
-        if room_at.is_some() {
+    fn next(&self, recent: &mut Recent, now: Instant) -> Option<Instant> {
+        recent.forget(now, self.span);
+        let room_at = recent.back(self.most).map(|at| at + self.span);
+        if room_at.is_some_and(|at| at > now) {
             return room_at;
         }
         match self.limiter.check_n(self.cells) {
@@ -178,7 +196,7 @@ mod tests {
             for n in 0..2_000 {
                 let slot = begun + every * n;
                 tokio::time::sleep_until(slot).await;
-                assert!(pace.turn(slot + Duration::from_millis(200)).await, "call {n} of {per_second}/s");
+                assert!(pace.turn(slot + Duration::from_millis(200)).await.is_some(), "call {n} of {per_second}/s");
                 latest = latest.max(Instant::now() - slot);
             }
             assert!(latest < Duration::from_millis(10), "{latest:?} late at {per_second}/s");
@@ -205,7 +223,7 @@ mod tests {
                 let (pace, slot) = (pace.clone(), begun + every * n);
                 calls.spawn(async move {
                     tokio::time::sleep_until(slot).await;
-                    pace.turn(slot + Duration::from_millis(200)).await.then(Instant::now)
+                    pace.turn(slot + Duration::from_millis(200)).await.map(|_| Instant::now())
                 });
             }
             let turns = calls.join_all().await;
@@ -229,16 +247,16 @@ mod tests {
         pace.set(Some(1.0), 1);
         let begun = Instant::now();
         let (far, soon) = (begun + Duration::from_secs(600), begun + Duration::from_secs(5));
-        assert!(pace.turn(far).await, "the first one");
+        assert!(pace.turn(far).await.is_some(), "the first one");
         let calls: Vec<_> = (0..50).map(|_| pace.turn(far)).collect();
         let change = async {
             tokio::time::sleep(Duration::from_millis(500)).await;
             pace.set(Some(1_000.0), 1);
         };
         let (turns, ()) = tokio::join!(futures_util::future::join_all(calls), change);
-        assert!(turns.into_iter().all(|turn| turn) && Instant::now() < soon, "{:?}", begun.elapsed());
+        assert!(turns.iter().all(Option::is_some) && Instant::now() < soon, "{:?}", begun.elapsed());
         pace.set(None, 1);
-        assert!(pace.turn(Instant::now()).await, "no rate, no wait");
+        assert!(pace.turn(Instant::now()).await.is_some(), "no rate, no wait");
     }
 
     /// One that gave up, or came too late, takes nothing from those behind it.
@@ -248,15 +266,15 @@ mod tests {
             let pace = Arc::new(Pace::default());
             pace.set(Some(per_second), 1);
             let far = Instant::now() + Duration::from_secs(600);
-            assert!(pace.turn(far).await);
+            assert!(pace.turn(far).await.is_some());
             let first = Instant::now();
             let wait = Duration::from_secs_f64(1.0 / per_second);
             assert!(tokio::time::timeout(wait / 2, pace.turn(far)).await.is_err(), "it gave up");
             tokio::time::sleep(wait * 2).await;
-            assert!(!pace.turn(Instant::now() - Duration::from_millis(1)).await, "its time was over");
+            assert!(pace.turn(Instant::now() - Duration::from_millis(1)).await.is_none(), "its time was over");
             let now = Instant::now();
             assert!(
-                pace.turn(far).await && Instant::now() == now,
+                pace.turn(far).await.is_some() && Instant::now() == now,
                 "the next one waits for nobody: {:?}",
                 first.elapsed()
             );
@@ -269,14 +287,17 @@ mod tests {
         for per_second in [0.0, -1.0, f64::NAN, 1e-19] {
             let pace = Pace::default();
             pace.set(Some(per_second), 1);
-            assert!(pace.turn(Instant::now()).await, "the first one at {per_second}");
-            assert!(!pace.turn(Instant::now() + Duration::from_secs(3_600)).await, "an hour later at {per_second}");
+            assert!(pace.turn(Instant::now()).await.is_some(), "the first one at {per_second}");
+            assert!(
+                pace.turn(Instant::now() + Duration::from_secs(3_600)).await.is_none(),
+                "an hour later at {per_second}"
+            );
         }
         for per_second in [1e6, 1e300, f64::INFINITY] {
             let pace = Pace::default();
             pace.set(Some(per_second), 1);
             for _ in 0..100 {
-                assert!(pace.turn(Instant::now()).await, "{per_second}");
+                assert!(pace.turn(Instant::now()).await.is_some(), "{per_second}");
             }
         }
     }
@@ -293,7 +314,7 @@ mod tests {
             calls.spawn(async move {
                 tokio::time::sleep_until(slot.max(begun + Duration::from_millis(50))).await;
                 let asked = Instant::now();
-                let in_time = pace.turn(slot + Duration::from_millis(200)).await;
+                let in_time = pace.turn(slot + Duration::from_millis(200)).await.is_some();
                 (asked, Instant::now(), in_time)
             });
         }
@@ -301,5 +322,38 @@ mod tests {
         assert!(turns.iter().all(|(_, _, in_time)| *in_time), "a call is too late");
         turns.sort_by_key(|(asked, _, _)| *asked);
         assert!(turns.is_sorted_by_key(|(_, turn, _)| *turn), "a call was overtaken");
+    }
+
+    /// A network that holds calls up for a moment, and a server that counts them when they come.
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_were_held_up_on_their_way_make_those_a_second_later_wait() {
+        for per_second in [14.0_f64, 500.0] {
+            let pace = Arc::new(Pace::default());
+            pace.set(Some(per_second), 1);
+            let every = Duration::from_secs_f64(1.0 / (per_second * used(per_second)));
+            let begun = Instant::now();
+            let mut calls = tokio::task::JoinSet::new();
+            for n in 0..(per_second * 20.0) as u32 {
+                let (pace, slot) = (pace.clone(), begun + every * n);
+                calls.spawn(async move {
+                    tokio::time::sleep_until(slot).await;
+                    let turn = pace.turn(slot + Duration::from_millis(200)).await?;
+                    let called = Instant::now();
+                    // Each third second there is a moment in which nothing gets through.
+                    let into = (called - begun).as_millis() as u64 % 3_000;
+                    let held = if (1_000..1_080).contains(&into) { 1_080 - into } else { 0 };
+                    tokio::time::sleep(Duration::from_millis(held + 1)).await;
+                    let counted = Instant::now();
+                    pace.answered(turn, called.elapsed());
+                    Some(counted)
+                });
+            }
+            let mut counted: Vec<Instant> = calls.join_all().await.into_iter().flatten().collect();
+            assert!(counted.len() as f64 >= per_second * 20.0 * 0.998, "{} of {per_second}/s", counted.len());
+            counted.sort_unstable();
+            let most = per_second as usize;
+            let early = counted.windows(most + 1).filter(|of| of[most] - of[0] <= Duration::from_secs(1)).count();
+            assert_eq!(early, 0, "of {} at {per_second}/s", counted.len());
+        }
     }
 }

@@ -40,10 +40,13 @@ impl Deliver {
         tokio::time::sleep_until(from).await;
         // A line first: a turn that waited for one would be a call that comes early for the one behind it.
         let line = calls.line(by).await;
-        let in_time = match &self.quota {
-            _ if line.is_none() => false,
-            Some(quota) => quota.pace.turn(by).await,
-            None => Instant::now() <= by,
+        let (in_time, turn) = match &self.quota {
+            _ if line.is_none() => (false, None),
+            Some(quota) => {
+                let turn = quota.pace.turn(by).await;
+                (turn.is_some(), turn)
+            }
+            None => (Instant::now() <= by, None),
         };
         let not_called = |detail: String| (Answer::NotCalled { unrenderable: vec![], detail }, false);
         if !in_time {
@@ -53,6 +56,9 @@ impl Deliver {
         let attempt = contents.attempt;
         let began = Instant::now();
         let call = tokio::time::timeout(self.patience.call_timeout, self.mailer.send(&email, attempt, by)).await;
+        if let (Some(quota), Some(turn), Ok(_)) = (&self.quota, turn, &call) {
+            quota.pace.answered(turn, began.elapsed());
+        }
         let mut halted = false;
         let (outcome, answer) = match call {
             Err(_) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail: "no answer in time".into() }),
