@@ -68,7 +68,8 @@ impl Server {
         let mut command = Command::new("java");
         command
             .args(["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
-            .arg(self.jars.join("*"))
+            // Its own folder too, for a class of the test's.
+            .arg(format!("{}:.", self.jars.join("*").display()))
             .current_dir(&self.folder)
             .stdin(Stdio::null());
         command
@@ -122,6 +123,16 @@ impl Server {
         if let Some(mut child) = child {
             child.kill().unwrap();
             child.wait().unwrap();
+            fs::remove_file(self.folder.join("pid")).unwrap();
+        }
+    }
+
+    /// SIGTERM: it ends as it likes to.
+    pub fn stop(&self) {
+        self.signal("TERM");
+        let child = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(mut child) = child {
+            crate::process::until("the server's end", || child.try_wait().unwrap());
             fs::remove_file(self.folder.join("pid")).unwrap();
         }
     }

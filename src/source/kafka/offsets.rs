@@ -21,7 +21,7 @@ pub(super) struct Progress {
     ahead: BTreeMap<i64, i64>,
     /// What the last commit said.
     committed: Option<i64>,
-    /// What the broker is known to have: it said so, or reading began there.
+    /// What the broker is known to have: it said so.
     confirmed: Option<i64>,
     /// The end that was reached last.
     end: Option<i64>,
@@ -48,9 +48,27 @@ impl Progress {
         }
     }
 
-    /// The log begins again: nothing of what was read counts, and a goal is as good as reached.
+    /// The log begins again: nothing of what was read counts, and a goal is as good as reached. What the broker has is of
+    /// the old one.
     pub fn anew(&self, epoch: u64) -> Progress {
-        Progress { since: self.since, goal: self.goal.map(|_| 0), ..Progress::new(epoch) }
+        Progress { goal: self.goal.map(|_| 0), ..self.over(epoch) }
+    }
+
+    /// It is read from its beginning, up to the goal that it had.
+    pub fn over(&self, epoch: u64) -> Progress {
+        Progress { since: self.since, goal: self.goal, ..Progress::new(epoch) }
+    }
+
+    /// Whether anything of it was read, be it that there is nothing.
+    pub fn has_begun(&self) -> bool {
+        self.read.is_some()
+    }
+
+    /// What the group had committed before this began.
+    pub fn had(&mut self, offset: i64) {
+        if self.committed.is_none() {
+            (self.committed, self.confirmed) = (Some(offset), Some(offset));
+        }
     }
 
     pub fn set_goal(&mut self, end: i64) {
@@ -67,8 +85,8 @@ impl Progress {
             return Err(Rewound);
         }
         if self.read.is_none() {
-            // Where reading began is no news to the broker.
-            (self.settled, self.committed, self.confirmed) = (Some(offset), Some(offset), Some(offset));
+            // News to the broker, unless it is what the group had: whoever begins again must not begin elsewhere.
+            self.settled = Some(offset);
         }
         self.read = Some(offset.saturating_add(1));
         Ok(from)
@@ -118,10 +136,13 @@ impl Progress {
         self.committed = Some(offset);
     }
 
-    /// The broker has it.
+    /// The broker has it. A commit that waited for the group's coordinator may be heard after a later one, which then
+    /// counts for nothing and is said again.
     pub fn is_committed(&mut self, offset: i64) {
-        if self.committed == Some(offset) {
-            self.confirmed = Some(offset);
+        let is_answered = self.committed == self.confirmed;
+        self.confirmed = Some(offset);
+        if is_answered {
+            self.committed = Some(offset);
         }
     }
 
@@ -158,6 +179,7 @@ mod tests {
     fn nothing_is_committed_before_something_is_settled() {
         let mut progress = Progress::new(1);
         assert_eq!(progress.to_commit(), None);
+        progress.had(5);
         assert_eq!(progress.read(5), Ok(5));
         assert_eq!(progress.read(6), Ok(6));
         assert_eq!(progress.to_commit(), None);
@@ -170,6 +192,7 @@ mod tests {
     #[test]
     fn an_end_behind_markers_is_committed_only_once_everything_before_it_is_settled() {
         let mut progress = Progress::new(1);
+        progress.had(0);
         assert_eq!(progress.read(0), Ok(0));
         assert_eq!(progress.reached(3), Ok(()));
         assert_eq!(progress.to_commit(), None);
@@ -195,8 +218,72 @@ mod tests {
     }
 
     #[test]
+    fn where_a_group_begins_is_said_at_once_unless_it_has_that() {
+        let mut progress = Progress::new(1);
+        progress.read(7).unwrap();
+        assert_eq!((progress.to_commit(), progress.last_commit()), (Some(7), Some(7)));
+        progress.had(7);
+        assert_eq!((progress.to_commit(), progress.last_commit()), (None, None));
+        // Out of range, say.
+        let mut elsewhere = Progress::new(1);
+        elsewhere.had(3);
+        elsewhere.read(7).unwrap();
+        assert_eq!(elsewhere.to_commit(), Some(7));
+    }
+
+    #[test]
+    fn a_log_that_begins_again_does_not_keep_the_offset_of_the_one_before_it() {
+        let mut progress = Progress::new(1);
+        progress.had(9);
+        progress.read(9).unwrap();
+        progress.settle(9, 10);
+        progress.commits(10);
+        progress.is_committed(10);
+        for mut again in [progress.anew(2), progress.over(2)] {
+            again.read(0).unwrap();
+            assert_eq!((again.to_commit(), again.last_commit(), again.is_heard()), (Some(0), Some(0), false));
+            // The answer to a commit of before.
+            again.is_committed(10);
+            assert_eq!(again.to_commit(), Some(0));
+        }
+    }
+
+    #[test]
+    fn a_commit_that_is_heard_after_a_later_one_does_not_stay_the_last() {
+        let mut progress = Progress::new(1);
+        progress.had(0);
+        for offset in 0..2 {
+            progress.read(offset).unwrap();
+            progress.settle(offset, offset + 1);
+            progress.commits(offset + 1);
+        }
+        // The first waited for the group's coordinator.
+        progress.is_committed(2);
+        assert!(progress.is_heard());
+        progress.is_committed(1);
+        assert_eq!(
+            (progress.to_commit(), progress.is_heard()),
+            (Some(2), false),
+            "the partition may be idle from now on"
+        );
+        progress.commits(2);
+        progress.is_committed(2);
+        assert_eq!((progress.to_commit(), progress.is_heard()), (None, true));
+        // In their order.
+        progress.read(2).unwrap();
+        progress.settle(2, 3);
+        progress.commits(3);
+        progress.read(3).unwrap();
+        progress.settle(3, 4);
+        progress.commits(4);
+        progress.is_committed(3);
+        assert_eq!((progress.to_commit(), progress.last_commit()), (None, Some(4)));
+    }
+
+    #[test]
     fn a_failed_commit_is_said_again() {
         let mut progress = Progress::new(1);
+        progress.had(0);
         progress.read(0).unwrap();
         progress.settle(0, 1);
         progress.commits(1);
@@ -213,6 +300,7 @@ mod tests {
     #[test]
     fn a_failed_commit_neither_undoes_a_later_one_nor_commits_where_reading_began() {
         let mut progress = Progress::new(1);
+        progress.had(5);
         progress.read(5).unwrap();
         progress.commit_failed(5);
         assert_eq!((progress.to_commit(), progress.last_commit()), (None, None));
