@@ -129,13 +129,13 @@ fn a_server_that_is_restarted_under_load_loses_nothing_and_tells_nobody_twice() 
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     configure(folder, server.endpoint(), &url);
-    let plan = unordered(plan(&mut Random(number("OWLPOST_SEED", 1) ^ 0x2E57), 600));
+    let plan = unordered(plan(&mut Random(number("OWLPOST_SEED", 1) ^ 0x2E57), 150));
     let mut worker = start(folder);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for (n, ten) in plan.events.chunks(10).enumerate() {
                 // No farther ahead than that, so that some are sent after each restart.
-                until("the worker keeps up", || (accepted(folder) + 200 >= n * 10).then_some(()));
+                until("the worker keeps up", || (accepted(folder) + 60 >= n * 10).then_some(()));
                 // Perhaps twice, if the server goes away before it answers.
                 until("the server takes them", || server.try_send(&url, ten).then_some(()));
             }

@@ -25,14 +25,15 @@ const LAST_WITHIN: Duration = Duration::from_secs(2);
 struct Turn(Option<Instant>);
 
 impl Turn {
-    fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = self.0.is_none_or(|at| now >= at);
-        if is_due {
-            self.0 = Some(now + ANSWER_WITHIN);
-        }
-        is_due
+    fn is_due(&self, now: Instant) -> bool {
+        self.0.is_none_or(|at| now >= at)
     }
 
+    fn is_asked(&mut self, now: Instant) {
+        self.0 = Some(now + ANSWER_WITHIN);
+    }
+
+    /// Or there was nothing to ask for.
     fn is_answered(&mut self, now: Instant) {
         self.0 = Some(now + ASK_EVERY);
     }
@@ -102,17 +103,23 @@ impl Ids {
 }
 
 impl Poller {
+    /// Called at each turn: mostly nothing is due.
     pub(super) fn ask_ids(&mut self, events: &Queue<'_>) {
-        let (topics, now) = (self.assigned_topics(), Instant::now());
-        if topics.is_empty() {
-            return;
-        }
+        let now = Instant::now();
         if self.ids.of_topics.is_due(now) {
+            let topics = self.assigned_topics();
+            if topics.is_empty() {
+                return;
+            }
+            self.ids.of_topics.is_asked(now);
             events.ask_ids(&topics);
         }
-        let keys = self.ours();
-        let unknown: Vec<Key> = keys.into_iter().filter(|key| !self.ids.noted.contains_key(key)).collect();
-        if !unknown.is_empty() && self.ids.of_notes.is_due(now) {
+        if self.ids.of_notes.is_due(now) {
+            let unknown: Vec<Key> = self.ours().into_iter().filter(|key| !self.ids.noted.contains_key(key)).collect();
+            if unknown.is_empty() {
+                return self.ids.of_notes.is_answered(now);
+            }
+            self.ids.of_notes.is_asked(now);
             events.ask_notes(&self.settings.group, &self.list(unknown.into_iter()));
         }
     }
@@ -251,7 +258,9 @@ mod tests {
     #[test]
     fn one_question_waits_at_a_time() {
         let (mut turn, now) = (Turn::default(), Instant::now());
-        assert!(turn.is_due(now) && !turn.is_due(now + ASK_EVERY));
+        assert!(turn.is_due(now));
+        turn.is_asked(now);
+        assert!(!turn.is_due(now + ASK_EVERY) && turn.is_due(now + ANSWER_WITHIN));
         turn.is_answered(now + ASK_EVERY);
         assert!(!turn.is_due(now + ASK_EVERY) && turn.is_due(now + ASK_EVERY * 2));
     }
