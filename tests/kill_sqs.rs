@@ -1,5 +1,5 @@
-//! The real binary with an SQS source: killed with SIGKILL at random moments and started again, its server restarted under
-//! load, its receipts run out. What was sent is compared with what was told: every event accepted once, everybody told once
+//! The real binary with an SQS source: killed with SIGKILL at random moments and started again, its server killed under load,
+//! its receipts run out. What was sent is compared with what was told: every event accepted once, everybody told once
 //! or honestly in doubt, nothing left in the queue.
 //!
 //! `OWLPOST_ROUNDS` (default 5) kills; `OWLPOST_SEED` replays the traffic and the draws, though not the machine's timing.
@@ -123,7 +123,7 @@ fn killed_at_random_moments_every_event_is_accepted_and_told_once() {
 }
 
 #[test]
-fn a_server_that_is_restarted_under_load_loses_nothing_and_tells_nobody_twice() {
+fn a_server_that_is_killed_under_load_and_comes_back_loses_nothing_and_tells_nobody_twice() {
     let server = ElasticMq::durable();
     let url = server.queue(&VISIBILITY);
     let folder = tempfile::tempdir().unwrap();
@@ -142,7 +142,7 @@ fn a_server_that_is_restarted_under_load_loses_nothing_and_tells_nobody_twice() 
         });
         for share in [4, 2] {
             until("some are taken", || (accepted(folder) > events(&plan) / share).then_some(()));
-            server.stop();
+            server.kill();
             server.restart();
         }
     });

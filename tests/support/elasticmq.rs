@@ -60,11 +60,11 @@ impl ElasticMq {
         ElasticMq::start_with("")
     }
 
-    /// One of the test's own, which has its queues and messages again after [`ElasticMq::stop`] and a restart.
+    /// One of the test's own, which has its queues and messages again after [`ElasticMq::kill`] and a restart.
     pub fn durable() -> ElasticMq {
         ElasticMq::start_with(
             r#"queues-storage { enabled = true, path = "queues.conf" }
-messages-storage { enabled = true, driver-class-name = "org.h2.Driver", uri = "jdbc:h2:./messages" }
+messages-storage { enabled = true, driver-class-name = "org.h2.Driver", uri = "jdbc:h2:./messages;WRITE_DELAY=0" }
 "#,
         )
     }
@@ -103,14 +103,9 @@ rest-stats {{ enabled = false }}
         &self.endpoint
     }
 
-    /// SIGKILL. Everything was in memory: after [`ElasticMq::restart`] there is no queue.
+    /// SIGKILL. Everything was in memory, unless it is durable: after [`ElasticMq::restart`] there is no queue.
     pub fn kill(&self) {
         self.server.kill();
-    }
-
-    /// SIGTERM.
-    pub fn stop(&self) {
-        self.server.stop();
     }
 
     pub fn restart(&self) {

@@ -127,16 +127,6 @@ impl Server {
         }
     }
 
-    /// SIGTERM: it ends as it likes to.
-    pub fn stop(&self) {
-        self.signal("TERM");
-        let child = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(mut child) = child {
-            crate::process::until("the server's end", || child.try_wait().unwrap());
-            fs::remove_file(self.folder.join("pid")).unwrap();
-        }
-    }
-
     /// `STOP`: it hangs, and its connections stay. `CONT`: it goes on.
     pub fn signal(&self, name: &str) {
         let running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
