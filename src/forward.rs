@@ -19,7 +19,7 @@ use crate::store::desk::LetterKind;
 use crate::store::{Fate, Letter, Portion, Store, StoreError};
 use crate::vitals::{Pulse, Vitals};
 
-/// What is sent at once: ten batches of SQS, one of Kafka; with 1 MiB of bodies a kind, a few MiB of memory.
+/// What is sent at once: ten batches of SQS, one of Kafka; with 1 MiB of bodies and headers a kind, a few MiB of memory.
 const PORTION: Portion = Portion { letters: 100, bytes: 1024 * 1024 };
 
 /// How often it is looked for new letters: nobody waits for one, and a look costs two reads of an index.

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka::{Broker, Record, unique};
 use owlpost::app::{self, Parts};
@@ -40,6 +40,11 @@ struct World<'b> {
 
 impl<'b> World<'b> {
     fn new(broker: &'b Broker, partitions: i32, settings: &[(&str, &str)]) -> World<'b> {
+        World::with(broker, partitions, settings, "")
+    }
+
+    /// `properties`: of its source, beside those that make a group quick.
+    fn with(broker: &'b Broker, partitions: i32, settings: &[(&str, &str)], properties: &str) -> World<'b> {
         let (topic, group) = (unique("faults"), unique("group"));
         broker.create_topic(&topic, partitions, settings);
         let folder = tempfile::tempdir().unwrap();
@@ -51,7 +56,7 @@ kind = "kafka"
 brokers = [{:?}]
 topics = [{topic:?}]
 group = {group:?}
-properties = {{ "session.timeout.ms" = 3000, "heartbeat.interval.ms" = 300 }}
+properties = {{ "session.timeout.ms" = 3000, "heartbeat.interval.ms" = 300{properties} }}
 [store]
 url = "sqlite:owlpost.db"
 [http]
@@ -174,6 +179,7 @@ fn every_compression_is_read() {
         }
         producer.flush();
     }
+    assert_eq!(world.broker.codecs(&world.topic), (0..=4).collect(), "each is stored as it was sent");
     world.settles(1_000, 0);
 }
 
@@ -282,7 +288,8 @@ fn a_broker_that_is_killed_under_load_and_comes_back_loses_nothing() {
 
 #[test]
 fn a_store_that_is_away_under_load_costs_no_message_and_no_rebalance() {
-    let world = World::new(Broker::shared(), 3, &[]);
+    // A consumer that is not polled for so long is put out of its group.
+    let world = World::with(Broker::shared(), 3, &[], ", \"max.poll.interval.ms\" = 5000");
     let mut worker = world.start();
     let address = worker.address();
     let ready = |wanted: u16| {
@@ -301,6 +308,11 @@ fn a_store_that_is_away_under_load_costs_no_message_and_no_rebalance() {
     world.broker.produce(&world.topic, &(100..20_000).map(event).collect::<Vec<_>>());
     let why = ready(503);
     assert!(why.contains("store"), "{why}");
+    // Twice as long as the group waits, and its member is there all the time.
+    let began = Instant::now();
+    until("the outage to be long enough", || (began.elapsed() > Duration::from_secs(10)).then_some(()));
+    assert_eq!(self::rebalances(&address), rebalances);
+    assert_eq!(world.broker.members(&world.group), Some(1));
     conn.execute_batch("ROLLBACK").unwrap();
 
     world.broker.until_no_lag(&world.group, &world.topic);

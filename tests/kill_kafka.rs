@@ -3,22 +3,28 @@
 //!
 //! `OWLPOST_ROUNDS` (default 5) kills; `OWLPOST_SEED` replays the traffic and the draws, though not the machine's timing.
 
+#![allow(clippy::duplicate_mod, reason = "both servers are given free ports")]
+
 #[path = "support/kafka.rs"]
 mod kafka;
+#[path = "support/postgres.rs"]
+mod postgres;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/traffic.rs"]
 mod traffic;
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kafka::{Broker, Producer, Record, unique};
-use process::{Random, Worker, until};
+use postgres::{PASSWORD, Server, Value};
+use process::{Random, Worker, get, until};
 use rusqlite::{Connection, OpenFlags};
-use traffic::{Plan, compare, config, mails, number, plan, random_moment};
+use traffic::{Plan, compare, compare_rows, config, config_on, mails, number, plan, random_moment};
 
 const REQUESTS_A_ROUND: u64 = 120;
 const PARTITIONS: i32 = 4;
@@ -112,4 +118,77 @@ fn killed_in_the_middle_of_its_batches_every_produced_event_is_accepted_and_told
     let log = Worker::start(folder, &["--until-idle", "-c", "again.toml"]).ends_with(0);
     assert_eq!(mails(folder), before, "{log}");
     compare(folder, &plan);
+}
+
+/// Two workers of one group on one store: one is killed in the middle, and what it had goes on with the other.
+#[test]
+fn when_one_of_two_members_is_killed_the_other_takes_over_and_everybody_is_told_once() {
+    let seed = number("OWLPOST_SEED", 1);
+    let mut random = Random(seed ^ 0x2072);
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("two", PARTITIONS), unique("group"));
+    let database = Server::shared().database(None);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let home = |name: &str| {
+        let home = folder.join(name);
+        fs::create_dir_all(&home).unwrap();
+        // Leases are short, so that the mails of a dead worker go on soon.
+        let times = "[delivery]\nlease = \"5s\"\nsend_within = \"1s\"\ncall_timeout = \"1s\"\nclock_error = \"1s\"\n";
+        let store = format!("url = {:?}\npassword = {PASSWORD:?}\nconnections = 4", database.url());
+        config_on(&home, "owlpost.toml", &format!("{times}{}", source(&topic, &group, None)), &store, "../outbox");
+        home
+    };
+    let plan = plan(&mut random, 400);
+    let look = database.admin();
+    let count = |sql: &str| match look.rows(sql)[0][0] {
+        Value::Int(n) => usize::try_from(n).unwrap(),
+        ref other => panic!("{other:?}"),
+    };
+    let accepted = || count("SELECT count(*) FROM event");
+    let events = plan.asked.len() + plan.asked.iter().filter(|asked| asked.decided).count();
+
+    let start = |name: &str| {
+        let mut worker = Worker::start(&home(name), &["-c", "owlpost.toml"]);
+        let address = worker.address();
+        (worker, address)
+    };
+    let (one, two) = (start("one"), start("two"));
+    for (_, address) in [&one, &two] {
+        until("partitions for each", || {
+            let (_, text) = get(address, "/metrics").ok()?;
+            text.contains("owlpost_source_partitions{source=\"kill\"} 2").then_some(())
+        });
+    }
+    let producer = broker.producer(&[("partitioner", "murmur2_random")]);
+    let (first, second) = plan.events.split_at(plan.events.len() / 2);
+    first.iter().for_each(|event| send(&producer, &topic, event));
+    producer.flush();
+    random_moment(&mut random, STILL, accepted);
+    one.0.kill();
+    println!(
+        "seed {seed}: killed at {} events, {} mails; lag {}",
+        accepted(),
+        mails(folder),
+        broker.lag(&group, &topic)
+    );
+    second.iter().for_each(|event| send(&producer, &topic, event));
+    producer.flush();
+
+    let (mut worker, address) = two;
+    until("all of them", || (accepted() == events).then_some(()));
+    broker.until_no_lag(&group, &topic);
+    let (_, metrics) = get(&address, "/metrics").unwrap();
+    assert!(metrics.contains("owlpost_source_partitions{source=\"kill\"} 4"), "it has all of them");
+    until("the end of all digests", || (count("SELECT count(*) FROM digest WHERE state <> 6") == 0).then_some(()));
+    assert!(worker.is_running(), "{}", worker.log());
+    worker.signal("TERM");
+    worker.ends_with(0);
+    let text = |value| match value {
+        Value::Null => None,
+        Value::Int(n) => Some(n.to_string()),
+        Value::Text(text) => Some(text),
+    };
+    let rows = |sql: &str| look.rows(sql).into_iter().map(|row| row.into_iter().map(text).collect()).collect();
+    compare_rows(&rows, folder, &plan);
 }

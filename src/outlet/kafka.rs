@@ -21,9 +21,11 @@ use crate::kafka::iam::Tokens;
 pub use crate::kafka::{address, flaws_of_outlet as flaws};
 use crate::outlet::{Outgoing, Outlet, OutletError};
 
+mod alone;
 mod answer;
 mod trouble;
 
+use alone::Alone;
 use answer::Place;
 use trouble::{Trouble, Watch};
 
@@ -32,8 +34,8 @@ use trouble::{Trouble, Watch};
 const DELIVERY: Duration = Duration::from_secs(30);
 /// One request: two of them fit into [`DELIVERY`], so that a hanging broker is asked again.
 const REQUEST: Duration = Duration::from_secs(12);
-/// As long a call goes on to hand messages to librdkafka while its queue is full: with [`DELIVERY`] the most that
-/// [`Outlet::send`] takes.
+/// As long a call goes on to hand messages to librdkafka while its queue is full: with [`DELIVERY`], and as long again
+/// for those that are asked for one by one ([`alone`]), the most that [`Outlet::send`] takes.
 const ENQUEUE: Duration = Duration::from_secs(60);
 /// How long a full queue is left alone when none of its messages is ours.
 const QUEUE_PAUSE: Duration = Duration::from_millis(20);
@@ -134,7 +136,7 @@ impl KafkaOutlet {
     }
 
     fn answer(&self, error: &KafkaError, message: &Outgoing) -> OutletError {
-        answer::of(error, &self.place, message.body.len(), self.trouble.told())
+        answer::of(error, &self.place, size(message), self.trouble.told())
     }
 
     /// Waits for a broker's word on a message.
@@ -202,6 +204,12 @@ enum Settled {
     Together(KafkaError),
 }
 
+/// What a broker counts, about.
+fn size(message: &Outgoing) -> usize {
+    let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
+    message.body.len() + message.key.as_ref().map_or(0, String::len) + headers.sum::<usize>()
+}
+
 /// Whether a broker refuses all messages of a request with this, where one of them is wrong: for their size it names none,
 /// and for another one's record it tells the others so.
 fn is_of_all(code: Code) -> bool {
@@ -237,10 +245,11 @@ impl Outlet for KafkaOutlet {
             }
         }
         let mut told = Vec::with_capacity(messages.len());
+        let mut alone = Alone::new();
         for (message, answer) in messages.iter().zip(answers) {
             told.push(match answer {
                 Some(Settled::Answered(answer)) => answer,
-                Some(Settled::Together(_)) => self.alone(producer, message).await,
+                Some(Settled::Together(_)) => alone.ask(self.alone(producer, message)).await,
                 None => Err(self.full()),
             });
         }

@@ -13,7 +13,7 @@ use crate::model::Time;
 pub struct Portion {
     /// Of refused inputs, and as many of dead items, so that neither holds up the other.
     pub letters: u32,
-    /// Bodies of each of the two kinds.
+    /// Bodies and headers of each of the two kinds.
     pub bytes: usize,
 }
 

@@ -185,6 +185,75 @@ async fn a_topic_that_is_made_again_with_fewer_messages_is_read_from_its_beginni
 }
 
 #[tokio::test]
+async fn an_offset_that_was_committed_for_a_topic_that_is_made_again_since_is_not_read_on_from() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("noted", 2), unique("group"));
+    broker.produce(&topic, &(0..4).map(|n| Record::of(format!("old {n}")).to(n % 2)).collect::<Vec<_>>());
+    let mut source = open(&[&topic], &group);
+    take(&mut source, 4).await;
+    stop(source).await;
+    let note = broker.note(&group, &topic);
+    assert!(note.starts_with("topic-id="), "{note:?}");
+    broker.delete_topic(&topic);
+    broker.create_topic(&topic, 2, &[]);
+    broker.produce(&topic, &(0..8).map(|n| Record::of(format!("new {n}")).to(n % 2)).collect::<Vec<_>>());
+    // Whoever read on from the old one's offset, and ended before it knew.
+    broker.commit(&group, &topic, &[(3, &note), (4, &note)]);
+    for until_idle in [false, true] {
+        let plain = settings(&broker.plaintext(), &[&topic], &group);
+        let mut source = KafkaSource::open(Settings { until_idle, ..plain }).unwrap();
+        let wanted: std::collections::BTreeSet<String> = (0..8).map(|n| format!("new {n}")).collect();
+        let mut all = std::collections::BTreeSet::new();
+        // What is read before it is known comes again.
+        while !all.is_superset(&wanted) {
+            all.extend(take(&mut source, 1).await);
+        }
+        if until_idle {
+            while let Some(batch) = timeout(PATIENCE, source.next(ROOMY)).await.unwrap().unwrap() {
+                source.ack(batch.ack, &receipts(&batch)).await;
+            }
+        }
+        stop(source).await;
+        assert_eq!(broker.lag(&group, &topic), 0);
+        assert_ne!(broker.note(&group, &topic), note, "it is of the new one");
+        broker.commit(&group, &topic, &[(3, &note), (4, &note)]);
+    }
+}
+
+#[tokio::test]
+async fn where_a_group_begins_at_the_end_is_committed_before_anything_is_settled() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("latest", 1), unique("group"));
+    let stop_it = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let producing = {
+        let (topic, stop_it) = (topic.clone(), Arc::clone(&stop_it));
+        // Something comes between the broker's word on the end and the first read.
+        std::thread::spawn(move || {
+            let producer = broker.producer(&[("linger.ms", "0")]);
+            let mut count = 0;
+            while !stop_it.load(std::sync::atomic::Ordering::SeqCst) {
+                producer.send(&topic, &Record::of(count.to_string()));
+                producer.flush();
+                count += 1;
+            }
+        })
+    };
+    let plain = settings(&broker.plaintext(), &[&topic], &group);
+    let latest = [&QUICK[..], &[("auto.offset.reset", "latest")]].concat();
+    let cluster = Cluster { properties: properties(&latest), ..plain.cluster.clone() };
+    let mut source = KafkaSource::open(Settings { cluster, ..plain }).unwrap();
+    let first: i64 = bodies(&next(&mut source, Room { messages: 1, ..ROOMY }).await)[0].parse().unwrap();
+    let (g, t) = (group.clone(), topic.clone());
+    let looking =
+        tokio::task::spawn_blocking(move || process::until("the group's beginning", || broker.committed(&g, &t)[0]));
+    let began = looking.await.unwrap();
+    stop_it.store(true, std::sync::atomic::Ordering::SeqCst);
+    producing.join().unwrap();
+    assert_eq!(began, first, "whoever begins again misses nothing");
+    stop(source).await;
+}
+
+#[tokio::test]
 async fn a_commit_that_the_broker_refuses_is_counted_and_said_again() {
     let broker = Broker::shared();
     let (topic, group) = (broker.topic("refused", 1), unique("group"));

@@ -19,7 +19,9 @@ mod process;
 
 mod faults;
 mod groups;
+mod iam;
 mod messages;
+mod outlet;
 mod promises;
 mod run;
 

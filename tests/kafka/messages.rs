@@ -36,7 +36,8 @@ async fn nothing_is_committed_that_was_only_read() {
     let mut source = open(&[&topic], &group);
     next(&mut source, ROOMY).await;
     stop(source).await;
-    assert_eq!(broker.committed(&group, &topic), [None]);
+    let committed = broker.committed(&group, &topic);
+    assert!(matches!(committed[..], [None | Some(0)]), "at most where the group began: {committed:?}");
 }
 
 #[tokio::test]

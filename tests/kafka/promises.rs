@@ -109,7 +109,8 @@ async fn after_a_stop_nothing_new_comes_and_late_answers_harm_nobody() {
     source.refuse(batch.ack, Duration::ZERO).await;
     source.ack(Ack { batch: 77, epoch: 9 }, &[]).await;
     assert_eq!(source.next(ROOMY).await.unwrap(), None);
-    assert_eq!(Broker::shared().committed(&group, &topic), [None]);
+    let committed = Broker::shared().committed(&group, &topic);
+    assert!(matches!(committed[..], [None | Some(0)]), "at most where the group began: {committed:?}");
 }
 
 #[tokio::test]

@@ -302,6 +302,37 @@ fn a_topic_that_is_made_again_with_as_many_messages_is_read_from_its_beginning()
 }
 
 #[test]
+fn a_worker_that_is_killed_before_it_knows_that_its_topic_is_a_new_one_loses_nothing_of_it() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("killed-twin", 1), unique("group"));
+    let folder = tempfile::tempdir().unwrap();
+    // Started again, it has its partition back at once.
+    let keys = keys(&broker.plaintext(), &[&topic], &group).replace("6000", "60000") + "instance_id = \"worker-0\"\n";
+    config(folder.path(), &keys);
+    let mut worker = Worker::start(folder.path(), &["-c", "owlpost.toml"]);
+    worker.address();
+    broker.produce(&topic, &(0..5).map(event).collect::<Vec<_>>());
+    broker.until_no_lag(&group, &topic);
+    worker.signal("STOP");
+    broker.delete_topic(&topic);
+    broker.create_topic(&topic, 1, &[]);
+    broker.produce(&topic, &(5..14).map(event).collect::<Vec<_>>());
+    worker.signal("CONT");
+    // It reads on from where it was in the old one, and says so.
+    broker.until_no_lag(&group, &topic);
+    worker.kill();
+    let worker = Worker::start(folder.path(), &["-c", "owlpost.toml"]);
+    let taken = || {
+        let conn = rusqlite::Connection::open(folder.path().join("owlpost.db")).ok()?;
+        conn.query_row("SELECT count(*) FROM event", [], |row| row.get::<_, i64>(0)).ok()
+    };
+    until("all of the new one", || taken().filter(|n| *n == 14));
+    broker.until_no_lag(&group, &topic);
+    worker.signal("TERM");
+    worker.ends_with(0);
+}
+
+#[test]
 fn a_run_to_the_end_that_gets_no_partition_leaves_them_to_the_others_and_ends() {
     let broker = Broker::shared();
     let (topic, group) = (broker.topic("held", 1), unique("group"));

@@ -71,6 +71,20 @@ fn settle(w: &mut World, fates: &[(&str, Fate)]) {
     w.call(async |s| s.forwarded(now, Arc::new(fates)).await).unwrap();
 }
 
+/// A letter may be nothing but headers.
+#[test]
+fn a_portion_counts_headers_as_it_counts_bodies() {
+    for mut w in worlds(Setup::default()) {
+        for text in ["a", "b", "c"] {
+            let headers = vec![("ce-subject".to_owned(), text.repeat(600))];
+            come(&mut w, Refused { headers, ..refused(text, RefusedReason::TooOld) });
+        }
+        let portion = Portion { letters: 100, bytes: 1_000 };
+        let letters = w.call(async |s| s.unforwarded(portion).await).unwrap();
+        assert_eq!(ids(&letters), ["in-1", "in-2"]);
+    }
+}
+
 /// What is confirmed or refused for ever is not sent again, also when the same input comes again.
 #[test]
 fn a_letter_is_forwarded_once_however_often_it_comes() {

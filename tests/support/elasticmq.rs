@@ -57,6 +57,19 @@ impl ElasticMq {
 
     /// One of the test's own, which may be killed.
     pub fn start() -> ElasticMq {
+        ElasticMq::start_with("")
+    }
+
+    /// One of the test's own, which has its queues and messages again after [`ElasticMq::kill`] and a restart.
+    pub fn durable() -> ElasticMq {
+        ElasticMq::start_with(
+            r#"queues-storage { enabled = true, path = "queues.conf" }
+messages-storage { enabled = true, driver-class-name = "org.h2.Driver", uri = "jdbc:h2:./messages;WRITE_DELAY=0" }
+"#,
+        )
+    }
+
+    fn start_with(more: &str) -> ElasticMq {
         let mut why = String::new();
         // Somebody else may take a port between its being found free and being bound.
         for _ in 0..3 {
@@ -68,7 +81,7 @@ node-address {{ protocol = http, host = "127.0.0.1", port = {port}, context-path
 generate-node-address = false
 rest-sqs {{ enabled = true, bind-hostname = "127.0.0.1", bind-port = {port}, sqs-limits = strict }}
 rest-stats {{ enabled = false }}
-"#
+{more}"#
             );
             fs::write(folder.join("elasticmq.conf"), config).unwrap();
             let args = ["-Dconfig.file=elasticmq.conf", "org.elasticmq.server.Main"];
@@ -90,7 +103,7 @@ rest-stats {{ enabled = false }}
         &self.endpoint
     }
 
-    /// SIGKILL. Everything was in memory: after [`ElasticMq::restart`] there is no queue.
+    /// SIGKILL. Everything was in memory, unless it is durable: after [`ElasticMq::restart`] there is no queue.
     pub fn kill(&self) {
         self.server.kill();
     }
@@ -170,6 +183,16 @@ rest-stats {{ enabled = false }}
     /// Sends all, ten a call.
     pub fn send(&self, url: &str, bodies: &[String]) {
         self.send_to_groups(url, &bodies.iter().map(|body| (None, body.as_str())).collect::<Vec<_>>());
+    }
+
+    /// Sends ten at most, in one call. Whether the server has taken them; if not, it may have them all the same.
+    pub fn try_send(&self, url: &str, bodies: &[String]) -> bool {
+        let mut call = self.client().send_message_batch().queue_url(url);
+        for (n, body) in bodies.iter().enumerate() {
+            call = call
+                .entries(SendMessageBatchRequestEntry::builder().id(n.to_string()).message_body(body).build().unwrap());
+        }
+        self.call(call.send()).is_ok_and(|sent| sent.failed.is_empty())
     }
 
     /// Sends (message group, body), ten a call. In a FIFO queue each is a message of its own, equal bodies too.

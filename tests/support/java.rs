@@ -68,7 +68,8 @@ impl Server {
         let mut command = Command::new("java");
         command
             .args(["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
-            .arg(self.jars.join("*"))
+            // Its own folder too, for a class of the test's.
+            .arg(format!("{}:.", self.jars.join("*").display()))
             .current_dir(&self.folder)
             .stdin(Stdio::null());
         command

@@ -6,14 +6,15 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -21,12 +22,15 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 mod certificates;
 #[path = "java.rs"]
 mod java;
+#[path = "msk.rs"]
+mod msk;
 #[path = "records.rs"]
 mod records;
 
 pub use certificates::{Certificates, certificates};
 use java::{Server, jars};
 pub use java::{free_ports, unique};
+pub use msk::Msk;
 pub use records::{Producer, Record};
 
 use crate::process::{PATIENCE, until};
@@ -99,11 +103,22 @@ impl Broker {
         )
     }
 
+    /// One whose SASL over TLS is that of Amazon MSK, for this identity; plain text is open.
+    pub fn of_msk(of: &Msk) -> Broker {
+        Broker::start_filled(msk::SETTINGS, &|folder| of.fill(folder))
+    }
+
     fn start_with(more: &str) -> Broker {
+        Broker::start_filled(more, &|_| {})
+    }
+
+    /// `fill`: puts into its folder what `more` names.
+    fn start_filled(more: &str, fill: &dyn Fn(&Path)) -> Broker {
         let mut why = String::new();
         // Somebody else may take a port between its being found free and being bound.
         for _ in 0..3 {
             let broker = Broker::prepare(more);
+            fill(broker.folder());
             match broker.server.start() {
                 Ok(()) => {
                     broker.warm_up();
@@ -180,8 +195,19 @@ impl Broker {
     }
 
     /// Its data, its settings, its log; gone when it is dropped.
-    pub fn folder(&self) -> &std::path::Path {
+    pub fn folder(&self) -> &Path {
         self.server.folder()
+    }
+
+    /// Of the last start.
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    /// How the batches of partition 0 are stored: 0 as they are, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
+    pub fn codecs(&self, topic: &str) -> BTreeSet<u8> {
+        let log = self.folder().join("data").join(format!("{topic}-0")).join("00000000000000000000.log");
+        records::codecs(&fs::read(log).unwrap())
     }
 
     /// SIGKILL.
@@ -289,6 +315,29 @@ impl Broker {
             };
             Some((0..partitions).map(offset).collect())
         })
+    }
+
+    /// What was committed beside the group's offset of partition 0.
+    pub fn note(&self, group: &str, topic: &str) -> String {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().unwrap();
+        until("the group's note", || {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(topic, 0);
+            let found = consumer.committed_offsets(list, CALL).ok()?;
+            found.find_partition(topic, 0).map(|element| element.metadata().to_owned())
+        })
+    }
+
+    /// In the name of the group, which must have no member: offsets and notes of partition 0 and on.
+    pub fn commit(&self, group: &str, topic: &str, offsets: &[(i64, &str)]) {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for (partition, (offset, note)) in (0..).zip(offsets) {
+            list.add_partition_offset(topic, partition, Offset::Offset(*offset)).unwrap();
+            list.find_partition(topic, partition).unwrap().set_metadata(note);
+        }
+        // Its last member may still be on its way out.
+        until("the group takes its offsets", || consumer.commit(&list, CommitMode::Sync).ok());
     }
 
     /// How many messages the group has before it, as KEDA counts: ends minus committed.

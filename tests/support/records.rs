@@ -1,5 +1,6 @@
 //! Messages as a test produces and reads them, and a producer that answers for each of them.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -141,4 +142,17 @@ impl Producer {
             self.inner.abort_transaction(PATIENCE).unwrap();
         }
     }
+}
+
+/// How the batches of a segment are stored, see [`super::Broker::codecs`].
+pub(super) fn codecs(segment: &[u8]) -> BTreeSet<u8> {
+    let (mut codecs, mut rest) = (BTreeSet::new(), segment);
+    // Offset, length of what follows; behind leader's epoch, version and checksum the attributes, whose last bits they are.
+    while let Some(length) = rest.get(8..12) {
+        let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        assert_eq!(rest[16], 2, "a batch of the format that has attributes there");
+        codecs.insert(rest[22] & 7);
+        rest = &rest[12 + length..];
+    }
+    codecs
 }

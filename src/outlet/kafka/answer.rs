@@ -21,7 +21,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// `bytes`: of the message's body. `trouble`: what is wrong with the brokers, if something is.
+/// `bytes`: of the message. `trouble`: what is wrong with the brokers, if something is.
 pub(super) fn of(error: &KafkaError, place: &Place, bytes: usize, trouble: Option<Told>) -> OutletError {
     let Place { topic, .. } = place;
     let code = match error {
@@ -35,9 +35,11 @@ pub(super) fn of(error: &KafkaError, place: &Place, bytes: usize, trouble: Optio
         other => other.rdkafka_error_code().unwrap_or(Code::Unknown),
     };
     match code {
-        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => OutletError::Refused(
-            format!("{bytes} bytes, more than topic {topic} takes; raise its max.message.bytes, or send less"),
-        ),
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
+            OutletError::Refused(format!(
+                "{bytes} bytes with its headers, more than topic {topic} takes; raise its max.message.bytes, or send less"
+            ))
+        }
         Code::InvalidRecord => OutletError::Refused(format!(
             "topic {topic} does not take it; a compacted topic wants a key (the extension partitionkey)"
         )),
@@ -114,7 +116,10 @@ mod tests {
             OutletError::Refused(what) => assert!(what.contains(word), "{what}"),
             other => panic!("{other:?}"),
         };
-        refused(Code::MessageSizeTooLarge, "2000000 bytes, more than topic events takes; raise its max.message.bytes");
+        refused(
+            Code::MessageSizeTooLarge,
+            "2000000 bytes with its headers, more than topic events takes; raise its max.message.bytes",
+        );
         refused(Code::InvalidRecord, "partitionkey");
         let fatal = |code, trouble, word: &str| match told(code, trouble) {
             OutletError::Fatal(what) => {

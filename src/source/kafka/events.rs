@@ -15,8 +15,10 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 mod ids;
+mod notes;
 
 pub(super) use ids::TopicId;
+pub(super) use notes::{Note, written};
 
 /// The queue of a consumer. It lives no longer than the consumer.
 pub(super) struct Events<'c, C: ConsumerContext> {
@@ -51,6 +53,8 @@ pub(super) enum Told<'e> {
     Line(i32, String, String),
     /// The ids of topics that are there, by name; the answer to [`Events::ask_ids`].
     Ids(Vec<(String, TopicId)>),
+    /// What the group has committed; the answer to [`Events::ask_notes`].
+    Notes(Vec<Note>),
     /// A sign-in by OAUTHBEARER needs a token.
     TokenWanted,
     Nothing,
@@ -207,6 +211,7 @@ impl Event<'_> {
                     }
                 }
                 sys::RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT => Told::Ids(self.ids()),
+                sys::RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT => Told::Notes(self.notes()),
                 sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => Told::TokenWanted,
                 _ => Told::Nothing,
             }

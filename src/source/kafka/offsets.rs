@@ -21,7 +21,7 @@ pub(super) struct Progress {
     ahead: BTreeMap<i64, i64>,
     /// What the last commit said.
     committed: Option<i64>,
-    /// What the broker is known to have: it said so, or reading began there.
+    /// What the broker is known to have: it said so.
     confirmed: Option<i64>,
     /// The end that was reached last.
     end: Option<i64>,
@@ -48,9 +48,27 @@ impl Progress {
         }
     }
 
-    /// The log begins again: nothing of what was read counts, and a goal is as good as reached.
+    /// The log begins again: nothing of what was read counts, and a goal is as good as reached. What the broker has is of
+    /// the old one.
     pub fn anew(&self, epoch: u64) -> Progress {
-        Progress { since: self.since, goal: self.goal.map(|_| 0), ..Progress::new(epoch) }
+        Progress { goal: self.goal.map(|_| 0), ..self.over(epoch) }
+    }
+
+    /// It is read from its beginning, up to the goal that it had.
+    pub fn over(&self, epoch: u64) -> Progress {
+        Progress { since: self.since, goal: self.goal, ..Progress::new(epoch) }
+    }
+
+    /// Whether anything of it was read, be it that there is nothing.
+    pub fn has_begun(&self) -> bool {
+        self.read.is_some()
+    }
+
+    /// What the group had committed before this began.
+    pub fn had(&mut self, offset: i64) {
+        if self.committed.is_none() {
+            (self.committed, self.confirmed) = (Some(offset), Some(offset));
+        }
     }
 
     pub fn set_goal(&mut self, end: i64) {
@@ -67,8 +85,8 @@ impl Progress {
             return Err(Rewound);
         }
         if self.read.is_none() {
-            // Where reading began is no news to the broker.
-            (self.settled, self.committed, self.confirmed) = (Some(offset), Some(offset), Some(offset));
+            // News to the broker, unless it is what the group had: whoever begins again must not begin elsewhere.
+            self.settled = Some(offset);
         }
         self.read = Some(offset.saturating_add(1));
         Ok(from)
@@ -118,10 +136,13 @@ impl Progress {
         self.committed = Some(offset);
     }
 
-    /// The broker has it.
+    /// The broker has it. A commit that waited for the group's coordinator may be heard after a later one, which then
+    /// counts for nothing and is said again.
     pub fn is_committed(&mut self, offset: i64) {
-        if self.committed == Some(offset) {
-            self.confirmed = Some(offset);
+        let is_answered = self.committed == self.confirmed;
+        self.confirmed = Some(offset);
+        if is_answered {
+            self.committed = Some(offset);
         }
     }
 
@@ -149,124 +170,4 @@ impl Progress {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn nothing_is_committed_before_something_is_settled() {
-        let mut progress = Progress::new(1);
-        assert_eq!(progress.to_commit(), None);
-        assert_eq!(progress.read(5), Ok(5));
-        assert_eq!(progress.read(6), Ok(6));
-        assert_eq!(progress.to_commit(), None);
-        progress.settle(5, 6);
-        assert_eq!(progress.to_commit(), Some(6));
-        progress.commits(6);
-        assert_eq!(progress.to_commit(), None);
-    }
-
-    #[test]
-    fn an_end_behind_markers_is_committed_only_once_everything_before_it_is_settled() {
-        let mut progress = Progress::new(1);
-        assert_eq!(progress.read(0), Ok(0));
-        assert_eq!(progress.reached(3), Ok(()));
-        assert_eq!(progress.to_commit(), None);
-        assert!(!progress.is_at_end());
-        progress.settle(0, 1);
-        assert_eq!(progress.to_commit(), Some(3));
-        assert!(progress.is_at_end());
-    }
-
-    #[test]
-    fn a_partition_with_nothing_but_markers_is_committed_to_its_end() {
-        let mut progress = Progress::new(1);
-        assert_eq!(progress.reached(4), Ok(()));
-        assert_eq!(progress.to_commit(), Some(4));
-    }
-
-    #[test]
-    fn a_log_that_begins_again_is_told() {
-        let mut progress = Progress::new(1);
-        progress.read(10).unwrap();
-        assert_eq!(progress.read(3), Err(Rewound));
-        assert_eq!(progress.reached(3), Err(Rewound));
-    }
-
-    #[test]
-    fn a_failed_commit_is_said_again() {
-        let mut progress = Progress::new(1);
-        progress.read(0).unwrap();
-        progress.settle(0, 1);
-        progress.commits(1);
-        assert_eq!((progress.to_commit(), progress.last_commit()), (None, Some(1)));
-        assert!(!progress.is_heard());
-        progress.commit_failed(1);
-        assert_eq!(progress.to_commit(), Some(1));
-        progress.commits(1);
-        progress.is_committed(1);
-        assert_eq!((progress.to_commit(), progress.last_commit()), (None, None));
-        assert!(progress.is_heard());
-    }
-
-    #[test]
-    fn a_failed_commit_neither_undoes_a_later_one_nor_commits_where_reading_began() {
-        let mut progress = Progress::new(1);
-        progress.read(5).unwrap();
-        progress.commit_failed(5);
-        assert_eq!((progress.to_commit(), progress.last_commit()), (None, None));
-        progress.settle(5, 6);
-        progress.commits(6);
-        progress.read(6).unwrap();
-        progress.settle(6, 7);
-        progress.commits(7);
-        progress.commit_failed(6);
-        assert_eq!((progress.to_commit(), progress.last_commit()), (None, Some(7)));
-    }
-
-    proptest! {
-        /// Any gaps, any batches, settled in any order, ends anywhere: what may be committed is exactly the end of the
-        /// settled messages without one missing, and all of it in the end.
-        #[test]
-        fn what_is_committed_is_settled_and_in_the_end_everything_is(
-            gaps in proptest::collection::vec((1i64..5, any::<bool>()), 1..40),
-            order in proptest::collection::vec(any::<u16>(), 40),
-            start in 0i64..100,
-        ) {
-            let mut progress = Progress::new(1);
-            let (mut at, mut spans, mut last) = (start, Vec::new(), None);
-            for (gap, ends) in gaps {
-                let from = progress.read(at).unwrap();
-                spans.push((from, at + 1, at));
-                at += 1;
-                if ends {
-                    // Markers up to the end.
-                    at += gap - 1;
-                    progress.reached(at).unwrap();
-                    last = Some(at);
-                } else {
-                    at += gap - 1;
-                }
-            }
-            let read = spans.last().unwrap().1.max(last.unwrap_or(0));
-            let mut open: Vec<_> = spans.clone();
-            let mut turn = order.iter().cycle();
-            while !open.is_empty() {
-                let next = usize::from(*turn.next().unwrap()) % open.len();
-                let (from, to, _) = open.remove(next);
-                progress.settle(from, to);
-                let first_open = open.iter().map(|(_, _, offset)| *offset).min();
-                let settled = progress.settled().unwrap();
-                match first_open {
-                    Some(offset) => prop_assert!(settled <= offset, "{settled} is beyond {offset}"),
-                    None => prop_assert_eq!(settled, read),
-                }
-                // Everything before it that is a message is settled, and nothing is held back.
-                let settled_up_to = spans.iter().filter(|s| !open.contains(s)).take_while(|s| first_open.is_none_or(|o| s.2 < o)).map(|s| s.1).max();
-                prop_assert!(settled_up_to.is_none_or(|to| settled >= to));
-            }
-            prop_assert!(progress.ahead.is_empty());
-        }
-    }
-}
+mod tests;

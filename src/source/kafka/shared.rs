@@ -204,14 +204,17 @@ impl State {
     fn rewound(&mut self, key: Key) {
         let (topic, partition) = (self.name(key), key.1);
         tracing::warn!(topic, partition, "the partition begins again before what was read; it is read from there");
-        self.begin_again(key);
-    }
-
-    /// What was read of the partition is handed on, but it can't be committed any more.
-    pub fn begin_again(&mut self, key: Key) {
         self.epoch += 1;
         if let Some(progress) = self.partitions.get_mut(&key) {
             *progress = progress.anew(self.epoch);
+        }
+    }
+
+    /// The partition is to be read from its beginning. What was read of it is handed on, but it can't be committed any more.
+    pub fn start_over(&mut self, key: Key) {
+        self.epoch += 1;
+        if let Some(progress) = self.partitions.get_mut(&key) {
+            *progress = progress.over(self.epoch);
         }
     }
 

@@ -156,6 +156,7 @@ impl Poller {
             self.next_look = now + LOOK_EVERY;
             self.look_for_topics(consumer);
         }
+        self.begin_again(consumer);
         self.ask_ids(events);
         if self.join_by.is_some_and(|by| now >= by) {
             self.join_by = None;
@@ -197,6 +198,7 @@ impl Poller {
                 log_line(level, &facility, &line);
             }
             Told::Ids(found) => self.learn_ids(consumer, found),
+            Told::Notes(found) => self.learn_notes(consumer, found),
             Told::TokenWanted => self.wants_token = true,
             Told::Nothing => {}
         }
@@ -223,7 +225,7 @@ impl Poller {
             metrics::kafka_partitions(&self.settings.name, state.partitions.len());
         }
         self.join_by = None;
-        self.ids.ask_soon();
+        self.ids.begin(&keys);
         if let Err(why) = events.apply(event) {
             tracing::warn!(source = self.settings.name, error = why, "partitions can't be taken");
         }
@@ -288,6 +290,7 @@ impl Poller {
     /// Says what is settled, and good-bye. A consumer that is only dropped would do the second, and make the others wait
     /// for its session to end if it could not.
     fn leave(&mut self, consumer: &Client, events: &Queue<'_>) {
+        self.wait_for_answers(consumer, events);
         self.commit_last(consumer, |_| true);
         metrics::kafka_partitions(&self.settings.name, 0);
         metrics::kafka_lag(&self.settings.name, 0);

@@ -174,9 +174,15 @@ impl Held {
         (!keys.is_empty()).then_some((keys, messages))
     }
 
-    /// When the first refused message may be given out again.
+    /// When the first refused message may be given out again. Of a group that is the first one's time: another's may be
+    /// over, and it waits all the same.
     pub fn next_due(&self) -> Option<Instant> {
-        self.ready.values().filter_map(|at| *at).min()
+        let mut groups: HashSet<&str> = HashSet::new();
+        let mut is_first = |key: &u64| match self.entries.get(key).and_then(|entry| entry.group.as_deref()) {
+            Some(group) => groups.insert(group),
+            None => true,
+        };
+        self.ready.iter().filter(|(key, _)| is_first(key)).filter_map(|(_, at)| *at).min()
     }
 
     /// They are committed.

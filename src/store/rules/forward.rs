@@ -27,7 +27,8 @@ fn read(
     let (mut letters, mut bytes) = (Vec::new(), 0usize);
     conn.prepare_cached(statement)?.each([portion.letters], |row| {
         let letter = letter(row)?;
-        bytes = bytes.saturating_add(letter.body.len());
+        let headers = letter.headers.iter().map(|(name, value)| name.len() + value.len());
+        bytes = bytes.saturating_add(letter.body.len() + headers.sum::<usize>());
         letters.push(letter);
         Ok(bytes < portion.bytes)
     })?;

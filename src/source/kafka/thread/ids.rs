@@ -1,47 +1,75 @@
-//! A topic that is deleted and made again while it is read: librdkafka would read on from the old one's offset, which the
-//! new one may have too. Its id tells the two apart.
+//! A topic that is deleted and made again: librdkafka would read on from the old one's offset, which the new one may have
+//! too. Its id tells the two apart, while it is read, and, noted at each offset that is committed, also over a rebalance, a
+//! stop or a kill: the group's offset may be one that was committed before anybody knew of the new topic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
 
-use super::{Client, Poller, Queue, in_words};
+use super::{Client, POLL, Poller, Queue, in_words};
 use crate::metrics;
-use crate::source::kafka::events::TopicId;
+use crate::source::kafka::events::{Note, Told, TopicId, written};
 use crate::source::kafka::kept::Key;
 
 /// How often the ids are asked for: as often as a topic that is not there is looked for.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// An answer that has not come by then is not waited for: librdkafka itself gives up after a minute.
 const ANSWER_WITHIN: Duration = Duration::from_secs(90);
+/// Who leaves a moment after it came has not heard yet what it may commit: waited for so long, which is a few round trips.
+const LAST_WITHIN: Duration = Duration::from_secs(2);
+
+/// When something is asked for: one question waits for its answer at a time.
+#[derive(Debug, Default)]
+struct Turn(Option<Instant>);
+
+impl Turn {
+    fn is_due(&self, now: Instant) -> bool {
+        self.0.is_none_or(|at| now >= at)
+    }
+
+    fn is_asked(&mut self, now: Instant) {
+        self.0 = Some(now + ANSWER_WITHIN);
+    }
+
+    /// Or there was nothing to ask for.
+    fn is_answered(&mut self, now: Instant) {
+        self.0 = Some(now + ASK_EVERY);
+    }
+}
 
 /// What is known of the topics that are assigned.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     known: BTreeMap<String, TopicId>,
-    /// The next question; later while one waits for its answer.
-    next: Option<Instant>,
+    /// The cluster's own id. `None`: not known yet.
+    cluster: Option<String>,
+    /// Assigned partitions of which is known what the group has: the topic that its offset is of, if that was noted.
+    noted: BTreeMap<Key, Option<TopicId>>,
+    /// To be read from their beginning, once they are read at all: before that librdkafka can't.
+    anew: BTreeSet<Key>,
+    /// What is assigned was asked for, and answered.
+    is_told: bool,
+    of_topics: Turn,
+    of_notes: Turn,
 }
 
 impl Ids {
-    /// Something new is assigned: what it is now is asked for at once.
-    pub fn ask_soon(&mut self) {
-        self.next = None;
-    }
-
-    fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = self.next.is_none_or(|at| now >= at);
-        if is_due {
-            self.next = Some(now + ANSWER_WITHIN);
+    /// These are assigned: what they are now is asked for at once.
+    pub fn begin(&mut self, keys: &[Key]) {
+        for key in keys {
+            self.noted.remove(key);
+            self.anew.remove(key);
         }
-        is_due
+        self.is_told = false;
+        (self.of_topics, self.of_notes) = (Turn::default(), Turn::default());
     }
 
     /// The answer. Gives the topics that are others by now.
     fn learn(&mut self, now: Instant, found: Vec<(String, TopicId)>) -> Vec<String> {
-        self.next = Some(now + ASK_EVERY);
+        self.of_topics.is_answered(now);
+        self.is_told = true;
         let is_another = |(name, id): (String, TopicId)| {
             let before = self.known.insert(name.clone(), id);
             before.is_some_and(|before| before != id).then_some(name)
@@ -53,14 +81,70 @@ impl Ids {
     fn keep(&mut self, topics: &[String]) {
         self.known.retain(|name, _| topics.contains(name));
     }
+
+    /// Whether the group's offset of this partition is of another topic than it is now. Told once.
+    fn is_of_another(&mut self, key: Key, topic: &str) -> bool {
+        let (Some(noted), Some(id)) = (self.noted.get_mut(&key), self.known.get(topic)) else { return false };
+        noted.replace(*id).is_some_and(|noted| noted != *id)
+    }
+
+    /// Whether an offset may be committed: not over one that may be of another topic, or only once that is known.
+    pub fn may_commit(&self, key: Key, topic: &str) -> bool {
+        let Some(noted) = self.noted.get(&key) else { return false };
+        let is_known = self.known.contains_key(topic);
+        // Brokers before 2.8 have no ids.
+        !self.anew.contains(&key) && (is_known || (self.is_told && noted.is_none()))
+    }
+
+    /// What to commit with an offset.
+    pub fn note(&self, topic: &str) -> Option<String> {
+        self.known.get(topic).zip(self.cluster.as_ref()).map(|(id, cluster)| written(*id, cluster))
+    }
 }
 
 impl Poller {
+    /// Called at each turn: mostly nothing is due.
     pub(super) fn ask_ids(&mut self, events: &Queue<'_>) {
-        let topics = self.assigned_topics();
-        if !topics.is_empty() && self.ids.is_due(Instant::now()) {
+        let now = Instant::now();
+        if self.ids.of_topics.is_due(now) {
+            let topics = self.assigned_topics();
+            if topics.is_empty() {
+                return;
+            }
+            self.ids.of_topics.is_asked(now);
             events.ask_ids(&topics);
         }
+        if self.ids.of_notes.is_due(now) {
+            let unknown: Vec<Key> = self.ours().into_iter().filter(|key| !self.ids.noted.contains_key(key)).collect();
+            if unknown.is_empty() {
+                return self.ids.of_notes.is_answered(now);
+            }
+            self.ids.of_notes.is_asked(now);
+            events.ask_notes(&self.settings.group, &self.list(unknown.into_iter()));
+        }
+    }
+
+    /// Before the last commit. What can't be committed then is read again by the next owner.
+    pub(super) fn wait_for_answers(&mut self, consumer: &Client, events: &Queue<'_>) {
+        let by = Instant::now() + LAST_WITHIN;
+        while self.has_unsaid() && Instant::now() < by {
+            self.ask_ids(events);
+            let Some(event) = events.next(POLL) else { continue };
+            if !matches!(event.told(), Told::Message(_) | Told::End { .. }) {
+                self.take(consumer, events, &event);
+            }
+        }
+    }
+
+    /// Something is settled, and nobody knows yet whether it may be committed.
+    fn has_unsaid(&self) -> bool {
+        let state = self.shared.state();
+        let is_unsaid = |key: Key| !self.ids.anew.contains(&key) && !self.ids.may_commit(key, state.name(key));
+        state.partitions.iter().any(|(key, progress)| progress.last_commit().is_some() && is_unsaid(*key))
+    }
+
+    fn ours(&self) -> Vec<Key> {
+        self.shared.state().partitions.keys().copied().collect()
     }
 
     fn assigned_topics(&self) -> Vec<String> {
@@ -74,25 +158,78 @@ impl Poller {
     pub(super) fn learn_ids(&mut self, consumer: &Client, found: Vec<(String, TopicId)>) {
         self.ids.keep(&self.assigned_topics());
         for topic in self.ids.learn(Instant::now(), found) {
-            tracing::warn!(
-                source = self.settings.name,
-                topic,
-                "the topic was deleted and made again; it is read from its beginning"
-            );
-            metrics::kafka_reset(&self.settings.name);
-            let keys: Vec<Key> = {
+            let place = self.shared.state().topic(&topic);
+            let others: Vec<Key> = self.ours().into_iter().filter(|key| key.0 == place).collect();
+            self.is_another(&topic, others);
+        }
+        self.compare(consumer);
+    }
+
+    pub(super) fn learn_notes(&mut self, consumer: &Client, found: Vec<Note>) {
+        self.ids.of_notes.is_answered(Instant::now());
+        if self.ids.cluster.is_none() {
+            // Known since the first metadata: nothing is waited for.
+            self.ids.cluster = consumer.client().fetch_cluster_id(Duration::ZERO);
+        }
+        for note in found {
+            let mut state = self.shared.state();
+            let key = (state.topic(&note.topic), note.partition);
+            let Some(progress) = state.partitions.get_mut(&key) else { continue };
+            if let Some(offset) = note.offset {
+                progress.had(offset);
+            }
+            let here = note.of.filter(|(_, cluster)| self.ids.cluster.as_ref() == Some(cluster));
+            self.ids.noted.entry(key).or_insert(here.map(|(id, _)| id));
+        }
+        self.compare(consumer);
+    }
+
+    /// What the group has, with what is there.
+    fn compare(&mut self, consumer: &Client) {
+        let mut others: BTreeMap<String, Vec<Key>> = BTreeMap::new();
+        for key in self.ours() {
+            let topic = self.shared.state().name(key).to_owned();
+            if self.ids.is_of_another(key, &topic) && !self.ids.anew.contains(&key) {
+                others.entry(topic).or_default().push(key);
+            }
+        }
+        others.into_iter().for_each(|(topic, keys)| self.is_another(&topic, keys));
+        self.begin_again(consumer);
+    }
+
+    fn is_another(&mut self, topic: &str, keys: Vec<Key>) {
+        tracing::warn!(
+            source = self.settings.name,
+            topic,
+            "the topic was deleted and made again; it is read from its beginning"
+        );
+        metrics::kafka_reset(&self.settings.name);
+        self.ids.anew.extend(keys);
+    }
+
+    /// Reads from its beginning what is another one by now.
+    pub(super) fn begin_again(&mut self, consumer: &Client) {
+        if self.ids.anew.is_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut self.ids.anew) {
+            let topic = {
                 let mut state = self.shared.state();
-                let place = state.topic(&topic);
-                let keys: Vec<Key> = state.partitions.keys().filter(|key| key.0 == place).copied().collect();
-                keys.iter().for_each(|key| state.begin_again(*key));
-                keys
-            };
-            for (_, partition) in keys {
-                // Without waiting: an error comes as an event, and what does not begin again is what it was without this.
-                if let Err(e) = consumer.seek(&topic, partition, Offset::Beginning, Duration::ZERO) {
-                    let error = in_words(&e);
-                    tracing::warn!(source = self.settings.name, topic, partition, error, "it can't be read from there");
+                match state.partitions.get(&key) {
+                    // Another member's by now.
+                    None => continue,
+                    Some(progress) if !progress.has_begun() => {
+                        self.ids.anew.insert(key);
+                        continue;
+                    }
+                    Some(_) => state.start_over(key),
                 }
+                state.name(key).to_owned()
+            };
+            // Without waiting: what was read before it does not come any more, and an error comes as an event.
+            if let Err(e) = consumer.seek(&topic, key.1, Offset::Beginning, Duration::ZERO) {
+                let (partition, error) = (key.1, in_words(&e));
+                tracing::warn!(source = self.settings.name, topic, partition, error, "it can't be read from there");
             }
         }
     }
@@ -120,11 +257,37 @@ mod tests {
 
     #[test]
     fn one_question_waits_at_a_time() {
+        let (mut turn, now) = (Turn::default(), Instant::now());
+        assert!(turn.is_due(now));
+        turn.is_asked(now);
+        assert!(!turn.is_due(now + ASK_EVERY) && turn.is_due(now + ANSWER_WITHIN));
+        turn.is_answered(now + ASK_EVERY);
+        assert!(!turn.is_due(now + ASK_EVERY) && turn.is_due(now + ASK_EVERY * 2));
+    }
+
+    #[test]
+    fn an_offset_of_the_topic_that_was_deleted_is_none_of_the_one_that_is_there() {
         let (mut ids, now) = (Ids::default(), Instant::now());
-        assert!(ids.is_due(now) && !ids.is_due(now + ASK_EVERY));
-        ids.learn(now + ASK_EVERY, Vec::new());
-        assert!(!ids.is_due(now + ASK_EVERY) && ids.is_due(now + ASK_EVERY * 2));
-        ids.ask_soon();
-        assert!(ids.is_due(now + ASK_EVERY * 2));
+        let [old, same, unsaid] = [(0, 0), (0, 1), (0, 2)];
+        ids.begin(&[old, same, unsaid]);
+        assert!(!ids.may_commit(same, "a"), "nobody knows what the group has");
+        ids.noted.extend([(old, Some((1, 0))), (same, Some((2, 0))), (unsaid, None)]);
+        assert!(!ids.may_commit(unsaid, "a"), "nobody knows what is there");
+        ids.learn(now, found(&[("a", 2)]));
+        assert!(ids.is_of_another(old, "a") && !ids.is_of_another(old, "a"), "told once");
+        assert!(!ids.is_of_another(same, "a") && !ids.is_of_another(unsaid, "a"));
+        ids.anew.insert(old);
+        assert!(!ids.may_commit(old, "a") && ids.may_commit(same, "a") && ids.may_commit(unsaid, "a"));
+        ids.begin(&[old]);
+        assert!(!ids.may_commit(old, "a") && ids.may_commit(same, "a"));
+    }
+
+    #[test]
+    fn where_brokers_have_no_ids_offsets_are_committed_all_the_same() {
+        let mut ids = Ids::default();
+        ids.noted.insert((0, 0), None);
+        ids.learn(Instant::now(), Vec::new());
+        assert!(ids.may_commit((0, 0), "a"));
+        assert_eq!(ids.note("a"), None);
     }
 }

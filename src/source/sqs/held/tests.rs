@@ -1,3 +1,7 @@
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
 use super::*;
 
 const VISIBLE: Duration = Duration::from_secs(30);
@@ -69,6 +73,25 @@ fn a_refused_message_blocks_its_group_and_no_other() {
     assert!(held.give(now, ROOMY).is_none());
     assert_eq!(held.next_due(), Some(later));
     assert_eq!(held.give(later, ROOMY).unwrap().0, [0, 1, 2], "in their order");
+}
+
+#[test]
+fn a_message_behind_one_that_waits_is_not_due_before_it() {
+    let now = Instant::now();
+    let second = Duration::from_secs(1);
+    let mut held = held(now, &[Some("a"), Some("a"), Some("b"), None]);
+    let (all, _) = held.give(now, ROOMY).unwrap();
+    // The second of a was refused first, for a shorter time: it waits for the first all the same.
+    held.refuse(&all[1..2], now + second);
+    held.refuse(&all[..1], now + second * 60);
+    held.refuse(&all[2..3], now + second * 30);
+    let later = now + second * 2;
+    assert!(held.give(later, ROOMY).is_none());
+    assert_eq!(held.next_due(), Some(now + second * 30), "a moment that is over would be looked at without a pause");
+    assert_eq!(held.give(now + second * 30, ROOMY).unwrap().0, [2]);
+    assert_eq!(held.next_due(), Some(now + second * 60));
+    assert_eq!(held.give(now + second * 60, ROOMY).unwrap().0, [0, 1]);
+    assert_eq!(held.next_due(), None);
 }
 
 #[test]
@@ -212,4 +235,95 @@ fn what_is_held_when_the_queue_goes_is_not_left_to_it() {
     let later = now + VISIBLE * 2;
     assert_eq!(held.expire(later), (0, Vec::new()));
     assert_eq!(held.give(later, ROOMY).unwrap().0, [0]);
+}
+
+/// What may be done to the buffer, by whoever it is.
+#[derive(Clone, Debug)]
+enum Step {
+    Receive(Vec<Option<u8>>),
+    Give(usize),
+    /// The batch that was given first, of those that are out.
+    Refuse(u64),
+    Commit,
+    Delete {
+        most: usize,
+        again: bool,
+    },
+    Pass(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        proptest::collection::vec(proptest::option::of(0u8..3), 1..10).prop_map(Step::Receive),
+        (1usize..8).prop_map(Step::Give),
+        (0u64..20).prop_map(Step::Refuse),
+        Just(Step::Commit),
+        (1usize..10, any::<bool>()).prop_map(|(most, again)| Step::Delete { most, again }),
+        (1u64..8).prop_map(Step::Pass),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+proptest! {
+    /// Whatever is received, refused, committed and deleted when: a group is given out and deleted in its order, and who
+    /// waits for something to give out is told a moment that is still to come.
+    #[test]
+    fn groups_keep_their_order_and_no_moment_is_waited_for_that_is_over(steps in steps()) {
+        let mut now = Instant::now();
+        let mut held = Held::default();
+        let mut groups: Vec<Option<u8>> = Vec::new();
+        let (mut out, mut waits, mut there) = (VecDeque::new(), BTreeSet::<u64>::new(), BTreeSet::<u64>::new());
+        for step in steps {
+            match step {
+                Step::Receive(of) => {
+                    let Some(reserved) = held.reserve(VISIBLE) else { continue };
+                    let name = |group: Option<u8>| group.map(|g| g.to_string());
+                    let taken = of.iter().map(|group| taken(1, name(*group).as_deref(), 10)).collect();
+                    held.add(now, &reserved, taken, VISIBLE);
+                    let from = groups.len() as u64;
+                    groups.extend(of);
+                    waits.extend(from..groups.len() as u64);
+                    there.extend(from..groups.len() as u64);
+                }
+                Step::Give(messages) => {
+                    let Some((keys, _)) = held.give(now, Room { messages, ..ROOMY }) else {
+                        let due = held.next_due();
+                        prop_assert!(due.is_none_or(|at| at > now), "{:?} is over", due);
+                        continue;
+                    };
+                    for key in &keys {
+                        waits.remove(key);
+                        let group = groups[*key as usize];
+                        let passed = waits.iter().find(|k| **k < *key && group.is_some() && groups[**k as usize] == group);
+                        prop_assert_eq!(passed, None, "{} passes it", key);
+                    }
+                    out.push_back(keys);
+                }
+                Step::Refuse(seconds) => {
+                    let Some(keys) = out.pop_front() else { continue };
+                    held.refuse(&keys, now + Duration::from_secs(seconds));
+                    waits.extend(keys);
+                }
+                Step::Commit => {
+                    let Some(keys) = out.pop_front() else { continue };
+                    held.doom(&keys);
+                }
+                Step::Delete { most, again } => {
+                    for (key, _) in held.begin_deletes(most) {
+                        let group = groups[key as usize];
+                        let before = there.iter().find(|k| **k < key && group.is_some() && groups[**k as usize] == group);
+                        // Those before it in the call are gone by then, or nothing of the call is.
+                        prop_assert!(before.is_none() || again, "{key} is deleted before {before:?}");
+                        if again {
+                            held.delete_again(&[key]);
+                        } else {
+                            held.forget(key);
+                            there.remove(&key);
+                        }
+                    }
+                }
+                Step::Pass(seconds) => now += Duration::from_secs(seconds),
+            }
+        }
+    }
 }
