@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""Draws the dashboard as one HTML page of what a Prometheus answers, where there is no Grafana.
+
+    draw.py DASHBOARD.json http://HOST:PORT PAGE.html [--minutes 60] [--end UNIX] [--scrape 15] [--width 1400] [--rows N]
+
+Each expression is asked as Grafana asks it, all variables set to "All"; each panel stands where its gridPos says. Stdout has a
+line of JSON for each expression: the panel, the expression, how many series have something to draw. Exit 1 if Prometheus refuses one, or if
+a panel is of a kind, or in a unit, that is not drawn here.
+"""
+
+import argparse
+import html
+import json
+import pathlib
+import sys
+import time
+
+import ask
+import plot
+import units
+
+# Grafana's grid: columns, the height of a row and the gap after it, in pixels.
+COLUMNS, ROW, GAP = 24, 30, 8
+TITLE, LEGEND_LINE, LETTER = 30, 18, 6.6
+HEAD = 76
+
+STYLE = """
+body { margin: 0; background: #111217; color: #ccccdc; font: 12px Inter, "DejaVu Sans", Arial, sans-serif }
+h1 { font-size: 20px; margin: 0; position: absolute; left: 16px; top: 12px }
+.said { position: absolute; left: 16px; right: 16px; top: 44px; color: #a7aab2 }
+.panel { position: absolute; box-sizing: border-box; background: #181b1f; border: 1px solid #25282e; border-radius: 3px; overflow: hidden }
+.panel h3 { font-size: 13px; font-weight: 600; margin: 0; padding: 8px 8px 0 10px; height: 22px; white-space: nowrap }
+.row { position: absolute; font-size: 15px; font-weight: 600; padding-top: 6px }
+.value { position: absolute; left: 0; right: 0; top: 30px; bottom: 0; display: flex; align-items: center; justify-content: center;
+  font-size: 34px; font-weight: 600; color: #fff }
+.none { color: #8e8e8e; font-size: 15px; font-weight: 400 }
+.legend { padding: 0 10px; line-height: 18px; overflow: hidden }
+.legend span { margin-right: 12px; white-space: nowrap }
+.legend i { display: inline-block; width: 14px; height: 4px; border-radius: 2px; margin-right: 5px; vertical-align: middle }
+svg { display: block } svg text { font-size: 11px; fill: #a7aab2 }
+"""
+# A stat's background: as the named colours, and dark enough for white letters.
+GROUND = {"green": "#299C46", "yellow": "#B88600", "orange": "#E0752D", "red": "#C4162A", "blue": "#1F60C4", "gray": "#4A4D52"}
+
+
+def stat(panel, found):
+    """A number on the colour of its threshold."""
+    if panel["options"]["reduceOptions"]["calcs"] != ["lastNotNull"]:
+        raise ask.Refused(f"{panel['title']}: only the last number is drawn here")
+    value = next((s.last() for s in found if s.last() is not None), None)
+    defaults = panel["fieldConfig"]["defaults"]
+    if value is None:
+        return f'<div class="value none">{html.escape(defaults.get("noValue", "No data"))}</div>'
+    steps = defaults["thresholds"]["steps"]
+    reached = [step["color"] for step in steps if step["value"] is None or value >= step["value"]]
+    text = plot.mapped(defaults, value) or units.written(value, defaults["unit"], defaults.get("decimals"))
+    return f'<div class="value" style="background:{GROUND[reached[-1]]};top:0;padding-top:16px">{html.escape(text)}</div>'
+
+
+def legend(panel, found, width):
+    """The names under a plot, and how high they stand."""
+    names = [(series.name, plot.color(panel, series.name, place)) for place, series in enumerate(found)]
+    count, left = 1, width - 20
+    for name, _ in names:
+        wide = len(name) * LETTER + 33
+        if wide > left:
+            count, left = count + 1, width - 20
+        left -= wide
+    count = min(count, 3)
+    words = "".join(f'<span><i style="background:{ink}"></i>{html.escape(name)}</span>' for name, ink in names)
+    return f'<div class="legend" style="height:{count * LEGEND_LINE}px">{words}</div>', count * LEGEND_LINE + 6
+
+
+def inside(panel, found, step, span, width, height, marks):
+    """What stands below the title of a panel."""
+    if panel["type"] == "stat":
+        return stat(panel, found)
+    if not any(series.points for series in found):
+        return '<div class="value none">No data</div>'
+    if panel["type"] == "heatmap":
+        return plot.heatmap(panel, found, step, span, width, height - TITLE)
+    if panel["type"] == "timeseries":
+        names, high = legend(panel, found, width)
+        return plot.lines(panel, found, step, span, width, height - TITLE - high, marks) + names
+    raise ask.Refused(f"{panel['title']}: a panel of the type {panel['type']} is not drawn here")
+
+
+def firing(dashboard, asker):
+    """The spans of time in which the dashboard's annotations hold."""
+    spans = []
+    for annotation in dashboard["annotations"]["list"]:
+        series, step = asker.series({"expr": annotation["expr"]}, 500)
+        for one in series:
+            spans += [(run[0][0], run[-1][0]) for run in plot.runs(one.points, step)]
+    return spans
+
+
+def page(dashboard, asker, args, said):
+    unit = (args.width - 2 * GAP + GAP) / COLUMNS
+    marks, parts, bottom = firing(dashboard, asker), [], HEAD
+    panels, rows = dashboard["panels"], 0
+    for panel in panels:
+        rows += panel["type"] == "row"
+        if args.rows and rows > args.rows:
+            break
+        at = panel["gridPos"]
+        left, top = round(GAP + at["x"] * unit), HEAD + at["y"] * (ROW + GAP)
+        width, height = round(at["w"] * unit) - GAP, at["h"] * (ROW + GAP) - GAP
+        bottom = max(bottom, top + height + GAP)
+        place = f'style="left:{left}px;top:{top}px;width:{width}px;height:{height}px"'
+        title = html.escape(panel["title"])
+        if panel["type"] == "row":
+            parts.append(f'<div class="row" {place}>{title}</div>')
+            continue
+        found, step = [], asker.scrape_s
+        for target in panel["targets"]:
+            series, step = asker.series(target, width)
+            found += series
+            drawable = sum(bool(one.points) for one in series)
+            said({"panel": panel["id"], "title": panel["title"], "expr": target["expr"], "series": drawable})
+        drawn = inside(panel, found, step, (asker.begin, asker.end), width - 2, height - 2, marks)
+        about = html.escape(panel["description"], quote=True)
+        parts.append(f'<div class="panel" {place} title="{about}"><h3>{title}</h3>{drawn}</div>')
+    day, clock = time.strftime("%Y-%m-%d %H:%M", time.gmtime(asker.begin)), time.strftime("%H:%M UTC", time.gmtime(asker.end))
+    chosen = " · ".join(f"{label}: All ({len(values)})" for label, values in asker.known.items())
+    about = f"{day} to {clock} · {chosen} · drawn from Prometheus' answers by tests/deploy/dashboard/draw.py, not by Grafana"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(dashboard["title"])}</title>'
+        f'<style>{STYLE}</style><body style="width:{args.width}px;height:{bottom}px"><h1>{html.escape(dashboard["title"])}</h1>'
+        f'<div class="said">{html.escape(about)}</div>{"".join(parts)}</body></html>\n'
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("dashboard", type=pathlib.Path)
+    parser.add_argument("prometheus")
+    parser.add_argument("page", type=pathlib.Path)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--end", type=float, default=None, help="default: now")
+    parser.add_argument("--scrape", type=float, default=15, help="seconds between two scrapes, as the data source says")
+    parser.add_argument("--width", type=int, default=1400)
+    parser.add_argument("--rows", type=int, default=0, help="only so many rows; default: all")
+    args = parser.parse_args()
+    dashboard = json.loads(args.dashboard.read_text())
+    end = time.time() if args.end is None else args.end
+    try:
+        asker = ask.Asker(args.prometheus, dashboard, end - args.minutes * 60, end, args.scrape)
+        args.page.write_text(page(dashboard, asker, args, lambda line: print(json.dumps(line))))
+    except (ask.Refused, units.Unknown) as why:
+        sys.exit(f"{args.dashboard}: {why}")
+
+
+if __name__ == "__main__":
+    main()
