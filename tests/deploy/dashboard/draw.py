@@ -29,10 +29,10 @@ body { margin: 0; background: #111217; color: #ccccdc; font: 12px Inter, "DejaVu
 h1 { font-size: 20px; margin: 0; position: absolute; left: 16px; top: 12px }
 .said { position: absolute; left: 16px; right: 16px; top: 44px; color: #a7aab2 }
 .panel { position: absolute; box-sizing: border-box; background: #181b1f; border: 1px solid #25282e; border-radius: 3px; overflow: hidden }
-.panel h3 { font-size: 13px; font-weight: 600; margin: 0; padding: 8px 8px 0 10px; height: 22px; white-space: nowrap }
+.panel h3 { font-size: 13px; font-weight: 600; margin: 0; padding: 8px 8px 0 10px; height: 22px; white-space: nowrap; position: relative; z-index: 1 }
 .row { position: absolute; font-size: 15px; font-weight: 600; padding-top: 6px }
 .value { position: absolute; left: 0; right: 0; top: 30px; bottom: 0; display: flex; align-items: center; justify-content: center;
-  font-size: 34px; font-weight: 600; color: #fff }
+  font-weight: 600; color: #fff }
 .none { color: #8e8e8e; font-size: 15px; font-weight: 400 }
 .legend { padding: 0 10px; line-height: 18px; overflow: hidden }
 .legend span { margin-right: 12px; white-space: nowrap }
@@ -43,7 +43,7 @@ svg { display: block } svg text { font-size: 11px; fill: #a7aab2 }
 GROUND = {"green": "#299C46", "yellow": "#B88600", "orange": "#E0752D", "red": "#C4162A", "blue": "#1F60C4", "gray": "#4A4D52"}
 
 
-def stat(panel, found):
+def stat(panel, found, width):
     """A number on the colour of its threshold."""
     if panel["options"]["reduceOptions"]["calcs"] != ["lastNotNull"]:
         raise ask.Refused(f"{panel['title']}: only the last number is drawn here")
@@ -54,7 +54,9 @@ def stat(panel, found):
     steps = defaults["thresholds"]["steps"]
     reached = [step["color"] for step in steps if step["value"] is None or value >= step["value"]]
     text = plot.mapped(defaults, value) or units.written(value, defaults["unit"], defaults.get("decimals"))
-    return f'<div class="value" style="background:{GROUND[reached[-1]]};top:0;padding-top:16px">{html.escape(text)}</div>'
+    # As large as there is room for.
+    style = f"background:{GROUND[reached[-1]]};top:0;padding-top:20px;font-size:{min(34, 1.4 * width / len(text)):.0f}px"
+    return f'<div class="value" style="{style}">{html.escape(text)}</div>'
 
 
 def legend(panel, found, width):
@@ -74,7 +76,7 @@ def legend(panel, found, width):
 def inside(panel, found, step, span, width, height, marks):
     """What stands below the title of a panel."""
     if panel["type"] == "stat":
-        return stat(panel, found)
+        return stat(panel, found, width)
     if not any(series.points for series in found):
         return '<div class="value none">No data</div>'
     if panel["type"] == "heatmap":

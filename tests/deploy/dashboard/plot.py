@@ -10,7 +10,7 @@ CLASSIC = ["#7EB26D", "#EAB839", "#6ED0E0", "#EF843C", "#E24D42", "#1F78C1", "#B
 NAMED = {"green": "#73BF69", "yellow": "#FADE2A", "orange": "#FF9830", "red": "#F2495C", "purple": "#B877D9",
          "blue": "#5794F2", "gray": "#8E8E8E"}
 GRID, WORDS = "#2C3235", "#A7AAB2"
-LEFT, RIGHT, TOP, BOTTOM = 74, 12, 8, 20
+LEFT, RIGHT, TOP, BOTTOM = 78, 12, 10, 24
 # Round steps between two marks of time.
 MARKS = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800]
 
@@ -107,7 +107,9 @@ def lines(panel, all_series, step, span, width, height, marks):
             upper = " ".join(f"{frame.x(t):.1f},{frame.y(top):.1f}" for t, _, top in run)
             under = " ".join(f"{frame.x(t):.1f},{frame.y(bottom):.1f}" for t, bottom, _ in reversed(run))
             parts.append(f'<polygon points="{upper} {under}" fill="{ink}" fill-opacity="{custom["fillOpacity"] / 100}"/>')
-            parts.append(f'<polyline points="{upper}" fill="none" stroke="{ink}" stroke-width="{custom["lineWidth"] + 0.5}"/>')
+            # Without a line, what is nothing leaves no trace upon the others.
+            wide = custom["lineWidth"] and custom["lineWidth"] + 0.5
+            parts.append(f'<polyline points="{upper}" fill="none" stroke="{ink}" stroke-width="{wide}"/>')
     return frame.svg(parts)
 
 
