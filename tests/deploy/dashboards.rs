@@ -253,3 +253,16 @@ fn windows_follow_the_time_shown_and_counters_are_seen_as_rates() {
         assert!(expr.contains("$namespace") || expr.contains("keda_"), "{title}: {expr}");
     }
 }
+
+/// It stands in the documentation, which is fetched with every copy of the repository.
+#[test]
+fn the_picture_of_the_dashboard_is_shown_and_what_is_said_of_it_is_there() {
+    let text = read("deploy/prometheus/README.md");
+    assert!(text.contains("](../grafana/owlpost.png)"));
+    let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+    for link in links.filter(|link| !link.starts_with("https://")) {
+        assert!(root().join("deploy/prometheus").join(link).exists(), "{link}");
+    }
+    let picture = fs::read(root().join("deploy/grafana/owlpost.png")).unwrap();
+    assert!(picture.starts_with(b"\x89PNG") && picture.len() < 300_000, "{} bytes", picture.len());
+}

@@ -88,10 +88,12 @@ def inside(panel, found, step, span, width, height, marks):
 
 
 def firing(dashboard, asker):
-    """The spans of time in which the dashboard's annotations hold."""
+    """The spans of time in which the annotations hold that are shown when the dashboard is opened."""
     spans = []
     for annotation in dashboard["annotations"]["list"]:
         series, step = asker.series({"expr": annotation["expr"]}, 500)
+        if not annotation["enable"]:
+            continue
         for one in series:
             spans += [(run[0][0], run[-1][0]) for run in plot.runs(one.points, step)]
     return spans

@@ -1,4 +1,4 @@
-"""Ten minutes in the life of a worker, for a picture: events by three ways, a mail server that goes away and comes back."""
+"""Minutes in the life of a worker, for a picture: events by three ways, a mail server that goes away and comes back."""
 
 import http.server
 import json
@@ -31,14 +31,16 @@ class Ses(http.server.BaseHTTPRequestHandler):
         if "/account" not in self.path:
             return self.answer(200, {"IdentityType": "DOMAIN", "VerifiedForSendingStatus": True})
         quota = {"Max24HourSend": DAY, "MaxSendRate": RATE, "SentLast24Hours": Ses.taken + 21_500}
-        self.answer(200, {"EnforcementStatus": "HEALTHY", "ProductionAccessEnabled": True, "SendingEnabled": True,
-                          "SendQuota": quota})
+        self.answer(200, {"EnforcementStatus": "HEALTHY", "ProductionAccessEnabled": True,
+                          "SendingEnabled": Ses.mood != "paused", "SendQuota": quota})
 
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
         time.sleep(random.lognormvariate(math.log(0.06), 0.5))
         if Ses.mood == "broken":
             return self.answer(503, {"message": "Service Unavailable"})
+        if Ses.mood == "paused":
+            return self.answer(400, {"__type": "SendingPausedException", "message": "Sending is disabled for this account."})
         with Ses.lock:
             now = time.monotonic()
             Ses.recent = [t for t in Ses.recent if now - t < 1]
@@ -64,7 +66,7 @@ class Account:
         self.feels("well")
 
     def feels(self, mood):
-        """"well", "broken" (it answers that it cannot), "away", or "strict" (it takes half of what it says)."""
+        """"well", "broken" (it answers that it cannot), "away", "paused" (by AWS), "strict" (it takes half of what it says)."""
         Ses.mood = mood
         if mood == "away":
             self.server.shutdown()

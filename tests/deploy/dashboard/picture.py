@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes deploy/grafana/owlpost.png: the dashboard over ten minutes of a real worker, from a real Prometheus.
+"""Makes deploy/grafana/owlpost.png: the dashboard over minutes of a real worker, from a real Prometheus.
 
-    picture.py target/release/owlpost --dir DIR [--out deploy/grafana/owlpost.png] [--minutes 10]
+    picture.py target/release/owlpost --dir DIR [--out deploy/grafana/owlpost.png] [--minutes 7]
 
 Needs what `tests/run bench` and `tests/run deploy` set up, and Chromium. DIR gets all else, among it dashboard.html with every
 row; the picture has the first three. Events come over HTTP, Kafka and SQS; mails go to a stand-in for SES on loopback, which
-is broken and away in the second third. Prometheus looks each two seconds, and its alerts wait a tenth of their time.
+is away for a while, and later suspended. Prometheus looks each two seconds, and its alerts wait a tenth of their time.
 """
 
 import argparse
@@ -119,17 +119,19 @@ def live(args, account, worker, config, topic, queue):
     """Until the time is over, in parts of the whole: what the picture shows happens at the same places of any length."""
     owlpost = lambda *words: subprocess.run([args.binary, *words, "-c", config], check=True, stdout=subprocess.DEVNULL)
     todo = [
-        (0.15, lambda: publish(args, topic, 400, 1_000_000)),
-        (0.20, lambda: [life.post(worker, b"{", "application/cloudevents+json") for _ in range(5)]),
-        (0.30, lambda: account.feels("broken")),
-        (0.32, lambda: account.feels("away")),
-        (0.40, lambda: publish(args, queue, 300, 2_000_000)),
+        (0.12, lambda: publish(args, topic, 400, 1_000_000)),
+        (0.16, lambda: [life.post(worker, b"{%d" % n, "application/cloudevents+json") for n in range(5)]),
+        (0.22, lambda: account.feels("broken")),
+        (0.24, lambda: account.feels("away")),
+        (0.34, lambda: publish(args, queue, 300, 2_000_000)),
+        (0.40, lambda: account.feels("well")),
+        (0.46, lambda: account.feels("strict")),
         (0.50, lambda: account.feels("well")),
-        (0.72, lambda: owlpost("pause", "--route", "news")),
-        (0.78, lambda: owlpost("resume", "--route", "news")),
-        (0.82, lambda: account.feels("strict")),
-        (0.88, lambda: account.feels("well")),
-        (0.90, lambda: publish(args, topic, 200, 1_000_300)),
+        (0.62, lambda: account.feels("paused")),
+        (0.74, lambda: account.feels("well")),
+        (0.86, lambda: owlpost("pause", "--route", "news")),
+        (0.91, lambda: owlpost("resume", "--route", "news")),
+        (0.93, lambda: publish(args, topic, 200, 1_000_300)),
     ]
     began, n = time.monotonic(), 0.0
     while (now := time.monotonic() - began) < args.minutes * 60:
@@ -164,7 +166,7 @@ def main():
     parser.add_argument("binary", type=pathlib.Path)
     parser.add_argument("--dir", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "deploy/grafana/owlpost.png")
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=7)
     args = parser.parse_args()
     args.binary, args.dir = args.binary.absolute(), args.dir.absolute()
     args.tools = str(args.binary.parent / "examples/bench-tools")
@@ -185,7 +187,7 @@ def main():
                 live(args, account, f"http://127.0.0.1:{port}", config, f"kafka://127.0.0.1:{broker.port}/events",
                      "sqs://events")
                 draw(args, server, "dashboard.html")
-                shoot(draw(args, server, "first.html", "--rows", "3"), args.out.absolute())
+                shoot(draw(args, server, "first.html", "--rows", "3", "--width", "1280"), args.out.absolute())
             finally:
                 bench.end(child)
 

@@ -141,5 +141,5 @@ def heatmap(panel, all_series, step, span, width, height):
         if n > most / 1000:
             left, right = frame.x(max(span[0], t - step)), frame.x(t)
             parts.append(f'<rect x="{left:.1f}" y="{frame.y(row + 1):.1f}" width="{max(1.0, right - left - 1):.1f}" '
-                         f'height="{tall:.1f}" fill="#FF9830" fill-opacity="{0.2 + 0.8 * n / most:.2f}"/>')
+                         f'height="{tall:.1f}" fill="#FF9830" fill-opacity="{0.3 + 0.7 * n / most:.2f}"/>')
     return frame.svg(parts)

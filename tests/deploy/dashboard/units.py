@@ -6,7 +6,7 @@ TIMES = [(1e-6, 1e-9, "ns"), (1e-3, 1e-6, "µs"), (1, 1e-3, "ms"), (60, 1, "s"),
          (604800, 86400, "days"), (math.inf, 604800, "weeks")]
 # Of numbers that are no numbers of ten: what a step of an axis may be.
 STEPS = {
-    "s": [60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800],
+    "s": [15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800],
     "bytes": [2**power for power in range(4, 50)],
 }
 COUNTS = {"short": "", "ops": " ops/s", "reqps": " req/s"}
@@ -54,7 +54,7 @@ def ticks(low, high, unit, decimals=None, most=5):
         rough = max(rough, 1)
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * by for by in (1, 2, 5, 10) if power * by >= rough * 0.999)
-    if unit in STEPS and rough > STEPS[unit][0] / 2:
+    if unit in STEPS and rough > STEPS[unit][0] * 0.7:
         step = next((one for one in STEPS[unit] if one >= rough), step)
     first = math.floor(low / step)
     return [step * n for n in range(first, math.ceil(high / step - 1e-9) + 1)]
