@@ -36,7 +36,6 @@ class Ses(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
-        time.sleep(random.lognormvariate(math.log(0.06), 0.5))
         if Ses.mood == "broken":
             return self.answer(503, {"message": "Service Unavailable"})
         if Ses.mood == "paused":
@@ -49,6 +48,8 @@ class Ses(http.server.BaseHTTPRequestHandler):
                 return self.answer(429, {"__type": "TooManyRequestsException", "message": "Maximum sending rate exceeded."})
             Ses.recent.append(now)
             Ses.taken += 1
+        # Counted when it comes, as SES does; the answer takes its time.
+        time.sleep(random.lognormvariate(math.log(0.06), 0.5))
         # Now and then an answer is lost on its way.
         if random.random() < 0.004:
             return None
