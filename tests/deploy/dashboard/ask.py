@@ -46,6 +46,8 @@ class Asker:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise Refused(f"{words}: {error.read().decode()}") from None
+        except urllib.error.URLError as error:
+            raise Refused(f"{self.url} does not answer: {error.reason}") from None
 
     def look_up(self, variable):
         """The values that a variable offers; all of them are chosen, as when the dashboard is opened."""

@@ -99,39 +99,56 @@ def firing(dashboard, asker):
     return spans
 
 
+def shown(dashboard, rows):
+    """The panels of the first so many rows."""
+    for panel in dashboard["panels"]:
+        if panel["type"] == "row":
+            if rows == 0:
+                return
+            rows -= 1
+        yield panel
+
+
+def box(panel, asker, place, width, height, marks, said):
+    """A panel with its frame."""
+    found, step = [], asker.scrape_s
+    for target in panel["targets"]:
+        series, step = asker.series(target, width)
+        found += series
+        drawable = sum(bool(one.points) for one in series)
+        said({"panel": panel["id"], "title": panel["title"], "expr": target["expr"], "series": drawable})
+    drawn = inside(panel, found, step, (asker.begin, asker.end), width - 2, height - 2, marks)
+    title, about = html.escape(panel["title"]), html.escape(panel["description"])
+    return f'<div class="panel" {place} title="{about}"><h3>{title}</h3>{drawn}</div>'
+
+
+def about(asker, marks):
+    begin, end = time.gmtime(asker.begin), time.gmtime(asker.end)
+    chosen = [f"{label}: All ({len(values)})" for label, values in asker.known.items()]
+    red = ["red: somebody was paged"] if marks else []
+    span = f"{time.strftime('%Y-%m-%d %H:%M', begin)} to {time.strftime('%H:%M UTC', end)}"
+    by = "drawn from Prometheus' answers by tests/deploy/dashboard/draw.py, not by Grafana"
+    return " · ".join([span, *chosen, *red, by])
+
+
 def page(dashboard, asker, args, said):
-    unit = (args.width - 2 * GAP + GAP) / COLUMNS
-    marks, parts, bottom = firing(dashboard, asker), [], HEAD
-    panels, rows = dashboard["panels"], 0
-    for panel in panels:
-        rows += panel["type"] == "row"
-        if args.rows and rows > args.rows:
-            break
+    unit, bottom = (args.width - GAP) / COLUMNS, HEAD
+    marks, parts = firing(dashboard, asker), []
+    for panel in shown(dashboard, args.rows):
         at = panel["gridPos"]
         left, top = round(GAP + at["x"] * unit), HEAD + at["y"] * (ROW + GAP)
         width, height = round(at["w"] * unit) - GAP, at["h"] * (ROW + GAP) - GAP
         bottom = max(bottom, top + height + GAP)
         place = f'style="left:{left}px;top:{top}px;width:{width}px;height:{height}px"'
-        title = html.escape(panel["title"])
         if panel["type"] == "row":
-            parts.append(f'<div class="row" {place}>{title}</div>')
-            continue
-        found, step = [], asker.scrape_s
-        for target in panel["targets"]:
-            series, step = asker.series(target, width)
-            found += series
-            drawable = sum(bool(one.points) for one in series)
-            said({"panel": panel["id"], "title": panel["title"], "expr": target["expr"], "series": drawable})
-        drawn = inside(panel, found, step, (asker.begin, asker.end), width - 2, height - 2, marks)
-        about = html.escape(panel["description"], quote=True)
-        parts.append(f'<div class="panel" {place} title="{about}"><h3>{title}</h3>{drawn}</div>')
-    day, clock = time.strftime("%Y-%m-%d %H:%M", time.gmtime(asker.begin)), time.strftime("%H:%M UTC", time.gmtime(asker.end))
-    chosen = " · ".join(f"{label}: All ({len(values)})" for label, values in asker.known.items())
-    about = f"{day} to {clock} · {chosen} · drawn from Prometheus' answers by tests/deploy/dashboard/draw.py, not by Grafana"
+            parts.append(f'<div class="row" {place}>{html.escape(panel["title"])}</div>')
+        else:
+            parts.append(box(panel, asker, place, width, height, marks, said))
+    title = html.escape(dashboard["title"])
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(dashboard["title"])}</title>'
-        f'<style>{STYLE}</style><body style="width:{args.width}px;height:{bottom}px"><h1>{html.escape(dashboard["title"])}</h1>'
-        f'<div class="said">{html.escape(about)}</div>{"".join(parts)}</body></html>\n'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+        f'<body style="width:{args.width}px;height:{bottom}px"><h1>{title}</h1>'
+        f'<div class="said">{html.escape(about(asker, marks))}</div>{"".join(parts)}</body></html>\n'
     )
 
 
@@ -144,7 +161,7 @@ def main():
     parser.add_argument("--end", type=float, default=None, help="default: now")
     parser.add_argument("--scrape", type=float, default=15, help="seconds between two scrapes, as the data source says")
     parser.add_argument("--width", type=int, default=1400)
-    parser.add_argument("--rows", type=int, default=0, help="only so many rows; default: all")
+    parser.add_argument("--rows", type=int, default=-1, help="only so many rows; default: all")
     args = parser.parse_args()
     dashboard = json.loads(args.dashboard.read_text())
     end = time.time() if args.end is None else args.end
