@@ -1,13 +1,15 @@
-//! The dashboard: complete, in order, and every expression gives something at a Prometheus that scrapes the real worker.
+//! The dashboard: complete, in order, and every panel has something to show at a Prometheus that scrapes the real worker.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Worker, get, owlpost, until};
-use crate::prometheus::{Prometheus, promtool, read, said};
+use crate::process::{Worker, get, http, owlpost, until};
+use crate::prometheus::{Prometheus, promtool, read, root, said};
+use crate::tools::done;
 
 const DASHBOARD: &str = "deploy/grafana/owlpost.json";
 
@@ -53,6 +55,9 @@ url = "sqlite:owlpost.db"
 name = "events"
 kind = "file"
 path = "events.ndjson"
+[[source]]
+name = "posts"
+kind = "http"
 [[source]]
 name = "topic"
 kind = "kafka"
@@ -122,7 +127,7 @@ fn promtool_has_nothing_to_say_of_the_metrics() {
     let (_worker, address) = worker(&folder);
     let file = folder.path().join("metrics");
     fs::write(&file, scrape(&address)).unwrap();
-    let checked = std::process::Command::new("sh")
+    let checked = Command::new("sh")
         .args(["-c", r#""$0" check metrics <"$1""#])
         .arg(crate::prometheus::program("promtool"))
         .arg(&file)
@@ -133,32 +138,54 @@ fn promtool_has_nothing_to_say_of_the_metrics() {
     assert!(promtool(&["--version"]).status.success());
 }
 
+/// An event, whose mail leaves at once.
+fn publish(address: &str) {
+    let event = format!(
+        r#"{{"specversion":"1.0","id":"1","source":"dashboard","type":"com.example.news","time":"{}","data":{{}}}}"#,
+        jiff::Timestamp::now()
+    );
+    let headers = "content-type: application/cloudevents+json\r\n";
+    assert_eq!(http(address, "POST", "/v1/events", headers, event.as_bytes()).unwrap().0, 202);
+}
+
+/// What `draw.py` says of each expression, and the page that it makes.
+fn drawn(server: &Prometheus) -> (Vec<Value>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("page.html");
+    let mut draw = Command::new("python3");
+    draw.arg(root().join("tests/deploy/dashboard/draw.py")).arg(root().join(DASHBOARD)).arg(server.url()).arg(&page);
+    // As if it scraped each five seconds: rates over twenty, in which a slow machine still finds what it has just seen.
+    let lines = done(draw.args(["--minutes", "1", "--scrape", "5"]).env("PYTHONDONTWRITEBYTECODE", "1"));
+    (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), fs::read_to_string(page).unwrap())
+}
+
 #[test]
-fn every_expression_gives_something_at_a_real_prometheus() {
+fn every_panel_is_drawn_with_what_a_real_prometheus_answers() {
     let folder = tempfile::tempdir().unwrap();
     let (_worker, address) = worker(&folder);
     scrape(&address);
     let server = Prometheus::start(Some(&address));
-    until("two scrapes, and the rules after them", || {
-        let twice = server.query("rate(owlpost_events_total[10s])").unwrap();
-        let recorded = server.query("owlpost:digests_late:ratio_rate3d").unwrap();
-        (!twice.is_empty() && !recorded.is_empty()).then_some(())
-    });
+    let seen = |expr: &str| (!server.query(expr).unwrap().is_empty()).then_some(());
+    until("a scrape", || seen("owlpost_build_info"));
+    publish(&address);
+    until("the scrapes around the mail", || seen("rate(owlpost_mail_send_seconds_count[20s]) > 0"));
+    until("the rules after them", || seen("owlpost:digests_late:ratio_rate3d"));
     for rule in server.rules() {
         assert_eq!(rule["health"], "ok", "{rule}");
     }
-    for (title, written) in expressions(&dashboard()) {
-        let mut expr = written.replace("$__rate_interval", "10s").replace("$__range", "1m");
-        for variable in ["$namespace", "$job", "$instance"] {
-            expr = expr.replace(variable, ".*");
-        }
-        assert!(!expr.contains('$'), "{title}: {expr}");
-        let results = server.query(&expr).unwrap_or_else(|why| panic!("{title}: {expr}: {why}"));
-        // Of the cluster there is nothing here, and a filter may leave nothing.
-        let of_the_cluster = ["kube_", "keda_", "container_"].iter().any(|prefix| expr.contains(prefix));
-        let filters = [" > 0", " < Inf", " == 0"].iter().any(|filter| expr.contains(filter));
-        assert!(of_the_cluster || filters || !results.is_empty(), "{title}: {expr} gives nothing");
+    let (answers, page) = drawn(&server);
+    let asked: Vec<(String, String)> = answers
+        .iter()
+        .map(|answer| (answer["title"].as_str().unwrap().to_owned(), answer["expr"].as_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(asked, expressions(&dashboard()));
+    for answer in &answers {
+        let expr = answer["expr"].as_str().unwrap();
+        // Of the cluster there is nothing here, and an outbox has no quota that could be drawn.
+        let elsewhere = ["kube_", "keda_", "container_", " < Inf"].iter().any(|part| expr.contains(part));
+        assert!(elsewhere || answer["series"].as_u64().unwrap() > 0, "nothing to draw: {answer}");
     }
+    assert_eq!(page.matches("class=\"panel\"").count(), panels(&dashboard()).len());
 }
 
 #[test]
@@ -226,4 +253,17 @@ fn windows_follow_the_time_shown_and_counters_are_seen_as_rates() {
         // `$namespace` in all that is ours or the cluster's; KEDA's label has two names.
         assert!(expr.contains("$namespace") || expr.contains("keda_"), "{title}: {expr}");
     }
+}
+
+/// It stands in the documentation, which is fetched with every copy of the repository.
+#[test]
+fn the_picture_of_the_dashboard_is_shown_and_what_is_said_of_it_is_there() {
+    let text = read("deploy/prometheus/README.md");
+    assert!(text.contains("](../grafana/owlpost.png)"));
+    let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+    for link in links.filter(|link| !link.starts_with("https://")) {
+        assert!(root().join("deploy/prometheus").join(link).exists(), "{link}");
+    }
+    let picture = fs::read(root().join("deploy/grafana/owlpost.png")).unwrap();
+    assert!(picture.starts_with(b"\x89PNG") && picture.len() < 300_000, "{} bytes", picture.len());
 }

@@ -98,12 +98,16 @@ impl Prometheus {
         server
     }
 
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     fn ask(&self, path: &str, query: &[(&str, &str)]) -> Option<(u16, String)> {
-        let url = reqwest::Url::parse_with_params(&format!("http://{}{path}", self.address), query).unwrap();
+        let url = reqwest::Url::parse_with_params(&(self.url() + path), query).unwrap();
         self.runtime.block_on(async {
             let answer = reqwest::Client::builder().no_proxy().build().unwrap().get(url).send().await.ok()?;
             Some((answer.status().as_u16(), answer.text().await.ok()?))
