@@ -229,6 +229,7 @@ impl Deliver {
             return false;
         }
         air.valve.probe();
+        air.calls.shut(false);
         true
     }
 
@@ -326,6 +327,7 @@ impl Deliver {
         air.ahead.pace.count(Instant::now());
         if halted {
             air.valve.halted(Instant::now() + self.halt());
+            air.calls.shut(true);
         } else if matches!(answer, Answer::Accepted { .. }) && air.valve.took() {
             tracing::info!("mails leave again");
         }

@@ -53,7 +53,8 @@ const RESIDENT: &str = "owlpost_process_resident_memory_bytes";
 /// One call of a mail server: milliseconds on a LAN, up to the call's own limit (`delivery.call_timeout`, 10 s).
 const SEND_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
 /// Handed over minus due: the promise is "under 1 s"; hours are an outage or a quota.
-const LATENESS_BUCKETS: [f64; 13] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0];
+const LATENESS_BUCKETS: [f64; 14] =
+    [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0, 300.0, 3_600.0, 21_600.0];
 /// Accepted minus the event's own time: from a fast producer to a backlog of days.
 const LAG_BUCKETS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0];
 /// One transaction of the store: an fsync is 0.1 to 30 ms, a batch of 10,000 events some 100 ms.

@@ -356,4 +356,31 @@ mod tests {
             assert_eq!(early, 0, "of {} at {per_second}/s", counted.len());
         }
     }
+
+    /// Some answers of a real server take many times as long as others, for reasons of their own.
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_late_one_by_one_cost_nearly_nothing_of_the_rate() {
+        for (per_second, seconds) in [(100.0_f64, 40.0), (500.0, 20.0)] {
+            let pace = Arc::new(Pace::default());
+            pace.set(Some(per_second), 1);
+            let every = Duration::from_secs_f64(1.0 / (per_second * used(per_second)));
+            let begun = Instant::now();
+            let mut calls = tokio::task::JoinSet::new();
+            for n in 0..(per_second * seconds) as u32 {
+                let (pace, slot) = (pace.clone(), begun + every * n);
+                calls.spawn(async move {
+                    tokio::time::sleep_until(slot).await;
+                    let turn = pace.turn(slot + Duration::from_millis(200)).await?;
+                    let called = Instant::now();
+                    let late = n.wrapping_mul(2_654_435_761) % 20 == 7;
+                    tokio::time::sleep(Duration::from_millis(if late { 400 } else { 20 })).await;
+                    pace.answered(turn, called.elapsed());
+                    Some(())
+                });
+            }
+            let asked = per_second * seconds;
+            let called = calls.join_all().await.into_iter().flatten().count() as f64;
+            assert!(called >= asked * 0.98, "{called} of {asked} at {per_second}/s");
+        }
+    }
 }

@@ -445,6 +445,19 @@ fn a_suspended_account_and_credentials_that_expire_burn_no_attempt_and_heal() {
     }
 }
 
+/// Those that have a permit for a moment that has not come yet hear of it, too.
+#[test]
+fn an_account_that_is_suspended_is_called_no_more_by_those_that_wait() {
+    virtually(async || {
+        let office = Office::open(200.0, 10_000);
+        office.events("news", 0..200).await;
+        office.mailer.books().trouble = Some(SendError::Halted("AccountSuspendedException".into()));
+        office.work(sleep(seconds(50))).await;
+        let calls = office.mailer.books().calls.len();
+        assert!((1..=6).contains(&calls), "{calls} calls; an answer takes 20 ms, which four mails leave in");
+    });
+}
+
 #[test]
 fn a_run_to_the_end_waits_for_the_account_and_not_for_ever_for_a_mailer_that_takes_nothing() {
     virtually(async || {

@@ -52,6 +52,9 @@ impl Deliver {
         if !in_time {
             return not_called("the call would have started too late".into());
         }
+        if calls.are_shut() {
+            return not_called("the mailer had said that no mail can leave".into());
+        }
         drop(waits);
         let attempt = contents.attempt;
         let began = Instant::now();

@@ -1,7 +1,7 @@
 //! The sends that have begun: those in a call, and those whose moment has not come yet.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -16,11 +16,17 @@ pub(super) struct Calls {
     lines: Semaphore,
     in_flight: usize,
     waiting: AtomicUsize,
+    shut: AtomicBool,
 }
 
 impl Calls {
     pub fn new(in_flight: usize) -> Calls {
-        Calls { lines: Semaphore::new(in_flight), in_flight, waiting: AtomicUsize::new(0) }
+        Calls {
+            lines: Semaphore::new(in_flight),
+            in_flight,
+            waiting: AtomicUsize::new(0),
+            shut: AtomicBool::new(false),
+        }
     }
 
     /// How many more of these `sends` may begin. None while all lines are taken: what waits would come too late.
@@ -34,6 +40,15 @@ impl Calls {
     pub fn waits(self: &Arc<Self>) -> Waits {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waits(self.clone())
+    }
+
+    /// The mailer said that no mail can leave: those that wait are to make no call of it; or one may try again.
+    pub fn shut(&self, shut: bool) {
+        self.shut.store(shut, Ordering::Relaxed);
+    }
+
+    pub fn are_shut(&self) -> bool {
+        self.shut.load(Ordering::Relaxed)
     }
 
     /// A line for one call; `None`: there is none before `by`.

@@ -17,6 +17,11 @@ use crate::source::kafka::kept::Key;
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// An answer that has not come by then is not waited for: librdkafka itself gives up after a minute.
 const ANSWER_WITHIN: Duration = Duration::from_secs(90);
+/// Where brokers (or what stands before them) do not tell what a group has noted, or a topic's id, nothing is committed for
+/// so long; then offsets are committed as they were without notes. A lag that stays is worse than a topic that is made again.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
+/// How long a seek may take: fetches of the partition end first.
+const SEEK_WITHIN: Duration = Duration::from_millis(500);
 /// Who leaves a moment after it came has not heard yet what it may commit: waited for so long, which is a few round trips.
 const LAST_WITHIN: Duration = Duration::from_secs(2);
 
@@ -49,8 +54,12 @@ pub(super) struct Ids {
     noted: BTreeMap<Key, Option<TopicId>>,
     /// To be read from their beginning, once they are read at all: before that librdkafka can't.
     anew: BTreeSet<Key>,
+    /// When a seek there is tried again.
+    seek_at: Option<Instant>,
     /// What is assigned was asked for, and answered.
     is_told: bool,
+    /// The first question since something was assigned.
+    since: Option<Instant>,
     of_topics: Turn,
     of_notes: Turn,
 }
@@ -62,7 +71,7 @@ impl Ids {
             self.noted.remove(key);
             self.anew.remove(key);
         }
-        self.is_told = false;
+        (self.is_told, self.since) = (false, None);
         (self.of_topics, self.of_notes) = (Turn::default(), Turn::default());
     }
 
@@ -88,6 +97,19 @@ impl Ids {
         noted.replace(*id).is_some_and(|noted| noted != *id)
     }
 
+    /// What was not told in time is not waited for. Gives how many partitions that are.
+    fn give_up(&mut self, now: Instant, ours: &[(Key, String)]) -> usize {
+        if now.saturating_duration_since(*self.since.get_or_insert(now)) < TOLD_WITHIN {
+            return 0;
+        }
+        let stuck = |(key, topic): &&(Key, String)| !self.anew.contains(key) && !self.may_commit(*key, topic);
+        let stuck: Vec<Key> = ours.iter().filter(stuck).map(|(key, _)| *key).collect();
+        // Also where nobody answers the question for the ids.
+        self.is_told |= !stuck.is_empty();
+        self.noted.extend(stuck.iter().map(|key| (*key, None)));
+        stuck.len()
+    }
+
     /// Whether an offset may be committed: not over one that may be of another topic, or only once that is known.
     pub fn may_commit(&self, key: Key, topic: &str) -> bool {
         let Some(noted) = self.noted.get(&key) else { return false };
@@ -106,6 +128,9 @@ impl Poller {
     /// Called at each turn: mostly nothing is due.
     pub(super) fn ask_ids(&mut self, events: &Queue<'_>) {
         let now = Instant::now();
+        if self.ids.of_topics.is_due(now) || self.ids.of_notes.is_due(now) {
+            self.give_up_on_answers(now);
+        }
         if self.ids.of_topics.is_due(now) {
             let topics = self.assigned_topics();
             if topics.is_empty() {
@@ -121,6 +146,22 @@ impl Poller {
             }
             self.ids.of_notes.is_asked(now);
             events.ask_notes(&self.settings.group, &self.list(unknown.into_iter()));
+        }
+    }
+
+    fn give_up_on_answers(&mut self, now: Instant) {
+        let ours: Vec<(Key, String)> = {
+            let state = self.shared.state();
+            state.partitions.keys().map(|key| (*key, state.name(*key).to_owned())).collect()
+        };
+        let partitions = self.ids.give_up(now, &ours);
+        if partitions > 0 {
+            tracing::warn!(
+                source = self.settings.name,
+                partitions,
+                "the brokers do not tell of which topics the group's offsets are; they are committed without that, and a \
+                 topic that is deleted and made again while it is not read may be read from the old one's offset"
+            );
         }
     }
 
@@ -207,14 +248,17 @@ impl Poller {
         self.ids.anew.extend(keys);
     }
 
-    /// Reads from its beginning what is another one by now.
+    /// Reads from its beginning what is another one by now. Until that is so nothing of it is committed: with the new id a
+    /// commit would say that what is before the old offset was read.
     pub(super) fn begin_again(&mut self, consumer: &Client) {
-        if self.ids.anew.is_empty() {
+        let now = Instant::now();
+        if self.ids.anew.is_empty() || self.ids.seek_at.is_some_and(|at| now < at) {
             return;
         }
+        self.ids.seek_at = None;
         for key in std::mem::take(&mut self.ids.anew) {
             let topic = {
-                let mut state = self.shared.state();
+                let state = self.shared.state();
                 match state.partitions.get(&key) {
                     // Another member's by now.
                     None => continue,
@@ -222,14 +266,24 @@ impl Poller {
                         self.ids.anew.insert(key);
                         continue;
                     }
-                    Some(_) => state.start_over(key),
+                    Some(_) => state.name(key).to_owned(),
                 }
-                state.name(key).to_owned()
             };
-            // Without waiting: what was read before it does not come any more, and an error comes as an event.
-            if let Err(e) = consumer.seek(&topic, key.1, Offset::Beginning, Duration::ZERO) {
-                let (partition, error) = (key.1, in_words(&e));
-                tracing::warn!(source = self.settings.name, topic, partition, error, "it can't be read from there");
+            // Waited for: librdkafka tells nobody of a seek that fails later. What was read before it does not come any more.
+            match consumer.seek(&topic, key.1, Offset::Beginning, SEEK_WITHIN) {
+                Ok(()) => self.shared.state().start_over(key),
+                Err(e) => {
+                    let (partition, error) = (key.1, in_words(&e));
+                    tracing::warn!(
+                        source = self.settings.name,
+                        topic,
+                        partition,
+                        error,
+                        "it can't be read from there yet"
+                    );
+                    self.ids.anew.insert(key);
+                    self.ids.seek_at = Some(now + ASK_EVERY);
+                }
             }
         }
     }
@@ -289,5 +343,24 @@ mod tests {
         ids.learn(Instant::now(), Vec::new());
         assert!(ids.may_commit((0, 0), "a"));
         assert_eq!(ids.note("a"), None);
+    }
+
+    #[test]
+    fn brokers_that_do_not_tell_hold_up_commits_for_a_minute_at_most() {
+        let (mut ids, now) = (Ids::default(), Instant::now());
+        let ours = [((0, 0), "a".to_owned()), ((0, 1), "a".to_owned())];
+        ids.begin(&[(0, 0), (0, 1)]);
+        assert_eq!(ids.give_up(now, &ours), 0);
+        // The group's offset of one of them says a topic's id, and nobody says what is there.
+        ids.noted.insert((0, 1), Some((1, 0)));
+        assert_eq!(ids.give_up(now + TOLD_WITHIN / 2, &ours), 0);
+        assert!(ours.iter().all(|(key, topic)| !ids.may_commit(*key, topic)));
+        assert_eq!(ids.give_up(now + TOLD_WITHIN, &ours), 2);
+        assert!(ours.iter().all(|(key, topic)| ids.may_commit(*key, topic)));
+        assert_eq!(ids.give_up(now + TOLD_WITHIN * 2, &ours), 0, "told once");
+        ids.begin(&[(0, 1)]);
+        assert_eq!(ids.give_up(now + TOLD_WITHIN * 2, &ours), 0, "what comes later has its own time");
+        assert!(!ids.may_commit((0, 1), "a"));
+        assert_eq!(ids.give_up(now + TOLD_WITHIN * 3, &ours), 2);
     }
 }
