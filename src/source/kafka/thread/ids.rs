@@ -20,8 +20,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 /// Where brokers (or what stands before them) do not tell what a group has noted, or a topic's id, nothing is committed for
 /// so long; then offsets are committed as they were without notes. A lag that stays is worse than a topic that is made again.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
-/// How long a seek may take: fetches of the partition end first.
+/// How long a seek may take: fetches of the partition end first ...
 const SEEK_WITHIN: Duration = Duration::from_millis(500);
+/// ... and all of a turn: meanwhile nothing is polled, whose least interval is some seconds.
+const SEEKS_WITHIN: Duration = Duration::from_secs(2);
 /// Who leaves a moment after it came has not heard yet what it may commit: waited for so long, which is a few round trips.
 const LAST_WITHIN: Duration = Duration::from_secs(2);
 
@@ -257,6 +259,10 @@ impl Poller {
         }
         self.ids.seek_at = None;
         for key in std::mem::take(&mut self.ids.anew) {
+            if now.elapsed() > SEEKS_WITHIN {
+                self.ids.anew.insert(key);
+                continue;
+            }
             let topic = {
                 let state = self.shared.state();
                 match state.partitions.get(&key) {
