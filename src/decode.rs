@@ -23,17 +23,17 @@ mod percent;
 mod pieces;
 mod problem;
 mod ruler;
+mod tree;
 
 use std::cell::OnceCell;
-
-use serde_json::Value;
 
 use crate::decode::budget::Budget;
 use crate::decode::envelope::Inside;
 use crate::decode::json::Place;
 use crate::decode::pieces::{Piece, pieces};
-use crate::decode::problem::Problem;
+use crate::decode::problem::{Problem, Typed};
 use crate::decode::ruler::Ruler;
+use crate::decode::tree::Tree;
 use crate::model::{DEAD_LETTER_BYTES, Event, Position, Refused, RefusedReason, Time};
 use crate::source::{Message, TRUNCATED, UNREADABLE};
 
@@ -207,18 +207,21 @@ impl Decoder {
     ) -> Result<bool, Problem> {
         let m = sheet.message;
         let limits = &self.settings.limits;
-        let map = match json::parse(piece.bytes, limits)? {
-            Value::Object(map) => map,
+        let object = match json::parse(piece.bytes, limits)? {
+            Tree::Object(object) => object,
             other => {
-                let what = format!("an event must be a JSON object, found {}", problem::type_of(&other));
+                let what = format!("an event must be a JSON object, found {}", other.type_name());
                 return Err(Problem::new(RefusedReason::WrongType, what));
             }
         };
-        if piece.form == Form::Structured || map.contains_key("specversion") {
+        if piece.form == Form::Structured || object.has("specversion") {
             budget.take_event()?;
-            let event = cloudevent::structured(map, limits)?.finish(&self.settings, m, now)?;
+            let event = cloudevent::structured(object, Some(piece.bytes), limits)?.finish(&self.settings, m, now)?;
             decoded.push(Decoded::Event(Box::new(event)));
-        } else if sheet.depth < envelope::DEPTH_MAX
+            return Ok(false);
+        }
+        let map = object.into_map();
+        if sheet.depth < envelope::DEPTH_MAX
             && let Some(inside) = envelope::open(m, piece, &map, base_id(m, piece))
         {
             return self.inside(sheet, inside?, now, budget, decoded);

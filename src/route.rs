@@ -263,6 +263,6 @@ impl Router {
 
 /// Who asks for it: `requester`, or the member if none is named.
 fn asker(event: &Event) -> Option<String> {
-    let named = |key: &str| event.data.get(key)?.as_str().filter(|name| !name.is_empty()).map(str::to_owned);
+    let named = |key: &str| event.data.find_text([key]).filter(|name| !name.is_empty());
     named("requester").or_else(|| named("member"))
 }

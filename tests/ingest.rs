@@ -289,6 +289,17 @@ fn a_decision_for_too_many_people_still_closes_and_shows_whom_it_did_not_reach()
 }
 
 #[test]
+fn the_domain_of_an_event_goes_along_since_domains_take_turns() {
+    let of = |data: serde_json::Value| {
+        let (store, _) = take(vec![vec![event("e", "com.example.news", data)]], 0, CROWD);
+        store.arrivals().remove(0).domain
+    };
+    assert_eq!(of(json!({"domain": "media", "recipients": ["user.joe"]})), Some("media".into()));
+    assert_eq!(of(json!({"domain": ["media"], "recipients": ["user.joe"]})), None);
+    assert_eq!(of(json!({"domain": null, "recipients": ["user.joe"]})), None);
+}
+
+#[test]
 fn a_request_whose_audience_cannot_be_read_is_seen_to_reach_nobody() {
     let request = event("r", "io.athenz.membership.requested.v1", json!({"domain": "spo rts"}));
     let (store, _) = take(vec![vec![request]], 0, CROWD);

@@ -170,7 +170,7 @@ fn listed(event_number: i64, event: Event, now: Time) -> Listed {
         time: event.time.unwrap_or(now),
         deadline: event.deadline,
         subject_key: event.subject_key,
-        data: event.data,
+        data: event.data.map(),
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::decode::budget::Budget;
-use crate::decode::finish::Draft;
+use crate::decode::finish::{Content, Draft};
 use crate::decode::problem::Problem;
 use crate::decode::{Settings, kinds, percent};
 use crate::model::{RefusedReason, Time, hash16};
@@ -29,7 +29,7 @@ const CONTENT_ID_COUNTS_FOR: Duration = Duration::from_secs(600);
 
 /// One event of a notification, or why there is none.
 pub(super) struct Row {
-    pub draft: Result<Draft, Problem>,
+    pub draft: Result<Draft<'static>, Problem>,
     /// From 1.
     pub number: usize,
     /// The row as it stands in `details`; `None`: the notification as a whole.
@@ -74,7 +74,7 @@ pub(super) fn is_notification(map: &Map<String, Value>) -> bool {
 }
 
 /// It names neither a member nor an actor, and a pending request looks like an addition: all it says is what changed.
-pub(super) fn domain_change(settings: &Settings, map: Map<String, Value>) -> Result<Draft, Problem> {
+pub(super) fn domain_change(settings: &Settings, map: Map<String, Value>) -> Result<Draft<'static>, Problem> {
     let domain = required(&map, &["domainName"])?;
     let kind = required(&map, &["objectType"])?.to_ascii_lowercase();
     let name = match text(&map, &["objectName"])? {
@@ -101,7 +101,7 @@ pub(super) fn domain_change(settings: &Settings, map: Map<String, Value>) -> Res
         kind: kinds::DOMAIN_CHANGED.to_owned(),
         time,
         expiry: None,
-        data,
+        data: Content::from(data),
         id_counts_for: None,
     })
 }
@@ -135,7 +135,7 @@ pub(super) fn notification(
             data.insert("recipients".to_owned(), Value::Array(recipients.clone()));
         }
         let (source, kind) = (settings.origin.clone(), kind.to_owned());
-        Draft { id, source, kind, time: None, expiry: None, data, id_counts_for }
+        Draft { id, source, kind, time: None, expiry: None, data: Content::from(data), id_counts_for }
     };
     if !matches!(known, Type::Ending { .. } | Type::Certificates) {
         budget.take_event()?;
@@ -180,7 +180,7 @@ pub(super) fn notification(
 fn each(
     rows: Vec<&str>,
     read: impl Fn(&str) -> Result<Map<String, Value>, Problem>,
-    draft: impl Fn(usize, Map<String, Value>) -> Draft,
+    draft: impl Fn(usize, Map<String, Value>) -> Draft<'static>,
 ) -> Vec<Row> {
     let row = |(index, text): (usize, &str)| Row {
         draft: read(text).map(|data| draft(index + 1, data)),

@@ -1,37 +1,39 @@
 //! CloudEvents 1.0: the JSON format (structured) and the headers of the HTTP and Kafka bindings (binary).
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
 
-use crate::decode::finish::Draft;
+use crate::decode::finish::{Content, Draft};
 use crate::decode::problem::Problem;
+use crate::decode::tree::{Object, Tree};
 use crate::decode::{Limits, Settings, is_json, json, kinds, media_type, percent};
 use crate::model::{RefusedReason, Time};
 use crate::source::Message;
 
 /// The attributes that mean something here, as they came; null is unset.
 #[derive(Default)]
-struct Attributes {
-    specversion: Option<Value>,
-    id: Option<Value>,
-    source: Option<Value>,
-    kind: Option<Value>,
-    time: Option<Value>,
-    expirytime: Option<Value>,
-    subject: Option<Value>,
-    dataschema: Option<Value>,
-    datacontenttype: Option<Value>,
-    data: Option<Value>,
-    data_base64: Option<Value>,
+struct Attributes<'t> {
+    specversion: Option<Tree<'t>>,
+    id: Option<Tree<'t>>,
+    source: Option<Tree<'t>>,
+    kind: Option<Tree<'t>>,
+    time: Option<Tree<'t>>,
+    expirytime: Option<Tree<'t>>,
+    subject: Option<Tree<'t>>,
+    dataschema: Option<Tree<'t>>,
+    datacontenttype: Option<Tree<'t>>,
+    data: Option<Tree<'t>>,
+    data_base64: Option<Tree<'t>>,
 }
 
-impl Attributes {
+impl<'t> Attributes<'t> {
     /// Every other member is an extension, which is checked and dropped.
-    fn of(map: Map<String, Value>) -> Result<Attributes, Problem> {
+    fn of(object: Object<'t>) -> Result<Attributes<'t>, Problem> {
         let mut found = Attributes::default();
-        for (name, value) in map {
-            let place = match name.as_str() {
+        for (name, value) in object {
+            let place = match name.as_ref() {
                 "specversion" => &mut found.specversion,
                 "id" => &mut found.id,
                 "source" => &mut found.source,
@@ -54,9 +56,13 @@ impl Attributes {
     }
 }
 
-/// Structured mode.
-pub(super) fn structured(map: Map<String, Value>, limits: &Limits) -> Result<Draft, Problem> {
-    let found = Attributes::of(map)?;
+/// Structured mode. `bytes`: the text of `object`.
+pub(super) fn structured<'t>(
+    object: Object<'t>,
+    bytes: Option<&'t [u8]>,
+    limits: &Limits,
+) -> Result<Draft<'t>, Problem> {
+    let found = Attributes::of(object)?;
     check_specversion(text("specversion", found.specversion)?.as_deref())?;
     let id = required("id", found.id)?;
     let source = required("source", found.source)?;
@@ -73,6 +79,10 @@ pub(super) fn structured(map: Map<String, Value>, limits: &Limits) -> Result<Dra
         (Some(_), Some(_)) => {
             return Err(Problem::wrong_value(&["data_base64"], "stands beside data; an event has one of them"));
         }
+        (Some(Tree::Object(members)), None) => {
+            let text = bytes.and_then(|bytes| json::member(bytes, "data"));
+            Content { members, text: text.and_then(|text| std::str::from_utf8(text).ok()) }
+        }
         (Some(data), None) => as_object(data),
         (None, Some(encoded)) => {
             let bytes = STANDARD
@@ -87,42 +97,46 @@ pub(super) fn structured(map: Map<String, Value>, limits: &Limits) -> Result<Dra
                     };
                     Problem::new(problem.reason, what).on(&["data_base64"])
                 })?;
-                as_object(value)
+                // The bytes are not the event's.
+                as_object(Tree::from(serde_json::Value::from(value)))
             } else {
                 as_value(bytes)
             }
         }
-        (None, None) => Map::new(),
+        (None, None) => Content::default(),
     };
     Ok(Draft { id, source, kind, time, expiry, data, id_counts_for: None })
 }
 
 /// Binary mode: attributes in `ce-*` (HTTP, percent-encoded) or `ce_*` (Kafka, UTF-8) headers, the body is the data.
-pub(super) fn binary(settings: &Settings, message: &Message) -> Result<Draft, Problem> {
-    let mut map = Map::new();
+pub(super) fn binary<'m>(settings: &Settings, message: &'m Message) -> Result<Draft<'m>, Problem> {
+    let mut members = Vec::new();
     for (header, value) in &message.headers {
         let (name, value) = if let Some(name) = header.strip_prefix("ce-") {
             let plain = percent::header_value(value).ok_or_else(|| {
                 Problem::new(RefusedReason::NotUtf8, "the header is not UTF-8, once percent-decoded").on(&[known(name)])
             })?;
-            (name, plain.into_owned())
+            (name, plain)
         } else if let Some(name) = header.strip_prefix("ce_") {
-            (name, value.clone())
+            (name, Cow::Borrowed(value.as_str()))
         } else {
             continue;
         };
         // In binary mode these are the body and its content type; a header of that name says nothing.
         if !matches!(name, "data" | "data_base64" | "datacontenttype") {
-            map.insert(name.to_owned(), Value::String(value));
+            members.push((Cow::Borrowed(name), Tree::Text(value)));
         }
     }
-    let mut draft = structured(map, &settings.limits)?;
+    let mut draft = structured(members.into_iter().collect(), None, &settings.limits)?;
     if message.body.trim_ascii().is_empty() {
         return Ok(draft);
     }
     let media = message.header("content-type").map(media_type);
     if message.body.len() > settings.limits.event_bytes || media.as_deref().is_none_or(is_json) {
-        draft.data = as_object(json::parse(&message.body, &settings.limits)?);
+        draft.data = match json::parse(&message.body, &settings.limits)? {
+            Tree::Object(members) => Content { members, text: std::str::from_utf8(message.body.trim_ascii()).ok() },
+            other => as_object(other),
+        };
     } else {
         draft.data = as_value(message.body.clone());
     }
@@ -130,18 +144,19 @@ pub(super) fn binary(settings: &Settings, message: &Message) -> Result<Draft, Pr
 }
 
 /// Data that is no object stands under `"value"`; JSON null is no data.
-fn as_object(data: Value) -> Map<String, Value> {
-    match data {
-        Value::Object(map) => map,
-        Value::Null => Map::new(),
-        other => Map::from_iter([("value".to_owned(), other)]),
-    }
+fn as_object(data: Tree<'_>) -> Content<'_> {
+    let members = match data {
+        Tree::Object(members) => members,
+        Tree::Null => Object::default(),
+        other => Object::from_iter([(Cow::Borrowed("value"), other)]),
+    };
+    Content { members, text: None }
 }
 
 /// Data that is no JSON stands under `"value"`: as text if it is UTF-8, else as base64.
-fn as_value(bytes: Vec<u8>) -> Map<String, Value> {
+fn as_value(bytes: Vec<u8>) -> Content<'static> {
     let text = String::from_utf8(bytes).unwrap_or_else(|e| STANDARD.encode(e.as_bytes()));
-    as_object(Value::String(text))
+    as_object(Tree::Text(Cow::Owned(text)))
 }
 
 fn check_specversion(version: Option<&str>) -> Result<(), Problem> {
@@ -156,33 +171,33 @@ fn check_specversion(version: Option<&str>) -> Result<(), Problem> {
 }
 
 /// An attribute of a string type.
-fn text(name: &str, value: Option<Value>) -> Result<Option<String>, Problem> {
+fn text<'t>(name: &str, value: Option<Tree<'t>>) -> Result<Option<Cow<'t, str>>, Problem> {
     match value {
         None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
+        Some(Tree::Text(text)) => Ok(Some(text)),
         Some(other) => Err(Problem::wrong_type(&[name], "a string", &other)),
     }
 }
 
-fn required(name: &str, value: Option<Value>) -> Result<String, Problem> {
-    text(name, value)?.ok_or_else(|| Problem::missing(&[name]))
+fn required(name: &str, value: Option<Tree<'_>>) -> Result<String, Problem> {
+    text(name, value)?.map(Cow::into_owned).ok_or_else(|| Problem::missing(&[name]))
 }
 
-fn time(name: &str, value: Option<Value>) -> Result<Option<Time>, Problem> {
+fn time(name: &str, value: Option<Tree<'_>>) -> Result<Option<Time>, Problem> {
     let Some(text) = text(name, value)? else { return Ok(None) };
     kinds::time(&text).map(Some).ok_or_else(|| Problem::wrong_value(&[name], kinds::NOT_A_TIME))
 }
 
 /// Names: lower-case letters and digits. Values: Boolean, Integer (32 bits) or String (CloudEvents 1.0, "Type system").
-fn check_extension(name: &str, value: &Value) -> Result<(), Problem> {
+fn check_extension(name: &str, value: &Tree<'_>) -> Result<(), Problem> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
         let what = "the name of an attribute may only have lower-case letters (a to z) and digits";
         return Err(Problem::wrong_value(&[known(name)], what));
     }
     match value {
-        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
-        Value::Number(number) if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => Ok(()),
-        Value::Number(_) => {
+        Tree::Null | Tree::Bool(_) | Tree::Text(_) => Ok(()),
+        Tree::Number(number) if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => Ok(()),
+        Tree::Number(_) => {
             Err(Problem::wrong_value(&[known(name)], "expected an integer of 32 bits, found another number"))
         }
         other => Err(Problem::wrong_type(&[known(name)], "a boolean, an integer or a string", other)),

@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::decode::finish::Draft;
+use crate::decode::finish::{Content, Draft};
 use crate::decode::json;
 use crate::decode::pieces::Piece;
-use crate::decode::problem::{Problem, type_of};
+use crate::decode::problem::{Problem, Typed};
 use crate::decode::{athenz, kinds};
 use crate::model::Time;
 use crate::source::Message;
@@ -19,7 +19,7 @@ pub(super) enum Inside {
     /// To be decoded as if it had come alone.
     Message(Box<Message>),
     /// Of EventBridge: the event is the envelope's own, its `detail` is no event of ours.
-    Event(Box<Draft>),
+    Event(Box<Draft<'static>>),
 }
 
 /// `outer`: the message that `piece` is of; `id`: what a dialect without one would get. `None`: no envelope.
@@ -75,7 +75,7 @@ fn event_bridge(outer: &Message, piece: &Piece<'_>, map: &Map<String, Value>) ->
     let detail = match map.get("detail") {
         Some(Value::Object(detail)) => detail,
         other => {
-            let found = type_of(other.unwrap_or(&Value::Null));
+            let found = other.unwrap_or(&Value::Null).type_name();
             return Err(Problem::wrong_value(&["detail"], format!("expected an object, found {found}")));
         }
     };
@@ -98,7 +98,7 @@ fn event_bridge(outer: &Message, piece: &Piece<'_>, map: &Map<String, Value>) ->
         kind: text("detail-type"),
         time,
         expiry: None,
-        data: detail.clone(),
+        data: Content::from(detail.clone()),
         id_counts_for: None,
     })))
 }

@@ -3,10 +3,9 @@
 
 use std::ops::Range;
 
-use serde_json::Value;
-
 use crate::decode::Limits;
 use crate::decode::problem::Problem;
+use crate::decode::tree::Tree;
 use crate::model::RefusedReason;
 
 /// Where a piece stands in its message.
@@ -32,7 +31,7 @@ impl Place {
 }
 
 /// Parses one value within the limits.
-pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, Problem> {
+pub(super) fn parse<'t>(bytes: &'t [u8], limits: &Limits) -> Result<Tree<'t>, Problem> {
     if bytes.len() > limits.event_bytes {
         let what = format!("{} bytes; an event may have {}", bytes.len(), limits.event_bytes);
         return Err(Problem::new(RefusedReason::TooLarge, what));
@@ -43,7 +42,7 @@ pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, Problem> {
         let what = format!("more than {} objects and arrays inside each other", limits.depth);
         Problem::new(RefusedReason::TooDeep, what)
     };
-    let value: Value = serde_json::from_str(text).map_err(|e| {
+    let value: Tree<'t> = serde_json::from_str(text).map_err(|e| {
         let offset = offset_of(bytes, e.line(), e.column());
         let said = e.to_string();
         let said = said.split(" at line ").next().unwrap_or_default();
@@ -52,16 +51,7 @@ pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, Problem> {
             false => Problem::new(RefusedReason::NotJson, format!("not JSON: {said}")).at(offset),
         }
     })?;
-    if is_deeper(&value, limits.depth) { Err(too_deep()) } else { Ok(value) }
-}
-
-/// Recursion is bounded: `serde_json` parses no more than 127 levels.
-fn is_deeper(value: &Value, levels: usize) -> bool {
-    match value {
-        Value::Array(items) => levels == 0 || items.iter().any(|item| is_deeper(item, levels - 1)),
-        Value::Object(map) => levels == 0 || map.values().any(|member| is_deeper(member, levels - 1)),
-        _ => false,
-    }
+    if value.is_deeper(limits.depth) { Err(too_deep()) } else { Ok(value) }
 }
 
 /// From the line and column (bytes) of `serde_json` to an offset.
@@ -136,10 +126,10 @@ pub(super) fn locate(text: &[u8], steps: &[String]) -> Option<usize> {
             let start = next;
             let mut end = skip_value(text, start, &mut 0)?;
             let is_it = if opening == b'{' {
-                let key: Option<String> = serde_json::from_slice(text.get(start..end)?).ok();
+                let is_it = is_name(text.get(start..end)?, step);
                 next = skip_space(text, skip_space(text, end) + 1);
                 end = skip_value(text, next, &mut 0)?;
-                key.as_deref() == Some(step)
+                is_it
             } else {
                 index += 1;
                 step.parse() == Ok(index - 1)
@@ -158,6 +148,14 @@ pub(super) fn locate(text: &[u8], steps: &[String]) -> Option<usize> {
         }
     }
     Some(at)
+}
+
+/// Whether `written`, with its quotes, is this name.
+fn is_name(written: &[u8], name: &str) -> bool {
+    match written.contains(&b'\\') {
+        true => serde_json::from_slice::<String>(written).is_ok_and(|written| written == name),
+        false => written.get(1..written.len() - 1) == Some(name.as_bytes()),
+    }
 }
 
 /// The value of a member of the object that `text` is, as it was written; the last one of that name. `text` is valid JSON.
@@ -216,10 +214,10 @@ fn skip_value(text: &[u8], start: usize, deepest: &mut usize) -> Option<usize> {
 fn skip_string(text: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
+        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
         match text.get(at)? {
             b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
+            _ => at += 2,
         }
     }
 }
@@ -261,6 +259,8 @@ mod tests {
         assert_eq!(member(text, "a"), Some(&b"[ 1 ]"[..]));
         assert_eq!(member(text, "b"), Some(&b"\"}\""[..]));
         assert_eq!(member(text, "c"), None);
+        assert_eq!(member(br#"{"a\"":1,"\u0061":"x\\","b":2}"#, "a"), Some(&br#""x\\""#[..]));
+        assert_eq!(member(br#"{"a\"":1,"\u0061":"x\\","b":2}"#, "b"), Some(&b"2"[..]));
         assert_eq!(member(b"7", "a"), None);
     }
 

@@ -20,9 +20,9 @@
 //! `updated_at`. Null is absent. Everything else in `data` is the producer's own. Any other type informs; its route may
 //! give it an effect.
 
-use serde_json::{Map, Value};
-
+use crate::decode::finish::Content;
 use crate::decode::problem::Problem;
+use crate::decode::tree::{Object, Tree};
 use crate::model::{Effect, RefusedReason, Time, Topic};
 
 pub(super) const REQUESTED: &str = "io.athenz.membership.requested.v1";
@@ -52,17 +52,18 @@ const NOTHING: Meaning = Meaning { effect: Effect::Informs, deadline: None, subj
 
 /// Checks `data` of a known type. `review_at` is written as `review_by` too; nothing else is changed. `at` is when it
 /// happened.
-pub(super) fn read(kind: &str, data: &mut Map<String, Value>, realm: &str, at: Time) -> Result<Meaning, Problem> {
+pub(super) fn read(kind: &str, data: &mut Content<'_>, realm: &str, at: Time) -> Result<Meaning, Problem> {
     if !kind.starts_with("io.athenz.") {
         return Ok(NOTHING);
     }
     if kind == REVIEW_DUE
-        && data.get("review_by").is_none_or(Value::is_null)
-        && let Some(at) = data.get("review_at").cloned()
+        && data.members.get("review_by").is_none_or(Tree::is_null)
+        && let Some(at) = data.members.get("review_at").cloned()
     {
-        data.insert("review_by".to_owned(), at);
+        data.members.set("review_by", at);
+        data.text = None;
     }
-    let fields = Fields { data, realm };
+    let fields = Fields { data: &data.members, realm };
     let meaning = match kind {
         REQUESTED => fields.request(|topic| Effect::Opens { topic, date: None })?,
         DECIDED => {
@@ -111,7 +112,7 @@ pub(super) fn time(text: &str) -> Option<Time> {
 }
 
 struct Fields<'a> {
-    data: &'a Map<String, Value>,
+    data: &'a Object<'a>,
     realm: &'a str,
 }
 
@@ -179,13 +180,13 @@ impl<'a> Fields<'a> {
         Meaning { subject_key: Some(key), ..NOTHING }
     }
 
-    fn find(&self, path: &[&str]) -> Result<Option<&'a Value>, Problem> {
+    fn find(&self, path: &[&str]) -> Result<Option<&'a Tree<'a>>, Problem> {
         let mut map = self.data;
         let Some((last, above)) = path.split_last() else { return Ok(None) };
         for (depth, step) in above.iter().enumerate() {
             map = match map.get(*step) {
-                None | Some(Value::Null) => return Ok(None),
-                Some(Value::Object(inner)) => inner,
+                None | Some(Tree::Null) => return Ok(None),
+                Some(Tree::Object(inner)) => inner,
                 Some(other) => return Err(Problem::wrong_type(&in_data(&path[..=depth]), "an object", other)),
             };
         }
@@ -195,10 +196,10 @@ impl<'a> Fields<'a> {
     /// Required, and not empty.
     fn text(&self, path: &[&str]) -> Result<&'a str, Problem> {
         match self.find(path)? {
-            Some(Value::String(text)) if text.is_empty() => {
+            Some(Tree::Text(text)) if text.is_empty() => {
                 Err(Problem::new(RefusedReason::MissingAttribute, "is empty").on(&in_data(path)))
             }
-            Some(Value::String(text)) => Ok(text),
+            Some(Tree::Text(text)) => Ok(text),
             Some(other) => Err(Problem::wrong_type(&in_data(path), "a string", other)),
             None => Err(Problem::missing(&in_data(path))),
         }
@@ -215,8 +216,8 @@ impl<'a> Fields<'a> {
 
     fn time(&self, field: &str) -> Result<Option<Time>, Problem> {
         match self.data.get(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => {
+            None | Some(Tree::Null) => Ok(None),
+            Some(Tree::Text(text)) => {
                 time(text).map(Some).ok_or_else(|| Problem::wrong_value(&["data", field], NOT_A_TIME))
             }
             Some(other) => Err(Problem::wrong_type(&["data", field], "a time as a string", other)),
@@ -224,10 +225,10 @@ impl<'a> Fields<'a> {
     }
 
     fn check_optional(&self) -> Result<(), Problem> {
-        for (name, value) in self.data {
-            match name.as_str() {
+        for (name, value) in self.data.iter() {
+            match name {
                 "requester" | "reason" | "actor" | "notes" | "api" | "provider" | "host" | "url" | "message"
-                    if !matches!(value, Value::Null | Value::String(_)) =>
+                    if !matches!(value, Tree::Null | Tree::Text(_)) =>
                 {
                     return Err(Problem::wrong_type(&["data", name], "a string", value));
                 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::decode::tree::Tree;
 use crate::decode::{Decoded, json};
 use crate::model::{DEAD_LETTER_BYTES, Refused, RefusedReason};
 
@@ -28,8 +29,8 @@ impl Problem {
     }
 
     /// `expected`: with its article, e.g. `a string`.
-    pub fn wrong_type(path: &[&str], expected: &str, found: &Value) -> Problem {
-        let what = format!("expected {expected}, found {}", type_of(found));
+    pub fn wrong_type(path: &[&str], expected: &str, found: &impl Typed) -> Problem {
+        let what = format!("expected {expected}, found {}", found.type_name());
         Problem::new(RefusedReason::WrongType, what).on(path)
     }
 
@@ -83,15 +84,35 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The JSON type of a value, with its article.
-pub(super) fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+/// A JSON value.
+pub(super) trait Typed {
+    /// Its type, with its article.
+    fn type_name(&self) -> &'static str;
+}
+
+impl Typed for Value {
+    fn type_name(&self) -> &'static str {
+        match self {
+            Value::Null => "null",
+            Value::Bool(_) => "a boolean",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a string",
+            Value::Array(_) => "an array",
+            Value::Object(_) => "an object",
+        }
+    }
+}
+
+impl Typed for Tree<'_> {
+    fn type_name(&self) -> &'static str {
+        match self {
+            Tree::Null => "null",
+            Tree::Bool(_) => "a boolean",
+            Tree::Number(_) => "a number",
+            Tree::Text(_) => "a string",
+            Tree::Array(_) => "an array",
+            Tree::Object(_) => "an object",
+        }
     }
 }
 

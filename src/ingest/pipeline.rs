@@ -201,7 +201,6 @@ fn draft(
                     let event = routed.event;
                     let time = event.time.unwrap_or_else(|| stamps.next(now));
                     let stale = (time < horizon).then(|| Box::new(refuse::too_old(pipeline, &message, alone, &event)));
-                    // From here on its data is text: a batch of parsed values would take five times the memory.
                     let arrival = Box::new(Arrival { stale, ..Arrival::new(event, time) });
                     Ok(Draft::Event { arrival, asking: routed.asked })
                 }

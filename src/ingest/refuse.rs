@@ -14,7 +14,7 @@ pub(super) fn too_old(pipeline: &Pipeline, message: &Message, alone: bool, event
         let refused = kept(pipeline, message.position.clone(), RefusedReason::TooOld, detail, &message.body, headers);
         return Refused { broker_id: message.broker_id.clone(), ..refused };
     }
-    let (body, headers) = as_cloudevent(event, event.data.clone().into());
+    let (body, headers) = as_cloudevent(event);
     // One of many in its message: its id tells which.
     let position = format!("{} event {}", message.position, event.id);
     let refused = kept(pipeline, position, RefusedReason::TooOld, detail, &body, headers);
@@ -25,9 +25,7 @@ pub(super) fn too_many(pipeline: &Pipeline, arrival: &Arrival, n: usize) -> Refu
     let event = &arrival.event;
     let detail =
         format!("recipients: the audience is {n} people, limits.recipients_per_event is {}", pipeline.recipients_max);
-    // Written by `Arrival::new`, so it is JSON.
-    let data = serde_json::from_str(&arrival.data).unwrap_or_default();
-    let (body, headers) = as_cloudevent(event, data);
+    let (body, headers) = as_cloudevent(event);
     kept(pipeline, format!("{} {}", event.source, event.id), RefusedReason::TooManyRecipients, detail, &body, headers)
 }
 
@@ -53,13 +51,13 @@ fn kept(
 }
 
 /// An event in the form in which the front door takes it again.
-fn as_cloudevent(event: &Event, data: serde_json::Value) -> (Vec<u8>, Vec<(String, String)>) {
+fn as_cloudevent(event: &Event) -> (Vec<u8>, Vec<(String, String)>) {
     let mut json = serde_json::json!({
         "specversion": "1.0",
         "id": event.id,
         "source": event.source,
         "type": event.kind,
-        "data": data,
+        "data": event.data.map(),
     });
     if let Some(time) = event.time {
         json["time"] = time.to_string().into();

@@ -45,8 +45,14 @@ impl Time {
             }
             _ => false,
         };
-        let digits = &digits[..digits.len().min(6)];
-        let plain = is_offset.then(|| format!("{moment}.{digits}{offset}"))?;
+        if !is_offset {
+            return None;
+        }
+        // As most of them come; a moment before 1970 would be rounded away from it, not cut.
+        if digits.len() <= 6 || &moment[..4] > "1970" && digits.len() <= 9 {
+            return text.parse::<jiff::Timestamp>().ok().map(Time::from);
+        }
+        let plain = format!("{moment}.{}{offset}", &digits[..6]);
         plain.parse::<jiff::Timestamp>().ok().map(Time::from)
     }
 

@@ -65,7 +65,7 @@ impl Field {
     pub fn any(&self, event: &Event, passes: impl Fn(&str) -> bool) -> bool {
         match self {
             Field::Data(steps) => match find(steps, event) {
-                Some(Value::Array(values)) => values.iter().filter_map(text).any(|t| passes(&t)),
+                Some(Value::Array(values)) => values.into_iter().filter_map(text).any(|t| passes(&t)),
                 Some(value) => text(value).is_some_and(|t| passes(&t)),
                 None => false,
             },
@@ -83,16 +83,15 @@ enum Found<'e> {
     Unusable,
 }
 
-fn find<'e>(steps: &[Box<str>], event: &'e Event) -> Option<&'e Value> {
-    let (first, rest) = steps.split_first()?;
-    rest.iter().try_fold(event.data.get(&**first)?, |value, step| value.get(&**step))
+fn find(steps: &[Box<str>], event: &Event) -> Option<Value> {
+    event.data.find(steps.iter().map(|step| &**step))
 }
 
-fn text(value: &Value) -> Option<Cow<'_, str>> {
+fn text(value: Value) -> Option<Cow<'static, str>> {
     match value {
-        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::String(text) => Some(Cow::Owned(text)),
         Value::Number(number) => Some(Cow::Owned(number.to_string())),
-        Value::Bool(yes) => Some(Cow::Borrowed(if *yes { "true" } else { "false" })),
+        Value::Bool(yes) => Some(Cow::Borrowed(if yes { "true" } else { "false" })),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }

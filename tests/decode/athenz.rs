@@ -24,7 +24,7 @@ fn approvals_become_requests() {
         assert_eq!((event.kind.as_str(), event.id.as_str()), ("io.athenz.membership.requested.v1", "n1"));
         let expected = json!({"domain": "sports", "collection": {"kind": collection, "name": "writers"}, "member": "user.joe",
             "change": "add", "reason": "why", "requester": "user.kim", "recipients": ["user.alice", "user.bob"]});
-        assert_eq!(Value::Object(event.data), expected);
+        assert_eq!(Value::Object(event.data.map()), expected);
         assert_eq!(event.recipients.unwrap(), ["user.alice", "user.bob"]);
     }
 }
@@ -44,7 +44,10 @@ fn decisions_say_what_was_decided_by_whom() {
                     event.subject_key.unwrap(),
                     format!("membership/sports/{collection}/writers/user.joe/{change}")
                 );
-                assert_eq!((&event.data["decision"], &event.data["actor"]), (&json!(decision), &json!("user.lee")));
+                assert_eq!(
+                    (&event.data.map()["decision"], &event.data.map()["actor"]),
+                    (&json!(decision), &json!("user.lee"))
+                );
             }
         }
     }
@@ -55,7 +58,7 @@ fn pending_reminders_have_no_details() {
     for (kind, collection) in [("PENDING_ROLE_APPROVAL", "role"), ("PENDING_GROUP_APPROVAL", "group")] {
         let event = event(&sent(&notification(kind, Value::Null)));
         assert_eq!((event.kind.as_str(), event.subject_key), ("io.athenz.membership.reminder.v1", None));
-        assert_eq!(event.data["collection"], json!({"kind": collection}));
+        assert_eq!(event.data.map()["collection"], json!({"kind": collection}));
     }
 }
 
@@ -76,9 +79,9 @@ fn each_row_becomes_an_event_of_its_own() {
             let mut expected = json!({"domain": "sports", "collection": {"kind": collection, "name": "writers"},
                 "member": "user.bob", "notes": "a|b;c d", "recipients": ["user.alice", "user.bob"]});
             expected[date] = json!("2026-11-23T07:45:12.158Z");
-            assert_eq!(Value::Object(first.data.clone()), expected);
+            assert_eq!(Value::Object(first.data.map()), expected);
             assert_eq!(second.deadline, Time::parse("2026-12-01T00:00:00Z"));
-            assert_eq!(second.data.get("notes"), None);
+            assert_eq!(second.data.map().get("notes"), None);
         }
     }
 }
@@ -108,10 +111,10 @@ fn unrefreshed_certificates_are_about_a_service_and_an_instance() {
     let expected = json!({"domain": "sports", "service": "sports.api", "instance": "i-1", "provider": "athenz.k8s", "host": "h1",
         "updated_at": "2026-11-01T00:00:00.000Z", "expires_at": "2026-12-01T00:00:00.000Z",
         "recipients": ["user.alice", "user.bob"]});
-    assert_eq!(Value::Object(first.data.clone()), expected);
+    assert_eq!(Value::Object(first.data.map()), expected);
     assert_eq!(first.subject_key.as_deref(), Some("certificate/sports.api/i-1"));
     assert_eq!(first.deadline, Time::parse("2026-12-01T00:00:00Z"));
-    assert_eq!((second.deadline, second.data.get("expires_at")), (None, None));
+    assert_eq!((second.deadline, second.data.map().get("expires_at")), (None, None));
 }
 
 #[test]
@@ -120,7 +123,7 @@ fn an_unhealthy_zts_keeps_its_message_whole() {
     let event = event(&sent(&notification("AWS_ZTS_HEALTH", json!({"awsZtsHealth": row, "affectedZts": "zts1"}))));
     assert_eq!((event.kind.as_str(), event.id.as_str()), ("io.athenz.zts.unhealthy.v1", "n1#1"));
     assert_eq!(event.subject_key.unwrap(), "zts/zts1/sports:role.api");
-    assert_eq!(event.data["message"], "denied; 100%|retry+later");
+    assert_eq!(event.data.map()["message"], "denied; 100%|retry+later");
     assert_eq!(event.deadline, Time::parse("2026-11-30T00:00:00Z"), "what it still has ends then");
     let odd = "zts.url;domain0;role0;Sun Mar 15 15:08:07 IST 2020;Error message";
     super::event(&sent(&notification("AWS_ZTS_HEALTH", json!({"awsZtsHealth": odd}))));
@@ -273,7 +276,10 @@ fn a_certificate_with_an_unreadable_time_is_still_told() {
     let rows = "api;athenz.k8s;i-1;yesterday;soon;h1";
     let event =
         event(&sent(&notification("CERT_FAILED_REFRESH", json!({"domain": "sports", "unrefreshedCerts": rows}))));
-    assert_eq!((event.deadline, event.data.get("expires_at"), event.data.get("updated_at")), (None, None, None));
+    assert_eq!(
+        (event.deadline, event.data.map().get("expires_at"), event.data.map().get("updated_at")),
+        (None, None, None)
+    );
 }
 
 #[test]

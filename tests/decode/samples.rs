@@ -56,7 +56,7 @@ fn the_notifications_of_a_real_zms_become_exactly_these_events() {
             "f:19#1 expiring expiring/sports/group/coaches/user.bob -> user.alice 2026-11-29T07:45:12.361000Z",
         ]
     );
-    let data = |index: usize| Value::Object(events[index].data.clone());
+    let data = |index: usize| Value::Object(events[index].data.map());
     assert_eq!(
         data(0),
         json!({"domain": "sports", "collection": {"kind": "role", "name": "readers"}, "member": "user.joe", "change": "add",
@@ -110,7 +110,7 @@ fn the_change_messages_of_a_real_zms_become_exactly_these_events() {
     assert_eq!(events[0].id, "f184d714-25fa-4d96-bb17-6caae5a6652a");
     assert_eq!(events[0].time, Time::parse("2026-11-22T07:45:11.013000Z"));
     assert_eq!(
-        Value::Object(events[15].data.clone()),
+        Value::Object(events[15].data.map()),
         json!({"domain": "tools", "object": {"kind": "domain", "name": "tools"}, "api": "deletetopleveldomain"})
     );
 }

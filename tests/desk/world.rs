@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use owlpost::model::{
-    Arrival, Asked, AttemptId, Contents, Effect, Entry, Event, Person, Priority, Receipt, Refused, RefusedReason, Time,
-    Topic,
+    Arrival, Asked, AttemptId, Contents, Data, Effect, Entry, Event, Person, Priority, Receipt, Refused, RefusedReason,
+    Time, Topic,
 };
 use owlpost::store::desk::{DeadLetterRow, DigestRow, History, LedgerRow, Status, Verified};
 use owlpost::store::sqlite::{Opening, Settings, Sqlite};
@@ -223,7 +223,7 @@ pub fn news(id: &str, time: Time) -> Draft {
         recipients: None,
         effect: Effect::Informs,
         subject_key: Some("domain/sports".into()),
-        data: serde_json::json!({"domain": "sports", "secret": "not-for-the-desk"}).as_object().unwrap().clone(),
+        data: Data::of_text(r#"{"domain":"sports","secret":"not-for-the-desk"}"#),
     };
     Draft(Arrival::new(event, time))
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use owlpost::clock::Clock;
-use owlpost::model::{Arrival, Asked, AttemptId, Effect, Entry, Event, Person, Priority, Receipt, Time};
+use owlpost::model::{Arrival, Asked, AttemptId, Data, Effect, Entry, Event, Person, Priority, Receipt, Time};
 use owlpost::quota::Terms;
 use owlpost::store::postgres::{Access, Password, Postgres, Settings};
 use owlpost::store::{
@@ -96,7 +96,7 @@ pub fn news(id: impl std::fmt::Display, who: &str) -> Entry {
         recipients: None,
         effect: Effect::Informs,
         subject_key: None,
-        data: serde_json::Map::new(),
+        data: Data::default(),
     };
     let asked = Asked { route: "tell".into(), references: vec![who.into()], people: vec![person(who)], except: None };
     Entry::Event(Box::new(Arrival { asked: vec![asked], ..Arrival::new(event, NOW) }))

@@ -46,6 +46,7 @@ pub struct Ev {
     pub expiry: Option<Time>,
     pub counts_for: Option<Duration>,
     pub stale: bool,
+    pub domain: Option<String>,
 }
 
 fn ev(id: &str, does: Does, topics: &[&str], to: To, route: &str) -> Ev {
@@ -63,6 +64,7 @@ fn ev(id: &str, does: Does, topics: &[&str], to: To, route: &str) -> Ev {
         expiry: None,
         counts_for: None,
         stale: false,
+        domain: None,
     }
 }
 
@@ -111,6 +113,11 @@ impl Ev {
         self
     }
 
+    pub fn of_domain(mut self, domain: &str) -> Ev {
+        self.domain = Some(domain.into());
+        self
+    }
+
     pub fn from(mut self, source: &str) -> Ev {
         self.source = source.into();
         self
@@ -146,6 +153,9 @@ impl Ev {
         if let Some(actor) = &self.actor {
             data.insert("actor".into(), actor.as_str().into());
         }
+        if let Some(domain) = &self.domain {
+            data.insert("domain".into(), domain.as_str().into());
+        }
         let asked = self.routes.iter().map(|route| Asked {
             route: route.clone(),
             references: references.clone(),
@@ -163,7 +173,7 @@ impl Ev {
             recipients: None,
             effect,
             subject_key: Some(self.topics.join(" ")),
-            data,
+            data: (&data).into(),
         };
         Entry::Event(Box::new(Arrival {
             asked: asked.collect(),

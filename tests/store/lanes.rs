@@ -3,24 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use owlpost::model::Entry;
-
 use crate::bench::Setup;
 use crate::events::news;
 use crate::world::{World, worlds};
 
 /// A mail is due to each of so many people of a domain.
 fn due(w: &mut World, domain: &str, people: usize) {
-    let entries = (0..people).map(|n| {
-        let who = format!("{domain}.p{n}");
-        let mut entry = news(&format!("{domain}-{n}")).to([who.as_str()]).entry(&BTreeSet::new());
-        if let Entry::Event(arrival) = &mut entry {
-            arrival.event.data.insert("domain".into(), domain.into());
-            arrival.data = serde_json::to_string(&arrival.event.data).unwrap();
-        }
-        entry
-    });
-    let entries = entries.collect();
+    let entries = (0..people)
+        .map(|n| {
+            let who = format!("{domain}.p{n}");
+            news(&format!("{domain}-{n}")).of_domain(domain).to([who.as_str()]).entry(&BTreeSet::new())
+        })
+        .collect();
     w.accept_entries(entries);
     w.pass(Duration::from_secs(1));
 }

@@ -104,7 +104,7 @@ fn add_one(books: &mut Books<'_>, new: &mut NewEvent<'_>) -> Result<bool> {
         event.expiry.map(|t| t.0),
         now,
         event.subject_key,
-        new.arrival.data,
+        new.arrival.event.data.as_str(),
     ])?;
     if added == 0 {
         books.untake_event();
@@ -139,7 +139,7 @@ fn add_at_once(books: &mut Books<'_>, events: &mut [NewEvent<'_>]) -> Result<Vec
             ints(&|e| e.arrival.event.expiry.map(|t| t.0)),
             books.now.0,
             texts(&|e| e.arrival.event.subject_key.clone()),
-            texts(&|e| Some(e.arrival.data.clone())),
+            texts(&|e| Some(e.arrival.event.data.as_str().to_owned())),
         ],
         |row| row.get::<i64>(0),
     )?;
