@@ -108,6 +108,9 @@ impl Deliver {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let pulse = vitals.pulse("delivery");
+        if self.quota.is_some() {
+            vitals.set_calls_may_wait();
+        }
         let mut air = Air::new(Valve::new(self.mailer.kind()), vitals.clone(), self.patience.in_flight);
         let mut wait = STORE_AWAY.0;
         let mut end = Ok(());

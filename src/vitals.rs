@@ -24,7 +24,7 @@ pub const STORE_ERROR_COUNTS_FOR: Duration = Duration::from_secs(30);
 /// How long a mail that had to wait says that there are more.
 const CALLS_COUNT_FOR: Duration = Duration::from_secs(1);
 
-/// At a start nobody knows yet whether mails will wait.
+/// At the start of a worker that keeps to a rate nobody knows yet whether mails will wait.
 const CALLS_MAY_WAIT: Duration = Duration::from_secs(2);
 
 /// Shared by all loops and the listener; cheap to clone.
@@ -128,7 +128,7 @@ impl Vitals {
         let inner = Inner {
             started: Instant::now(),
             stopping: AtomicBool::new(false),
-            calls_wait_until_ms: AtomicU64::new(u64::try_from(CALLS_MAY_WAIT.as_millis()).unwrap_or(u64::MAX)),
+            calls_wait_until_ms: AtomicU64::new(0),
             pulses: Mutex::new(Vec::new()),
             state: Mutex::new(State::default()),
         };
@@ -208,7 +208,16 @@ impl Vitals {
 
     /// Mails wait for their moment of the account's rate. Counts for [`CALLS_COUNT_FOR`].
     pub fn set_calls_wait(&self) {
-        let until = self.inner.started.elapsed() + CALLS_COUNT_FOR;
+        self.calls_wait_for(CALLS_COUNT_FOR);
+    }
+
+    /// Mails are about to leave at a rate: whether they will wait is not known yet. Counts for [`CALLS_MAY_WAIT`].
+    pub fn set_calls_may_wait(&self) {
+        self.calls_wait_for(CALLS_MAY_WAIT);
+    }
+
+    fn calls_wait_for(&self, time: Duration) {
+        let until = self.inner.started.elapsed() + time;
         self.inner.calls_wait_until_ms.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 

@@ -38,6 +38,31 @@ fn a_reopened_store_has_everything() {
     }
 }
 
+/// A topic that was rewound: nearly all are copies, and what is new among them is taken.
+#[test]
+fn among_a_crowd_of_copies_what_is_new_is_taken() {
+    use owlpost::model::Receipt::{Accepted, Duplicate};
+    for mut w in worlds(Setup { window: DAY, ..Setup::default() }) {
+        let batch = |ids: std::ops::Range<usize>| ids.map(|n| news(&format!("n{n:03}"))).collect::<Vec<_>>();
+        assert!(w.accept_all(batch(0..200)).iter().all(|r| *r == Accepted));
+        let before = (count(&w, "event"), count(&w, "item"));
+        assert!(w.accept_all(batch(0..200)).iter().all(|r| *r == Duplicate));
+        assert_eq!((count(&w, "event"), count(&w, "item")), before);
+        // In another order, each twice, with a fifth that is new.
+        let mut more = batch(50..250);
+        more.reverse();
+        more.extend(batch(50..250));
+        let receipts = w.accept_all(more.clone());
+        for (n, (event, receipt)) in more.iter().zip(&receipts).enumerate() {
+            let expected = if event.id.as_str() >= "n200" && n < 200 { Accepted } else { Duplicate };
+            assert_eq!((*receipt).clone(), expected, "{} at {n}", event.id);
+        }
+        assert_eq!(count(&w, "event"), 250);
+        w.pass(DAY);
+        w.finish();
+    }
+}
+
 #[test]
 fn a_damaged_file_is_named_and_left_alone() {
     let bench = OnSqlite::new();

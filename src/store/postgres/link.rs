@@ -156,6 +156,12 @@ impl<'c> Link<'c> {
         Ok(statement)
     }
 
+    fn rows(&self, statement: &Statement, values: &[Value<'_>]) -> Result<Vec<tokio_postgres::Row>> {
+        let bound: Vec<Bound<'_>> = values.iter().map(|v| Bound(*v)).collect();
+        let bound: Vec<&(dyn ToSql + Sync)> = bound.iter().map(|b| b as _).collect();
+        self.wait(self.connection.client.query(statement, &bound))
+    }
+
     fn run(&self, statement: &Statement, values: &[Value<'_>]) -> Result<u64> {
         let bound: Vec<Bound<'_>> = values.iter().map(|v| Bound(*v)).collect();
         let bound: Vec<&(dyn ToSql + Sync)> = bound.iter().map(|b| b as _).collect();
@@ -195,9 +201,7 @@ impl Database for Link<'_> {
     fn query(&self, sql: &str, values: &[Value<'_>], each: Each<'_>) -> Result<()> {
         self.flush()?;
         let statement = self.prepare(sql)?;
-        let bound: Vec<Bound<'_>> = values.iter().map(|v| Bound(*v)).collect();
-        let bound: Vec<&(dyn ToSql + Sync)> = bound.iter().map(|b| b as _).collect();
-        for row in self.wait(self.connection.client.query(&statement, &bound))? {
+        for row in self.rows(&statement, values)? {
             if !each(&Row(&row))? {
                 break;
             }
@@ -219,6 +223,11 @@ impl Held for Hand<'_> {
     fn execute(&mut self, values: &[Value<'_>]) -> Result<u64> {
         self.link.flush()?;
         self.link.run(&self.statement, values)
+    }
+
+    fn exists(&mut self, values: &[Value<'_>]) -> Result<bool> {
+        self.link.flush()?;
+        Ok(self.link.rows(&self.statement, values)?.first().is_some())
     }
 }
 

@@ -70,6 +70,8 @@ pub type Each<'e> = &'e mut dyn FnMut(&Row<'_>) -> Result<bool>;
 
 pub trait Held {
     fn execute(&mut self, values: &[Value<'_>]) -> Result<u64>;
+    /// Whether it finds a row.
+    fn exists(&mut self, values: &[Value<'_>]) -> Result<bool>;
 }
 
 /// The cells of one row.

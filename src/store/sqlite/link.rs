@@ -98,4 +98,8 @@ impl Held for Hand<'_> {
     fn execute(&mut self, values: &[Value<'_>]) -> Result<u64> {
         Ok(self.0.execute(params_from_iter(values))? as u64)
     }
+
+    fn exists(&mut self, values: &[Value<'_>]) -> Result<bool> {
+        Ok(self.0.exists(params_from_iter(values))?)
+    }
 }

@@ -1,5 +1,7 @@
 //! Events at the door: the dedupe key is looked up by writing it.
 
+use std::collections::HashSet;
+
 use super::super::books::Books;
 use super::super::sql;
 use super::super::subject::Mark;
@@ -80,10 +82,16 @@ pub(super) fn turn_away(books: &mut Books<'_>, key: &Key, arrival: &Arrival) -> 
 /// Writes events whose keys are new; `false`: a copy.
 pub(super) fn add(books: &mut Books<'_>, events: &mut [NewEvent<'_>]) -> Result<Vec<bool>> {
     if books.tx.is_postgres() {
-        add_at_once(books, events)
-    } else {
-        events.iter_mut().map(|e| add_one(books, e)).collect()
+        return add_at_once(books, events);
     }
+    // Copies come in crowds (a topic that was rewound): behind one, a look costs less than an attempt with all its texts.
+    let mut look = false;
+    let added = events.iter_mut().map(|new| {
+        let added = !(look && books.knows_event(&new.key)?) && add_one(books, new)?;
+        look = !added;
+        Ok(added)
+    });
+    added.collect()
 }
 
 fn add_one(books: &mut Books<'_>, new: &mut NewEvent<'_>) -> Result<bool> {
@@ -112,15 +120,34 @@ fn add_one(books: &mut Books<'_>, new: &mut NewEvent<'_>) -> Result<bool> {
     Ok(added == 1)
 }
 
-fn add_at_once(books: &mut Books<'_>, events: &mut [NewEvent<'_>]) -> Result<Vec<bool>> {
-    if events.is_empty() {
-        return Ok(vec![]);
+/// So many of a batch's events tell whether most of them are copies. Their keys are hashes: the first are as good as any.
+const SAMPLE: usize = 64;
+
+/// Whether the event of each key is known already; `None`: hardly any is, and writing them is the shorter way to know.
+fn known(books: &Books<'_>, events: &[NewEvent<'_>]) -> Result<Option<HashSet<Key>>> {
+    let look = |events: &[NewEvent<'_>]| -> Result<HashSet<Key>> {
+        let keys = Column::blobs(events.iter().map(|e| e.key));
+        Ok(books.tx.prepare_cached(sql::PG_KNOWN_KEYS)?.query_map([keys], |row| row.get(0))?.into_iter().collect())
+    };
+    if events.len() <= SAMPLE || look(&events[..SAMPLE])?.len() < SAMPLE / 2 {
+        return Ok(None);
     }
-    for event in events.iter_mut() {
+    look(events).map(Some)
+}
+
+fn add_at_once(books: &mut Books<'_>, all: &mut [NewEvent<'_>]) -> Result<Vec<bool>> {
+    let known = known(books, all)?;
+    let is_new = |event: &NewEvent<'_>| known.as_ref().is_none_or(|known| !known.contains(&event.key));
+    for event in all.iter_mut().filter(|event| is_new(event)) {
         event.mark.no = books.next_event()?;
     }
-    let ints = |of: &dyn Fn(&NewEvent<'_>) -> Option<i64>| Column::Ints(events.iter().map(of).collect());
-    let texts = |of: &dyn Fn(&NewEvent<'_>) -> Option<String>| Column::Texts(events.iter().map(of).collect());
+    let events: Vec<&NewEvent<'_>> = all.iter().filter(|event| is_new(event)).collect();
+    if events.is_empty() {
+        return Ok(vec![false; all.len()]);
+    }
+    let events = &events;
+    let ints = |of: &dyn Fn(&NewEvent<'_>) -> Option<i64>| Column::Ints(events.iter().map(|e| of(e)).collect());
+    let texts = |of: &dyn Fn(&NewEvent<'_>) -> Option<String>| Column::Texts(events.iter().map(|e| of(e)).collect());
     let topic =
         |place: usize| Column::Blobs(events.iter().map(|e| e.topics.get(place).map(|t| t.0.to_vec())).collect());
     let added = books.tx.prepare_cached(sql::PG_ADD_EVENTS)?.query_map(
@@ -143,6 +170,7 @@ fn add_at_once(books: &mut Books<'_>, events: &mut [NewEvent<'_>]) -> Result<Vec
         ],
         |row| row.get::<i64>(0),
     )?;
-    let added: std::collections::HashSet<i64> = added.into_iter().collect();
-    Ok(events.iter().map(|e| added.contains(&e.mark.no)).collect())
+    // A number of ours is never 0, which is what a known one has.
+    let added: HashSet<i64> = added.into_iter().collect();
+    Ok(all.iter().map(|e| added.contains(&e.mark.no)).collect())
 }

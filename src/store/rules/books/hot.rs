@@ -4,11 +4,12 @@
 use super::super::sql;
 use super::Books;
 use crate::store::Result;
-use crate::store::rules::tx::{Held, Params, Tx};
+use crate::store::rules::tx::{Held, Params, Tx, Value};
 
 #[derive(Default)]
 pub(super) struct Hot<'c> {
     event: Option<Box<dyn Held + 'c>>,
+    known: Option<Box<dyn Held + 'c>>,
     asked: Option<Box<dyn Held + 'c>>,
     subject: Option<Box<dyn Held + 'c>>,
     own: Option<Box<dyn Held + 'c>>,
@@ -22,16 +23,27 @@ fn execute<'c>(
     text: &'static str,
     params: impl Params,
 ) -> Result<u64> {
-    let statement = match held {
-        Some(statement) => statement,
-        None => held.insert(tx.hold(text)?),
-    };
-    statement.execute(&params.values())
+    hold(held, tx, text)?.execute(&params.values())
+}
+
+fn hold<'h, 'c>(
+    held: &'h mut Option<Box<dyn Held + 'c>>,
+    tx: Tx<'c>,
+    text: &'static str,
+) -> Result<&'h mut Box<dyn Held + 'c>> {
+    match held {
+        Some(statement) => Ok(statement),
+        None => Ok(held.insert(tx.hold(text)?)),
+    }
 }
 
 impl Books<'_> {
     pub fn add_event(&mut self, params: impl Params) -> Result<u64> {
         execute(&mut self.hot.event, self.tx, sql::ADD_EVENT, params)
+    }
+
+    pub fn knows_event(&mut self, key: &[u8]) -> Result<bool> {
+        hold(&mut self.hot.known, self.tx, sql::EVENT_BY_KEY)?.exists(&[Value::Blob(key)])
     }
 
     pub fn add_asked(&mut self, params: impl Params) -> Result<u64> {

@@ -76,6 +76,8 @@ pub const PG_ADD_EVENTS: &str = "INSERT INTO event (no, key, source, id, kind, v
      bigint[]), CAST(?8 AS bytea[]), CAST(?9 AS bytea[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), CAST(?12 \
      AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS text[])) AS u(no, key, source, id, kind, ver, effect, topic, \
      topic2, date, deadline, expiry, subject_key, data) ON CONFLICT (key) DO NOTHING RETURNING no";
+/// Which of these keys are known.
+pub const PG_KNOWN_KEYS: &str = "SELECT key FROM event WHERE key = ANY(CAST(?1 AS bytea[]))";
 pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
      closer_no, lone) SELECT topic, no, 0, ver, no, date, closer_ver, closer_no, lone FROM unnest(CAST(?1 AS bytea[]), \
      CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), \
@@ -180,6 +182,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_AUDIENCES,
         PG_DUE_OF_LANES,
         PG_CROWDED,
+        PG_KNOWN_KEYS,
         PG_SUBJECTS,
         PG_TIES,
         PG_STANDINGS,
