@@ -120,6 +120,70 @@ fn workers_killed_in_turn_and_a_killed_server_lose_nothing_and_tell_nobody_twice
     compare_rows(&rows, folder, &plan);
 }
 
+/// A machine that froze for longer than leases run. Each wait for it ends, everybody is told so, and when it goes on, what was
+/// on its way is settled by those who know what became of it: nothing is a doubt.
+#[test]
+fn a_server_that_froze_is_told_as_away_and_nothing_is_lost_or_sent_twice() {
+    let mut random = Random(number("OWLPOST_SEED", 1) ^ 0xF4EE);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let server: &'static Server = Box::leak(Box::new(Server::start(&[("fsync", "on")])));
+    let database = server.database(None);
+    let plan = plan(&mut random, 400);
+    let start = |i: usize| {
+        let home = folder.join(format!("worker-{i}"));
+        configure(&home, "[[source]]\nname = \"kill\"\nkind = \"http\"", &database);
+        let mut worker = Worker::start(&home, &["-c", "owlpost.toml"]);
+        let address = worker.address();
+        (worker, address)
+    };
+    let (mut workers, addresses): (Vec<Worker>, Vec<String>) = (0..2).map(start).unzip();
+    let acknowledged = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (n, batch) in plan.events.chunks(3).enumerate() {
+                while !post(&addresses[n % addresses.len()], batch) {
+                    std::thread::yield_now();
+                }
+                acknowledged.fetch_add(batch.len(), Ordering::SeqCst);
+            }
+        });
+        random_moment(&mut random, STILL, || mails(folder));
+        let frozen = server.freeze();
+        for address in &addresses {
+            let said = until("a worker that says why it takes nothing", || match get(address, "/readyz") {
+                Ok((503, said)) => Some(said),
+                _ => None,
+            });
+            assert!(said.contains("no answer in") || said.contains("no connection"), "{said}");
+            assert_eq!(get(address, "/livez").unwrap().0, 200);
+        }
+        let before = mails(folder);
+        drop(frozen);
+        until("mails that leave again", || (mails(folder) > before).then_some(()));
+    });
+    assert_eq!(acknowledged.load(Ordering::SeqCst), plan.events.len());
+    let look = database.admin();
+    let count = |what: &str| match look.rows(&format!("SELECT count(*) FROM {what}"))[0][0] {
+        Value::Int(n) => n as usize,
+        ref other => panic!("no count: {other:?}"),
+    };
+    until("the end of all digests", || (count("digest WHERE state <> 6") == 0).then_some(()));
+    for worker in &mut workers {
+        worker.signal("TERM");
+        assert!(worker.wait().success(), "{}", worker.log());
+    }
+    assert_eq!(count("attempt WHERE outcome = 0"), 0, "nobody died, so everything is known");
+    assert_eq!(count("attempt WHERE outcome = 2"), mails(folder), "no mail but those that are known");
+    let text = |value| match value {
+        Value::Null => None,
+        Value::Int(n) => Some(n.to_string()),
+        Value::Text(text) => Some(text),
+    };
+    let rows = |sql: &str| look.rows(sql).into_iter().map(|row| row.into_iter().map(text).collect()).collect();
+    compare_rows(&rows, folder, &plan);
+}
+
 /// `run --role intake` and `--role deliver`, in any mix: what one of them takes in, another one sends, whether they run
 /// at the same time or not.
 #[test]

@@ -1,9 +1,12 @@
 //! Two versions on one store: an older one goes on while a newer one migrates, and neither takes the other's for its own.
 
+use std::time::{Duration, Instant};
+
 use owlpost::store::{Opening, StoreError};
 
+use crate::failover::configure;
 use crate::postgres::{Admin, Database, PASSWORD, Server, Value};
-use crate::process::until;
+use crate::process::{Worker, until};
 use crate::store::{accept, news, open, settings, try_open, verified};
 use crate::traffic::Traffic;
 
@@ -55,6 +58,42 @@ fn an_older_schema_is_migrated_while_a_worker_runs_on_it() {
     assert_eq!(*traffic.said.lock().unwrap(), Default::default(), "the older one noticed nothing");
     traffic.compare(&older);
     assert!(admin.try_run("SELECT due FROM owlpost_keda_backlog").is_ok());
+}
+
+/// Somebody's long transaction is in the way: the migration waits for its end, and nobody waits behind the migration.
+#[test]
+fn a_migration_that_has_to_wait_lets_all_others_go_on_and_says_who_is_in_its_way() {
+    let database = Server::shared().database(None);
+    let older = open(database.url());
+    let admin = database.admin();
+    make_older(&admin);
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &database.url());
+    let other = database.admin();
+    other.run("BEGIN; SET LOCAL application_name = 'long-report'; SELECT count(*) FROM digest");
+    let traffic = Traffic::new();
+    traffic.around(std::slice::from_ref(&older), || {
+        traffic.goes_on(50);
+        let mut newer = Worker::start(folder.path(), &["-c", "owlpost.toml"]);
+        let log =
+            until("a migration that waits", || Some(newer.log()).filter(|log| log.contains("the migration waits for")));
+        assert!(log.contains("table digest") && log.contains("long-report"), "{log}");
+        // Through some of its tries.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            let before = Instant::now();
+            traffic.goes_on(50);
+            assert!(before.elapsed() < Duration::from_secs(3), "it was held up for {:?}", before.elapsed());
+        }
+        assert!(newest(&admin) < NEWEST);
+        other.run("ROLLBACK");
+        newer.address();
+        assert_eq!(newest(&admin), NEWEST);
+        traffic.goes_on(50);
+        newer.signal("TERM");
+        newer.ends_with(0);
+    });
+    assert_eq!(*traffic.said.lock().unwrap(), Default::default(), "the older one noticed nothing");
 }
 
 /// What a later version's migrations may do: add columns, tables and indexes.
