@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::metrics;
 use crate::model::{DigestState, ItemState};
 use crate::phase::Phase;
@@ -209,6 +209,7 @@ impl Upkeep {
     }
 
     async fn show(&self, vitals: &Vitals) -> Result<(), StoreError> {
+        vitals.set_clock(clock::apart(self.clock.ahead_us()));
         let gauges = self.store.gauges(self.clock.now()).await?;
         for state in ItemState::ALL {
             metrics::items(state, gauges.item(state));

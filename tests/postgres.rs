@@ -7,6 +7,8 @@ mod account;
 mod backlog;
 #[path = "support/certificates.rs"]
 mod certificates;
+#[path = "postgres/clocks.rs"]
+mod clocks;
 #[path = "postgres/disk.rs"]
 mod disk;
 #[path = "postgres/failover.rs"]
