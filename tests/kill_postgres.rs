@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use owlpost::cli::demo::endpoint::{Account, Endpoint};
 use postgres::{Database, PASSWORD, Server, Value};
 use process::{Random, Worker, get, post, until};
 use traffic::{compare_rows, config_on, mails, number, plan, random_moment};
@@ -118,6 +119,75 @@ fn workers_killed_in_turn_and_a_killed_server_lose_nothing_and_tell_nobody_twice
     };
     let rows = |sql: &str| look.rows(sql).into_iter().map(|row| row.into_iter().map(text).collect()).collect();
     compare_rows(&rows, folder, &plan);
+}
+
+/// In a second, over all workers; and at once.
+const RATE: f64 = 40.0;
+const BURST: f64 = 5.0;
+/// A permit is for a slot of this length; and a call may be on its way to the server for so long.
+const SLOT_AND_WAY: f64 = 0.2 + 0.3;
+
+/// The quota is the account's, whoever calls, dies and begins anew: judged by when the receiving server was called.
+#[test]
+fn workers_that_are_killed_stay_under_the_rate_of_the_account_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let database = Server::shared().database(None);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let account = Account { per_second: 10_000.0, per_day: -1.0, enforced: false, ..Account::default() };
+    let endpoint = runtime.block_on(Endpoint::start(account)).unwrap();
+    let text = format!(
+        "{TIMES}[store]\nurl = {:?}\npassword = {PASSWORD:?}\nconnections = 4\n[http]\nlisten = \"127.0.0.1:0\"\n\
+         [[source]]\nname = \"kill\"\nkind = \"http\"\n[mailer]\nkind = \"ses\"\nregion = \"eu-west-1\"\n\
+         endpoint_url = \"{}\"\n[quota]\nper_second = {RATE}\nper_day = 100000\nburst = {BURST}\n[recipients]\n\
+         allowed_domains = [\"example.com\"]\n[[directory]]\nkind = \"rules\"\n\
+         rules = [{{ principal = \"user.{{name}}\", address = \"{{name}}@example.com\" }}]\n\
+         [[route]]\nname = \"news\"\ntypes = [\"com.example.news\"]\naudience = [\"{{{{data.to}}}}\"]\n[log]\nformat = \"json\"\n",
+        database.url(),
+        endpoint.url()
+    );
+    let start = |i: usize| {
+        let home = folder.join(format!("worker-{i}"));
+        fs::create_dir_all(&home).unwrap();
+        fs::write(home.join("owlpost.toml"), &text).unwrap();
+        let mut command = process::owlpost(&home);
+        command.args(["run", "-c", "owlpost.toml"]);
+        command.envs([
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ]);
+        let mut worker = Worker::spawn(&home, command);
+        let address = worker.address();
+        (worker, address)
+    };
+    let mut workers: Vec<(Worker, String)> = (0..WORKERS).map(start).collect();
+    let event = |n: usize| {
+        format!(
+            r#"{{"specversion":"1.0","id":"e{n}","source":"kill","type":"com.example.news","data":{{"to":"user.p{n}"}}}}"#
+        )
+    };
+    let events: Vec<String> = (0..700).map(event).collect();
+    events.chunks(100).for_each(|batch| until("an acknowledgement", || post(&workers[0].1, batch).then_some(())));
+    for round in 0..8 {
+        let before = endpoint.calls().len();
+        until("some more calls", || (endpoint.calls().len() > before + 40).then_some(()));
+        let victim = round % WORKERS;
+        workers.remove(victim).0.kill();
+        workers.insert(victim, start(victim));
+    }
+    let before = endpoint.calls().len();
+    until("some more calls", || (endpoint.calls().len() > before + 40).then_some(()));
+    let calls = endpoint.calls();
+    for (i, first) in calls.iter().enumerate() {
+        for (j, last) in calls.iter().enumerate().skip(i) {
+            let (n, length) = ((j - i + 1) as f64, (*last - *first).as_secs_f64());
+            assert!(n <= BURST + RATE * (length + SLOT_AND_WAY), "{n} calls in {length} s");
+        }
+    }
+    let took = (calls[calls.len() - 1] - calls[0]).as_secs_f64();
+    println!("{} calls in {took:.1} s at a rate of {RATE}/s", calls.len());
+    workers.into_iter().for_each(|(worker, _)| worker.kill());
 }
 
 /// A machine that froze for longer than leases run. Each wait for it ends, everybody is told so, and when it goes on, what was

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use owlpost::store::{Opening, StoreError};
+use owlpost::store::{Ask, Delivery as _, Opening, StoreError};
 
 use crate::failover::configure;
 use crate::postgres::{Admin, Database, PASSWORD, Server, Value};
 use crate::process::{Worker, until};
-use crate::store::{accept, news, open, settings, try_open, verified};
+use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, verified};
 use crate::traffic::Traffic;
 
 const NEWEST: i64 = 4;
@@ -127,6 +127,49 @@ fn a_worker_goes_on_while_a_later_version_migrates_and_no_other_of_its_version_b
             assert!(why.contains("version 999") && why.contains("use the owlpost that wrote it"), "{why}");
         }
     }
+}
+
+/// What V4 adds a version before it does not know: it leaves `lane` at its default. Its digests and those of the new version
+/// leave all the same, whoever claims them, and also while more is due than one claim takes.
+#[test]
+fn a_version_without_lanes_and_one_with_them_share_a_store() {
+    let database = Server::shared().database(None);
+    let newer = open(database.url());
+    let admin = database.admin();
+    let role = format!("older_{}", database.name);
+    admin.run(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}; \
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}; \
+         CREATE FUNCTION without_lanes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF current_user = '{role}' THEN NEW.lane = 0; END IF; RETURN NEW; END $$; \
+         CREATE TRIGGER without_lanes BEFORE INSERT ON digest FOR EACH ROW EXECUTE FUNCTION without_lanes()"
+    ));
+    let mut asked = settings(database.url().replace("owlpost@", &format!("{role}@")), Opening::Worker);
+    asked.migrate = false;
+    let older = try_open(asked).unwrap();
+    let traffic = Traffic::new();
+    traffic.around(&[older.clone(), newer.clone()], || {
+        traffic.goes_on(400);
+        until("digests of both", || {
+            (admin.rows("SELECT bool_or(lane = 0) AND bool_or(lane <> 0) FROM digest") == [[Value::Int(1)]])
+                .then_some(())
+        });
+    });
+    assert_eq!(*traffic.said.lock().unwrap(), Default::default());
+    traffic.compare(&newer);
+    // A crowd, and each version meets the other's digests in it.
+    for (n, store) in [&older, &newer].into_iter().enumerate() {
+        accept(store, (0..150).map(|i| news(format!("crowd-{n}-{i}"), &format!("{n}-{i}"))).collect()).unwrap();
+    }
+    let few = Ask { limit: 10, ..ask() };
+    let mut taken = 0;
+    for store in [&older, &newer].into_iter().cycle().take(30) {
+        let leased = runtime().block_on(store.claim(NOW, &few)).unwrap();
+        assert_eq!(leased.len(), 10, "after {taken}");
+        taken += leased.len();
+    }
+    assert_eq!(taken, 300);
+    assert_eq!(runtime().block_on(newer.claim(NOW, &few)).unwrap(), []);
 }
 
 #[test]
