@@ -179,6 +179,24 @@ fn a_lease_that_ended_in_a_strangers_hands_is_left_to_the_worker_that_has_its_an
     assert_eq!(count(&database.admin(), "attempt"), 3);
 }
 
+/// He lets go at the very end of the lease: the other worker looks first, and is not to be quicker than the one with the answer.
+#[test]
+fn a_stranger_who_lets_go_when_the_lease_ends_makes_no_doubt() {
+    let database = Server::shared().database(None);
+    let (one, other) = three(&database);
+    let two = try_open(settings(database.url(), Opening::Worker)).unwrap();
+    let answers = answers(begin(&one, NOW, &claim(&one, NOW)));
+    other.run(&format!("BEGIN; {HELD}"));
+    learn(&one, NOW, answers.clone());
+    // Leases end after 90 seconds, and upkeep comes by at least every 5.
+    let ends = |seconds: u64| runtime().block_on(two.expire(after(seconds), false)).unwrap().leases_ended;
+    assert_eq!(in_time("upkeep", || ends(85)), 0);
+    other.run("ROLLBACK");
+    assert_eq!([ends(89), ends(90), ends(90 + ANSWERS_FIRST.as_secs() - 1)], [0; 3]);
+    assert_eq!(learn(&one, after(91), vec![answers[1].clone()]), [Learned::Settled]);
+    assert_eq!(verified(&one)["delivered"], 3);
+}
+
 #[test]
 fn a_lease_of_a_dead_worker_ends_although_a_stranger_held_it_once() {
     let database = Server::shared().database(None);

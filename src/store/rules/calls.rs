@@ -83,11 +83,27 @@ async fn look_up_unheard<E: Engine>(engine: &E, now: Time, leases: Vec<Lease>) -
         },
         held: |_| false,
         failed: None,
+        frees: true,
     };
     let heard = each(engine, now, leases.clone(), of).await?;
     let mut own = engine.shared().own();
     leases.iter().zip(heard).filter(|(_, heard)| *heard).for_each(|(lease, _)| own.heard(lease.digest.number));
     Ok(())
+}
+
+/// Notes what somebody else holds shortly before its lease ends: he may let go just then, and whoever has its answer needs a
+/// moment to see that.
+async fn see_who_holds<E: Engine>(engine: &E, now: Time, soon: Vec<i64>) -> Result<()> {
+    let of = Each {
+        digest: |no: &i64| *no,
+        lock: expire::lock,
+        work: |_, _| Ok(()),
+        broken: |_, _| (),
+        held: |_| (),
+        failed: None,
+        frees: false,
+    };
+    each(engine, now, Arc::new(soon), of).await.map(drop)
 }
 
 /// Each for itself: what can't be ended is put off, and holds up no other.
@@ -103,6 +119,7 @@ async fn end_each<E: Engine>(engine: &E, now: Time, ended: Vec<i64>, doubts_now:
         },
         held: |_| expire::Ended::Held,
         failed: None,
+        frees: true,
     };
     let all = each(engine, now, ended.clone(), of).await?;
     for (no, _) in ended.iter().copied().zip(&all).filter(|(_, one)| **one == expire::Ended::Broken) {
@@ -155,6 +172,7 @@ impl<E: Engine> Delivery for E {
                 shared.own().heard_nothing(mail.lease);
                 Begun::Later
             }),
+            frees: true,
         };
         let begun = each(self, now, free.clone(), of).await;
         let mut own = self.shared().own();
@@ -209,6 +227,7 @@ impl<E: Engine> Delivery for E {
             },
             held: |_| Learned::Held,
             failed: None,
+            frees: true,
         };
         let learned = each(self, now, evidence.clone(), of).await?;
         let mut own = self.shared().own();
@@ -232,6 +251,7 @@ impl<E: Engine> Delivery for E {
             },
             held: |_| false,
             failed: None,
+            frees: true,
         };
         let back = each(self, now, leases.clone(), of).await?;
         let mut own = self.shared().own();
@@ -256,7 +276,11 @@ impl<E: Engine> Delivery for E {
 #[async_trait]
 impl<E: Engine> Upkeep for E {
     async fn expire(&self, now: Time, doubts_now: bool) -> Result<Tidied> {
-        let ended = self.write(now, move |books| expire::ended(books, doubts_now)).await?;
+        let look = move |books: &mut Books<'_>| Ok((expire::ended(books, doubts_now)?, expire::ends_soon(books)?));
+        let (ended, soon) = self.write(now, look).await?;
+        if !soon.is_empty() {
+            see_who_holds(self, now, soon).await?;
+        }
         end_each(self, now, ended, doubts_now).await
     }
 

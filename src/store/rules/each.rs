@@ -31,6 +31,8 @@ pub(super) struct Each<T, U> {
     /// What was done counts, and an error of the whole call would hide it: what it is for one that was not. `None`: all is
     /// asked again, and what is done is known then.
     pub failed: Option<fn(&Shared, &T) -> U>,
+    /// One that was held and is not any more is as any other again.
+    pub frees: bool,
 }
 
 /// Gives what became of each, in their order.
@@ -79,7 +81,9 @@ where
             let digest = (of.digest)(&list[i]);
             let one = match engine.write_within(now, wait, work).await {
                 Ok(Some(one)) => {
-                    shared.strangers().free(digest);
+                    if of.frees {
+                        shared.strangers().free(digest);
+                    }
                     one
                 }
                 Ok(None) => {

@@ -77,6 +77,21 @@ pub(super) fn ended(books: &mut Books<'_>, doubts_now: bool) -> Result<Vec<i64>>
     Ok(ended)
 }
 
+/// Shortly before the end of a lease: longer than upkeep's longest pause between two looks.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Calls of others whose lease is about to end, on a store that is shared. (Those of a worker that lives have ended long ago.)
+pub(super) fn ends_soon(books: &mut Books<'_>) -> Result<Vec<i64>> {
+    if !books.tx.is_postgres() {
+        return Ok(vec![]);
+    }
+    let (from, to) = (books.now.0, books.now.plus(SOON).0);
+    let mut soon = numbers(books, sql::PG_ENDS_SOON, params![from, to, TURN])?;
+    let own = books.shared.own();
+    soon.retain(|no| !own.has_answer(*no));
+    Ok(soon)
+}
+
 pub(super) fn own_doubts(books: &mut Books<'_>) -> Result<Vec<i64>> {
     if !books.tx.is_postgres() {
         return numbers(books, sql::DOUBTS, params![TURN]);
