@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use owlpost::model::Receipt;
 use owlpost::store::{Delivery as _, Intake as _, Opening, StoreError};
 
-use crate::postgres::{Server, Value};
+use crate::postgres::{Frozen, Server, Value};
 use crate::process::until;
 use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, verified};
 use crate::wire::{Cut, Wire};
@@ -147,6 +147,31 @@ fn what_takes_connections_and_says_nothing_is_away_in_time() {
     wire.cut(Cut::Nothing);
     until("the store when it speaks again", || accept(&store, vec![news("n1", "ann")]).ok());
     assert_eq!(verified(&store)["items"], 1);
+}
+
+/// The server's processes behind the connections that there are say nothing any more; new ones would.
+#[test]
+fn connections_whose_server_process_froze_are_given_up_one_by_one() {
+    let database = Server::shared().database(None);
+    let store = open(database.url());
+    accept(&store, vec![news("n1", "ann")]).unwrap();
+    let backends = database
+        .admin()
+        .rows("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'owlpost'");
+    let pid = |row: &Vec<Value>| match row[0] {
+        Value::Int(pid) => pid as u32,
+        ref other => panic!("no process: {other:?}"),
+    };
+    let frozen = Frozen::processes(backends.iter().map(pid));
+    let begun = Instant::now();
+    let mut said = vec![];
+    until("a connection that speaks", || {
+        accept(&store, vec![news("n2", "ann")]).inspect_err(|why| said.push(why.to_string())).ok()
+    });
+    assert!(said.len() <= 3 && said.iter().all(|why| why.contains("no answer in 10 s")), "{said:?}");
+    assert!(!said.is_empty() && begun.elapsed() < Duration::from_secs(10 * 3 + 5), "{:?}", begun.elapsed());
+    drop(frozen);
+    assert_eq!(verified(&store)["items"], 2);
 }
 
 #[test]

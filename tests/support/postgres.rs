@@ -281,6 +281,13 @@ pub struct Frozen {
 }
 
 impl Frozen {
+    /// Some of a server's processes alone.
+    pub fn processes(which: impl IntoIterator<Item = u32>) -> Frozen {
+        let mut frozen = Frozen { processes: vec![] };
+        which.into_iter().for_each(|process| frozen.stop(process));
+        frozen
+    }
+
     fn stop(&mut self, process: u32) {
         if signal("STOP", process) {
             self.processes.push(process);
