@@ -27,8 +27,7 @@ pub use rules::{HOT, hot_of_many};
 
 /// On a store that workers share, answers come first: after a start, after an outage, after somebody else held a digest's
 /// rows, no call is taken for lost before this is over. Whoever holds an answer that could not be stored has tried again by
-/// then: delivery waits 5 seconds at most between two tries, and each may take the time that a server is given to take a
-/// connection and to say something, 20 seconds.
+/// then: a try on a connection that fell silent is given up after 33 seconds at most, and the next one comes within 5.
 pub const ANSWERS_FIRST: Duration = Duration::from_secs(45);
 
 /// Everything a worker needs of one store.
