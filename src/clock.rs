@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::model::Time;
 
@@ -12,6 +12,28 @@ pub trait Clock: Send + Sync {
 
     /// The store's server is so many microseconds ahead of this machine (or behind: below zero).
     fn follow(&self, _ahead_us: i64) {}
+
+    /// As it was last told to [`Clock::follow`].
+    fn ahead_us(&self) -> i64 {
+        0
+    }
+}
+
+/// So far this machine's clock may be from the store's before anybody is told. Nothing depends on it: all go by the store's.
+/// But whoever reads its logs is led astray, and what proves who we are has a time in it.
+const APART: Duration = Duration::from_secs(1);
+
+/// That the two clocks are apart, in words; `None`: not by much.
+pub fn apart(ahead_us: i64) -> Option<String> {
+    let by = Duration::from_micros(ahead_us.unsigned_abs());
+    let this_is = if ahead_us > 0 { "behind" } else { "ahead of" };
+    (by >= APART).then(|| {
+        format!(
+            "this machine's clock is {:.1} s {this_is} the store's; the store's is the one that counts, so nothing is late or \
+             early, but look at this machine's time synchronization",
+            by.as_secs_f64()
+        )
+    })
 }
 
 /// The machine's wall clock, by the store's server where there is one. A jump of more than [`JUMP_MS`] against the monotonic clock is logged once: due times
@@ -50,6 +72,10 @@ impl Clock for SystemClock {
 
     fn follow(&self, ahead_us: i64) {
         self.ahead_us.store(ahead_us, Ordering::Relaxed);
+    }
+
+    fn ahead_us(&self) -> i64 {
+        self.ahead_us.load(Ordering::Relaxed)
     }
 }
 

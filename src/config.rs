@@ -141,6 +141,11 @@ impl Reading {
     pub fn error(&self, path: &[&str], message: impl Into<String>) -> Problem {
         Problem::error(self.root.locate(path), message)
     }
+
+    /// The same of what works and should be looked at.
+    pub fn warning(&self, path: &[&str], message: impl Into<String>) -> Problem {
+        Problem::warning(self.root.locate(path), message)
+    }
 }
 
 /// Reads and checks the configuration. No file: the built-in [`LOCAL`]. Of several files, later ones win. `env` is the

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::mailer::Mailer;
 use crate::metrics;
-use crate::model::{Lease, Share, Time};
+use crate::model::{DigestState, Lease, Share, Time};
 use crate::pace::Pace;
 pub use crate::phase::Phase;
 use crate::policy::Policies;
@@ -186,6 +186,7 @@ impl Deliver {
             let claimed = air.ahead.take();
             self.give_back(&claimed).await?;
         }
+        self.bring_back(air).await;
         // What a settlement has in its hands a claim passes over, and for a flush that would look like the end.
         // What a server said of the account counts before more is called.
         let one_by_one = phase == Phase::Flushing || air.hears_of_account() || !self.store.works_side_by_side();
@@ -253,12 +254,13 @@ impl Deliver {
 
     /// With nothing claimed and nothing in flight: what is still open is held or paused.
     async fn nothing_can_leave(&self) -> Result<bool, StoreError> {
-        use crate::model::DigestState::{InDoubt, Leased, Sending, Waiting};
         let now = self.clock.now();
+        // What is another worker's is another worker's to end.
+        let busy = self.store.under_way(now).await?;
         let gauges = self.store.gauges(now).await?;
-        let busy = gauges.digest(Leased) + gauges.digest(Sending) + gauges.digest(InDoubt);
         let retry = Ask { limit: 0, lease: self.patience.lease, everything: true };
-        let waits = gauges.digest(Waiting) > 0 && self.store.next_due(&retry).await?.is_some_and(|at| at > now);
+        let waits =
+            gauges.digest(DigestState::Waiting) > 0 && self.store.next_due(&retry).await?.is_some_and(|at| at > now);
         Ok(busy == 0 && !waits)
     }
 
@@ -276,7 +278,7 @@ impl Deliver {
         // A stall is no reason to plan for the next one; a slow disk is.
         air.lead = asked_at.elapsed().min(self.patience.send_within / 4);
         let tried: Vec<(Leased, Intent)> = air.ahead.digests.drain(..room).collect();
-        let (mut done, mut later) = (0, Vec::new());
+        let (mut done, mut later, mut over) = (0, Vec::new(), Vec::new());
         let soon = Instant::now() + SOON;
         air.ahead.until = None;
         for ((leased, intent), begun) in tried.into_iter().zip(begun) {
@@ -300,6 +302,7 @@ impl Deliver {
                     air.ahead.until.get_or_insert_with(until);
                     later.push((leased, intent));
                 }
+                Begun::Later => over.extend(air.ahead.put_by(leased)),
                 Begun::Empty => done += 1,
                 // It may be due again at once.
                 Begun::Lost | Begun::Paused => {}
@@ -309,6 +312,7 @@ impl Deliver {
         if done > 0 {
             air.ahead.moves();
         }
+        self.give_back(&over).await?;
         Ok(done)
     }
 
@@ -345,7 +349,7 @@ impl Deliver {
     /// the next start says so.
     async fn land(&self, air: &mut Air) {
         let by = Instant::now() + self.patience.drain;
-        let claimed = air.ahead.take();
+        let claimed = air.ahead.take_all();
         match tokio::time::timeout_at(by, self.give_back(&claimed)).await {
             Ok(Ok(())) => {}
             Ok(Err(why)) => {
@@ -364,9 +368,11 @@ impl Deliver {
         // long to come back as the sends had.
         let mut wait = STORE_AWAY.0;
         loop {
-            let mails = air.answers.len();
+            air.held.hurry();
+            let mails = air.answers.len() + air.held.len();
             let why = match tokio::time::timeout_at(by + LAST_ANSWERS, self.settle(air)).await {
-                Ok(Ok(())) => return,
+                Ok(Ok(())) if air.held.len() == 0 => return,
+                Ok(Ok(())) => StoreError::Unavailable("somebody else's transaction holds their rows".into()),
                 Ok(Err(why)) => why,
                 Err(_) => StoreError::Unavailable("no answer in time".into()),
             };

@@ -25,6 +25,11 @@ pub use letters::{Fate, Letter, Letters, Portion};
 #[doc(hidden)]
 pub use rules::{HOT, hot_of_many};
 
+/// On a store that workers share, answers come first: after a start, after an outage, after somebody else held a digest's
+/// rows, no call is taken for lost before this is over. Whoever holds an answer that could not be stored has tried again by
+/// then: a try on a connection that fell silent is given up after 33 seconds at most, and the next one comes within 5.
+pub const ANSWERS_FIRST: Duration = Duration::from_secs(45);
+
 /// Everything a worker needs of one store.
 pub trait Store: Intake + Delivery + Upkeep + Letters + Desk {}
 impl<T: Intake + Delivery + Upkeep + Letters + Desk> Store for T {}
@@ -173,6 +178,8 @@ pub enum Begun {
     Paused,
     /// No rate slot is free before this time; try again under the same lease.
     NoRate(Time),
+    /// Somebody else holds its rows for now: nothing was begun and nothing used; try again under the same lease.
+    Later,
 }
 
 /// What is known of an attempt. `unknown < refused`; `unknown < accepted < failed`.
@@ -209,6 +216,9 @@ pub enum Learned {
     Known,
     /// No such attempt: purged, or another deployment's.
     Unknown,
+    /// Somebody else holds its rows for now: keep it and say it again. Until then this worker's store lets no time run out
+    /// for its digest.
+    Held,
 }
 
 #[async_trait]
@@ -226,12 +236,16 @@ pub trait Delivery: Send + Sync {
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>>;
     /// Answers and evidence alike, in the order given, each for itself: what can't be taken is [`Learned::Unknown`].
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>>;
-    /// Gives unused leases back. Those that are lost already are passed over.
+    /// Gives unused leases back. Those that are lost already are passed over, and those whose rows somebody else holds: they
+    /// end by themselves.
     async fn release(&self, now: Time, leases: Arc<Vec<Lease>>) -> Result<()>;
     /// Whether two of these calls at once are done sooner than one after the other.
     fn works_side_by_side(&self) -> bool {
         false
     }
+    /// How many digests this worker has to see through: those in its hands (leased, in a call, or in doubt since), and those
+    /// whose lease or doubt is over, whoever had them. What is in another worker's hands is not.
+    async fn under_way(&self, now: Time) -> Result<u64>;
     /// The next moment at which a claim could find something, now or later.
     async fn next_due(&self, ask: &Ask) -> Result<Option<Time>>;
 }
@@ -248,8 +262,10 @@ pub struct Tidied {
 
 #[async_trait]
 pub trait Upkeep: Send + Sync {
-    /// Ends leases and doubts whose time is over (`doubts_now`: all doubts), in a bounded number.
+    /// Ends leases and doubts whose time is over (`doubts_now`: and this worker's doubts at once), in a bounded number.
     async fn expire(&self, now: Time, doubts_now: bool) -> Result<Tidied>;
+    /// Ends this worker's doubts at once, and nothing else.
+    async fn end_own_doubts(&self, now: Time) -> Result<Tidied>;
     /// Computes due times anew, e.g. after a changed cadence: at most `limit` digests after `cursor`. `None`: done.
     async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>>;
     /// Deletes whole subjects that are final and older than the retention, a bounded number of rows a call.

@@ -7,11 +7,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::metrics;
 use crate::model::{DigestState, ItemState};
 use crate::phase::Phase;
-use crate::store::{Condition, Store, StoreError};
+use crate::store::{ANSWERS_FIRST, Condition, Store, StoreError};
 use crate::vitals::Vitals;
 
 /// How often each duty comes round.
@@ -42,10 +42,13 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 const LOOP: &str = "upkeep";
 
-/// After a look at a store that was away, leases end no sooner: whoever holds answers that it could not store tries again
-/// within 5 seconds (delivery's longest wait), and this loop looks as often. Ended at once, what was accepted would be a
-/// doubt first, and sent again.
-const ANSWERS_FIRST: Duration = Duration::from_secs(15);
+/// After a look at a store for one that was away, leases end no sooner: delivery tries to store its answers again within 5
+/// seconds, and this loop looks as often. Ended at once, what was accepted would be a doubt first, and sent again. Of a store
+/// that is shared nobody knows how long others could not reach it, nor what was before the start: see [`ANSWERS_FIRST`].
+const OWN_ANSWERS_FIRST: Duration = Duration::from_secs(15);
+
+/// What ended and yet could not be ended (somebody else holds it, or its answer is on its way) is looked at again so soon.
+const HELD: Duration = Duration::from_secs(1);
 
 /// Windows planned anew in one transaction.
 const REPLAN: u32 = 500;
@@ -81,7 +84,9 @@ impl Upkeep {
         // The cadence, the zones or the calendar may have changed since the windows were planned.
         let mut replan_from = Some(0);
         let mut reported = Reported::default();
-        let mut expire_from = start;
+        let shared = self.store.works_side_by_side();
+        let answers_first = if shared { ANSWERS_FIRST } else { OWN_ANSWERS_FIRST };
+        let mut expire_from = if shared { start + answers_first } else { start };
         while !stop.is_cancelled() {
             pulse.beat();
             let flushing = *phase.borrow() == Phase::Flushing;
@@ -90,7 +95,7 @@ impl Upkeep {
                 let mut more = match self.expire_from(expire_from, flushing, &wake).await {
                     Ok(more) => more,
                     Err(why) => {
-                        expire_from = Instant::now() + ANSWERS_FIRST;
+                        expire_from = Instant::now() + answers_first;
                         return Err(why);
                     }
                 };
@@ -148,16 +153,14 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Nothing before that moment, but a look whether the store is there.
+    /// Nothing before that moment but what is known to be ours, and a look whether the store is there.
     async fn expire_from(&self, from: Instant, doubts_now: bool, wake: &Notify) -> Result<bool, StoreError> {
-        if Instant::now() < from {
-            return self.store.next_upkeep().await.map(|_| false);
-        }
-        self.expire(doubts_now, wake).await
-    }
-
-    async fn expire(&self, doubts_now: bool, wake: &Notify) -> Result<bool, StoreError> {
-        let tidied = self.store.expire(self.clock.now(), doubts_now).await?;
+        let now = self.clock.now();
+        let tidied = match Instant::now() < from {
+            true if !doubts_now => return self.store.next_upkeep().await.map(|_| false),
+            true => self.store.end_own_doubts(now).await?,
+            false => self.store.expire(now, doubts_now).await?,
+        };
         if tidied.leases_ended > 0 {
             tracing::warn!(digests = tidied.leases_ended, "leases ended before their digests were settled");
             metrics::leases_expired(tidied.leases_ended);
@@ -173,14 +176,16 @@ impl Upkeep {
 
     /// Until the next lease or doubt ends, or the next look.
     async fn pause(&self, flushing: bool, expire_from: Instant) -> Duration {
-        let put_off = expire_from.saturating_duration_since(Instant::now());
-        if !put_off.is_zero() {
-            return put_off.min(self.rhythm.look_every);
-        }
         let least = Duration::from_millis(if flushing { 20 } else { 100 });
         let most = if flushing { Duration::from_millis(100) } else { self.rhythm.look_every };
+        let put_off = expire_from.saturating_duration_since(Instant::now());
+        if !put_off.is_zero() {
+            return put_off.min(most);
+        }
+        let now = self.clock.now();
         match self.store.next_upkeep().await {
-            Ok(Some(at)) => at.since(self.clock.now()).clamp(least, most.max(least)),
+            Ok(Some(at)) if at <= now => HELD.min(most),
+            Ok(Some(at)) => at.since(now).clamp(least, most.max(least)),
             _ => most,
         }
     }
@@ -204,6 +209,7 @@ impl Upkeep {
     }
 
     async fn show(&self, vitals: &Vitals) -> Result<(), StoreError> {
+        vitals.set_clock(clock::apart(self.clock.ahead_us()));
         let gauges = self.store.gauges(self.clock.now()).await?;
         for state in ItemState::ALL {
             metrics::items(state, gauges.item(state));

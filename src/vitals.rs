@@ -47,6 +47,8 @@ struct State {
     /// What each loop's last call came to, and when. Empty: not open yet.
     stores: BTreeMap<String, (Instant, Result<(), String>)>,
     sources: BTreeMap<String, Part>,
+    /// That this machine's clock is not the store's, in words.
+    clock: Option<String>,
     /// Where dead letters are forwarded to. `None`: they are not.
     forwarding: Option<(String, Part)>,
 }
@@ -112,7 +114,7 @@ impl Pulse {
 pub struct Readiness {
     /// Work can be taken: the store is there, and at least one source works.
     pub ready: bool,
-    /// Why not; and which sources are down beside others that work.
+    /// Why not; which sources are down beside others that work; that this machine's clock is wrong.
     pub reasons: Vec<String>,
     pub sources: Vec<(String, Health)>,
 }
@@ -165,6 +167,14 @@ impl Vitals {
         let works = result.is_ok();
         let before = lock(&self.inner.state).stores.insert(of_loop.to_owned(), (Instant::now(), result));
         before.is_none_or(|(_, before)| before.is_ok()) != works
+    }
+
+    /// The two clocks are apart, or no more.
+    pub fn set_clock(&self, apart: Option<String>) {
+        let before = std::mem::replace(&mut lock(&self.inner.state).clock, apart.clone());
+        if let Some(why) = apart.filter(|_| before.is_none()) {
+            tracing::warn!("{why}");
+        }
     }
 
     /// Sets the metric `owlpost_source_up` with it.
@@ -256,6 +266,7 @@ impl Vitals {
         // What is at its end takes nothing either. Without a source (`--role deliver`), nothing is to be taken.
         let any = |wanted: fn(&Health) -> bool| state.sources.values().any(|part| wanted(&part.health));
         ready &= any(|h| *h == Health::Ready) || !any(|h| matches!(h, Health::Down(_)));
+        reasons.extend(state.clock.iter().map(|why| format!("clock: {why}")));
         let sources = state.sources.iter().map(|(name, part)| (name.clone(), part.health.clone())).collect();
         Readiness { ready, reasons, sources }
     }
@@ -338,6 +349,17 @@ mod tests {
         vitals.set_source("orders", Health::Ready);
         let told = vitals.conditions(now).remove(0);
         assert_eq!((told.state, told.detail.as_str(), told.since), ("ready", "", now));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_and_keeps_nobody_from_work() {
+        let vitals = Vitals::new();
+        vitals.set_store("intake", Ok(()));
+        vitals.set_clock(crate::clock::apart(-2_000_000));
+        let told = vitals.readiness();
+        assert!(told.ready && told.reasons[0].contains("this machine's clock is 2.0 s ahead"), "{told:?}");
+        vitals.set_clock(crate::clock::apart(999_999));
+        assert!(vitals.readiness().reasons.is_empty());
     }
 
     #[test]

@@ -7,12 +7,16 @@ mod account;
 mod backlog;
 #[path = "support/certificates.rs"]
 mod certificates;
+#[path = "postgres/clocks.rs"]
+mod clocks;
 #[path = "postgres/disk.rs"]
 mod disk;
 #[path = "postgres/failover.rs"]
 mod failover;
 #[path = "postgres/faults.rs"]
 mod faults;
+#[path = "postgres/idle.rs"]
+mod idle;
 #[path = "postgres/moving.rs"]
 mod moving;
 #[path = "postgres/odd.rs"]
@@ -25,7 +29,13 @@ mod process;
 mod rights;
 #[path = "postgres/store.rs"]
 mod store;
+#[path = "postgres/strangers.rs"]
+mod strangers;
 #[path = "postgres/traffic.rs"]
 mod traffic;
+#[path = "postgres/unheard.rs"]
+mod unheard;
 #[path = "postgres/versions.rs"]
 mod versions;
+#[path = "support/wire.rs"]
+mod wire;

@@ -78,7 +78,8 @@ fn policies(config: &Config, until_idle: bool) -> Result<Policies, AppError> {
     let problem = |p: Problems| AppError::Config(format!("schedule: {}", p.0.join("; ")));
     let calendar = Calendar::new(&s.zone, &s.workdays, &s.holidays).map_err(problem)?;
     let d = &config.delivery;
-    // `--until-idle` cuts backoff to a second and ends doubts at once.
+    // `--until-idle` cuts backoff to a second. Its doubts end at once, but not by their grace: that is written with each, and
+    // on a shared store a start compares it with others'.
     let second = |span: Duration| if until_idle { span.min(Duration::from_secs(1)) } else { span };
     let backoff = Backoff { first: second(d.backoff_first.0), max: second(d.backoff_max.0) };
     let rules = |route: &RouteConfig| Rules {
@@ -88,7 +89,7 @@ fn policies(config: &Config, until_idle: bool) -> Result<Policies, AppError> {
         attempts_max: route.attempts_max.unwrap_or(d.attempts_max),
         give_up_after: route.give_up_after.unwrap_or(d.give_up_after).0,
         resend_in_doubt: route.on_in_doubt == OnInDoubt::Resend,
-        doubt_grace: if until_idle { Duration::ZERO } else { d.doubt_grace.0 },
+        doubt_grace: d.doubt_grace.0,
     };
     let handled = RouteConfig {
         template: "decisions".into(),

@@ -71,9 +71,17 @@ struct Directory {
 
 /// Exit 0 if there is nothing but warnings, else 2; 1 if only `--live` found something wrong.
 pub fn run(args: Args, files: &[PathBuf]) -> Outcome {
-    let mut checked = checked(files, config::look(files, config::environment()));
+    let read = config::look(files, config::environment());
+    // Said at the key that says how far they may be apart.
+    let mut wrong_clock = read.warning(&["delivery", "clock_error"], "");
+    let mut checked = checked(files, read);
     if args.live && checked.ok {
-        checked.live = Some(live::probe(&super::load(files)?)?);
+        let live = live::probe(&super::load(files)?)?;
+        if let Some(why) = live.clock {
+            wrong_clock.message = format!("clock_error: {why}");
+            checked.problems.push(wrong_clock);
+        }
+        checked.live = Some(live.found);
     }
     let well = checked.live.iter().flatten().all(|found| found.ok);
     let text = if args.json {

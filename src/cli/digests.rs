@@ -247,7 +247,8 @@ fn release(office: &Office, id: Option<String>, route: Option<String>, json: boo
         let report = office.act(&command)?;
         let done = report.changed == 0 || matches!(&command, Command::Release { digest: Some(_), .. });
         total.changed += report.changed;
-        total.refused.extend(report.refused);
+        // What was refused in one turn is again in the next.
+        total.refused = report.refused;
         if done {
             break;
         }

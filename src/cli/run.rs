@@ -132,8 +132,8 @@ fn end_of_idle(gauges: &Gauges, forwards: bool, stopped: bool) -> Outcome {
     } else if left > 0 {
         let (items, are) = (counted(left, "item"), if left == 1 { "is" } else { "are" });
         return Err(Failure::failed(format!(
-            "{items} {are} still open: held, paused, beyond the quota, or the mailer takes none; owlpost status and owlpost \
-             digests list say which"
+            "{items} {are} still open: held, paused, beyond the quota, in another worker's hands, or the mailer takes none; \
+             owlpost status and owlpost digests list say which"
         )));
     } else if forwards && gauges.unforwarded > 0 {
         let letters = counted(gauges.unforwarded, "dead letter");

@@ -15,6 +15,12 @@ const AHEAD: Duration = Duration::from_millis(250);
 /// If none has left for so long, they go back: the sends hang.
 const STALE: Duration = Duration::from_secs(1);
 
+/// How soon what somebody else's locks kept from beginning is tried again.
+const LATER: Duration = Duration::from_secs(1);
+
+/// So many of those keep their lease here; the others go back, and are claimed again when nobody has them.
+const LATER_MAX: usize = CLAIM_MAX;
+
 /// How soon the directory is asked again after it gave no answer.
 const DIRECTORY_AWAY: Duration = Duration::from_secs(1);
 
@@ -22,6 +28,9 @@ const DIRECTORY_AWAY: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Ahead {
     pub digests: VecDeque<(Leased, Intent)>,
+    /// Leased, and held by somebody else: tried again from then on.
+    later: Vec<Leased>,
+    later_at: Option<Instant>,
     /// There is no permit for the first of them before then.
     pub until: Option<Instant>,
     /// When the last of them left, or the first one came.
@@ -88,12 +97,46 @@ impl Ahead {
         self.until = None;
         self.digests.drain(..).map(|(leased, _)| leased).collect()
     }
+
+    /// And those that somebody else holds.
+    pub fn take_all(&mut self) -> Vec<Leased> {
+        let mut all = self.take();
+        all.append(&mut self.later);
+        all
+    }
+
+    /// Somebody else holds it. Gives what has no room here.
+    pub fn put_by(&mut self, leased: Leased) -> Option<Leased> {
+        self.later_at = Some(Instant::now() + LATER);
+        if self.later.len() >= LATER_MAX {
+            return Some(leased);
+        }
+        self.later.push(leased);
+        None
+    }
 }
 
 impl Deliver {
     /// How many more may begin.
     pub(super) fn room(&self, air: &Air) -> usize {
+        if air.held.is_full() {
+            return 0;
+        }
         if air.valve.is_probing() { usize::from(air.sends.is_empty()) } else { air.calls.room(air.sends.len()) }
+    }
+
+    /// What somebody else held comes back to those that may begin, with what the directory says of it now.
+    pub(super) async fn bring_back(&self, air: &mut Air) {
+        if air.ahead.later.is_empty() || air.ahead.later_at.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        match self.intents(&air.ahead.later).await {
+            Ok(intents) => {
+                let later = std::mem::take(&mut air.ahead.later);
+                air.ahead.put(later.into_iter().zip(intents));
+            }
+            Err(_) => air.ahead.later_at = Some(Instant::now() + DIRECTORY_AWAY),
+        }
     }
 
     pub(super) fn ask(&self, limit: usize, phase: Phase) -> Ask {

@@ -5,14 +5,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
 
 use super::ahead::Ahead;
 use super::calls::Calls;
 use super::valve::Valve;
 use super::{Deliver, Phase};
 use crate::model::{AttemptId, Time};
-use crate::store::{Answer, Evidence, StoreError};
+use crate::store::{Answer, Evidence, Learned, StoreError};
 use crate::vitals::Vitals;
+
+/// How soon the store is told again what somebody else's locks kept out of it.
+const HELD_AGAIN: Duration = Duration::from_secs(1);
+
+/// So many such answers are kept before nothing more begins: each is a mail whose record somebody else holds.
+const HELD_MAX: usize = 256;
+
+/// Answers whose rows somebody else holds. They are kept until the store has them; the others go on.
+#[derive(Default)]
+pub(super) struct Held {
+    answers: Vec<Evidence>,
+    again: Option<Instant>,
+}
+
+impl Held {
+    pub fn len(&self) -> usize {
+        self.answers.len()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.len() >= HELD_MAX
+    }
+
+    /// No time is left to wait.
+    pub fn hurry(&mut self) {
+        self.again = None;
+    }
+
+    fn take_due(&mut self) -> Vec<Evidence> {
+        if self.again.is_some_and(|at| at > Instant::now()) { vec![] } else { std::mem::take(&mut self.answers) }
+    }
+}
 
 /// What is in the air, and what is known but not settled yet.
 pub(super) struct Air {
@@ -22,6 +55,7 @@ pub(super) struct Air {
     pub tasks: HashMap<Id, (AttemptId, Time)>,
     /// Bounded by the sends in flight: nothing new begins while the store takes no answers.
     pub answers: Vec<Evidence>,
+    pub held: Held,
     /// The store did not take them.
     pub unsettled: bool,
     /// Claimed and not begun: for the next sends that end, or waiting for a permit.
@@ -41,6 +75,7 @@ impl Air {
             calls: Arc::new(Calls::new(in_flight)),
             tasks: HashMap::new(),
             answers: Vec::new(),
+            held: Held::default(),
             unsettled: false,
             ahead: Ahead::default(),
             lead: Duration::ZERO,
@@ -56,15 +91,29 @@ impl Air {
     }
 
     fn answers_to_settle(&mut self) -> Arc<Vec<Evidence>> {
+        let due = self.held.take_due();
+        self.answers.extend(due);
         self.unsettled = !self.answers.is_empty();
         Arc::new(self.answers.clone())
     }
 
     /// What came of it; no answer came meanwhile.
-    fn settled(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
-        result?;
+    fn settled(&mut self, result: Result<Vec<Learned>, StoreError>) -> Result<(), StoreError> {
+        let learned = result?;
         self.unsettled = false;
-        self.answers.clear();
+        let told = self.answers.drain(..).zip(learned);
+        let held: Vec<Evidence> = told.filter(|(_, is)| *is == Learned::Held).map(|(one, _)| one).collect();
+        if !held.is_empty() {
+            if self.held.answers.is_empty() {
+                let mails = held.len();
+                tracing::warn!(
+                    mails,
+                    "somebody else's transaction holds what answers are to be written to; they are kept"
+                );
+            }
+            self.held.again = Some(Instant::now() + HELD_AGAIN);
+            self.held.answers.extend(held);
+        }
         Ok(())
     }
 }
@@ -92,10 +141,10 @@ impl Deliver {
         air.settled(settled)
     }
 
-    async fn learn(&self, answers: Arc<Vec<Evidence>>) -> Result<(), StoreError> {
+    async fn learn(&self, answers: Arc<Vec<Evidence>>) -> Result<Vec<Learned>, StoreError> {
         if answers.is_empty() {
-            return Ok(());
+            return Ok(vec![]);
         }
-        self.store.learn(self.clock.now(), answers).await.map(drop)
+        self.store.learn(self.clock.now(), answers).await
     }
 }

@@ -18,7 +18,7 @@ use super::{Limits, Opening, Policy, Result, StoreError};
 use crate::clock::Clock;
 use crate::model::Time;
 use connect::{Pool, Server};
-use errors::named;
+use errors::{Conflict, named};
 use link::{BEGIN_LOOK, BEGIN_PEEK, Link};
 use timing::Timing;
 
@@ -27,6 +27,8 @@ mod connect;
 mod errors;
 mod link;
 mod load;
+mod migrate;
+mod patience;
 mod pooler;
 mod queue;
 mod schema;
@@ -40,9 +42,6 @@ pub use schema::MIGRATION_WAIT;
 
 /// A transaction that lost a race is begun anew so often.
 const TRIES: u32 = 6;
-
-/// How long a call waits for a connection of the pool.
-const POOL_WAIT: Duration = Duration::from_secs(30);
 
 pub struct Settings {
     pub access: Access,
@@ -79,7 +78,7 @@ impl Postgres {
         let first = schema::prepare(&server, settings.migrate).await?;
         let name = server.place.clone();
         let handle = server.handle().clone();
-        let timeouts = Timeouts { wait: Some(POOL_WAIT), ..Timeouts::default() };
+        let timeouts = Timeouts { wait: Some(patience::POOL), ..Timeouts::default() };
         let pool = Pool::builder(server)
             .max_size(settings.pool.max(1))
             .timeouts(timeouts)
@@ -91,9 +90,10 @@ impl Postgres {
             pooler::look(&name, &connection.client, &first).await?;
         }
         drop(first);
-        let store_id = schema::store_id(&connection.client).await.map_err(|e| named(&name, &e))?;
+        let told = |e: &_| named(&name, e);
+        let store_id = patience::soon(&name, schema::store_id(&connection.client), told).await?;
         let timing = Timing::new(clock);
-        timing.measure(&connection.client).await.map_err(|e| named(&name, &e))?;
+        patience::soon(&name, timing.measure(&connection.client), told).await?;
         let now = timing.now();
         drop(connection);
         let shared = Shared::new(store_id, settings.limits, settings.policy, settings.account);
@@ -109,15 +109,56 @@ impl Postgres {
         self.place.shared.store_id
     }
 
-    async fn read<T, W>(&self, begin: &'static str, work: W) -> Result<T>
+    async fn read<T, W>(&self, begin: &'static str, of_server: Duration, work: W) -> Result<T>
     where
         T: Send + 'static,
         W: Fn(Tx<'_>, &Shared) -> Result<T> + Send + 'static,
     {
         let (connection, place) = (get(&self.pool, &self.place.name).await?, self.place.clone());
         super::blocking(move || {
-            let link = Link::new(&connection, &place.handle, &place.name);
-            in_transaction(&link, || link.batch(begin), || work(Tx(&link), &place.shared))
+            let link = Link::new(&connection, &place.handle, &place.name, of_server);
+            in_transaction(&link, || link.short(begin), || work(Tx(&link), &place.shared))
+        })
+        .await
+    }
+
+    /// `wait`: for each row that somebody else has. `None`: it has it still.
+    async fn transact<T, W>(&self, now: Time, wait: Duration, work: W) -> Result<Option<T>>
+    where
+        T: Send + 'static,
+        W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
+        let (connection, place) = (get(&self.pool, &self.place.name).await?, self.place.clone());
+        if place.timing.is_old() {
+            let measured = place.timing.measure(&connection.client);
+            if let Err(why) = patience::soon(&place.name, measured, |e| named(&place.name, e)).await {
+                connection.give_up();
+                return Err(why);
+            }
+        }
+        super::blocking(move || {
+            let (mut tries, mut before) = (1, None);
+            loop {
+                let link = Link::new(&connection, &place.handle, &place.name, patience::WRITE);
+                let begin = || link.begin(place.shared.store_id, wait);
+                let result = in_transaction(&link, begin, || {
+                    let mut books = Books::open(Tx(&link), &place.shared, now, Kept::default())?;
+                    let result = work(&mut books)?;
+                    books.close()?;
+                    Ok(result)
+                });
+                match (result, link.conflict()) {
+                    (Err(_), Some(Conflict::Held)) if wait < patience::LOCK => return Ok(None),
+                    (Err(why), Some(conflict)) if tries < TRIES && conflict.may_pass(before.as_ref()) => {
+                        tracing::debug!(tries, error = %why, "a transaction lost a race; it is begun anew");
+                        (tries, before) = (tries + 1, Some(conflict));
+                    }
+                    (Err(StoreError::Broken(why)), Some(conflict)) if conflict.may_pass(before.as_ref()) => {
+                        return Err(StoreError::Unavailable(why));
+                    }
+                    (result, _) => return result.map(Some),
+                }
+            }
         })
         .await
     }
@@ -129,39 +170,25 @@ impl Engine for Postgres {
         true
     }
 
+    fn shared(&self) -> &Shared {
+        &self.place.shared
+    }
+
     async fn write<T, W>(&self, now: Time, work: W) -> Result<T>
     where
         T: Send + 'static,
         W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
     {
-        let (connection, place) = (get(&self.pool, &self.place.name).await?, self.place.clone());
-        if place.timing.is_old() {
-            place.timing.measure(&connection.client).await.map_err(|e| named(&place.name, &e))?;
-        }
-        super::blocking(move || {
-            let (mut tries, mut before) = (1, None);
-            loop {
-                let link = Link::new(&connection, &place.handle, &place.name);
-                let begin = || link.begin(place.shared.store_id);
-                let result = in_transaction(&link, begin, || {
-                    let mut books = Books::open(Tx(&link), &place.shared, now, Kept::default())?;
-                    let result = work(&mut books)?;
-                    books.close()?;
-                    Ok(result)
-                });
-                match (result, link.conflict()) {
-                    (Err(why), Some(conflict)) if tries < TRIES && !conflict.will_stay(before.as_ref()) => {
-                        tracing::debug!(tries, error = %why, "a transaction lost a race; it is begun anew");
-                        (tries, before) = (tries + 1, Some(conflict));
-                    }
-                    (Err(StoreError::Broken(why)), Some(conflict)) if !conflict.will_stay(before.as_ref()) => {
-                        return Err(StoreError::Unavailable(why));
-                    }
-                    (result, _) => return result,
-                }
-            }
-        })
-        .await
+        let held = || StoreError::Unavailable(format!("{}: somebody else holds its rows", self.place.name));
+        self.transact(now, patience::LOCK, work).await?.ok_or_else(held)
+    }
+
+    async fn write_within<T, W>(&self, now: Time, wait: Duration, work: W) -> Result<Option<T>>
+    where
+        T: Send + 'static,
+        W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
+        self.transact(now, wait, work).await
     }
 
     async fn look<T, W>(&self, work: W) -> Result<T>
@@ -169,7 +196,7 @@ impl Engine for Postgres {
         T: Send + 'static,
         W: Fn(Tx<'_>, &Shared) -> Result<T> + Send + 'static,
     {
-        self.read(BEGIN_LOOK, work).await
+        self.read(BEGIN_LOOK, patience::LOOK, work).await
     }
 
     async fn peek<T, W>(&self, work: W) -> Result<T>
@@ -177,7 +204,7 @@ impl Engine for Postgres {
         T: Send + 'static,
         W: Fn(Tx<'_>, &Shared) -> Result<T> + Send + 'static,
     {
-        self.read(BEGIN_PEEK, work).await
+        self.read(BEGIN_PEEK, patience::PEEK, work).await
     }
 
     /// Autovacuum does that.
@@ -196,7 +223,7 @@ fn in_transaction<T>(
     let result = begin().and_then(|()| work()).and_then(|done| link.flush().map(|()| done));
     link.end_of_transaction();
     if result.is_err() || link.has_failed() {
-        if link.batch("ROLLBACK").is_ok() {
+        if !link.is_silent() && link.short("ROLLBACK").is_ok() {
             link.connection.spoil(false);
         }
         let lost = || StoreError::Unavailable(format!("{}: a statement failed", link.place));

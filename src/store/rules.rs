@@ -17,11 +17,14 @@ mod claim;
 mod closure;
 mod condition;
 mod desk;
+mod each;
 mod expire;
 mod forward;
 mod learn;
+mod own;
 mod purge;
 mod sql;
+mod strangers;
 mod subject;
 
 pub(super) use books::{AsOf, Books, Kept};
@@ -48,6 +51,10 @@ pub(super) struct Shared {
     turns: Mutex<claim::lanes::Turns>,
     /// What is on its way.
     air: Mutex<books::Air>,
+    /// What only this process knows of it.
+    own: Mutex<own::Own>,
+    /// What somebody else was seen to hold.
+    strangers: Mutex<strangers::Strangers>,
 }
 
 impl Shared {
@@ -61,10 +68,20 @@ impl Shared {
             steps: Mutex::default(),
             turns: Mutex::default(),
             air: Mutex::default(),
+            own: Mutex::default(),
+            strangers: Mutex::default(),
         }
     }
 
     fn air(&self) -> MutexGuard<'_, books::Air> {
         self.air.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn own(&self) -> MutexGuard<'_, own::Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, strangers::Strangers> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

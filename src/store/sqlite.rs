@@ -153,6 +153,10 @@ impl Engine for Sqlite {
         false
     }
 
+    fn shared(&self) -> &Shared {
+        &self.place.shared
+    }
+
     async fn write<T, W>(&self, now: Time, work: W) -> Result<T>
     where
         T: Send + 'static,

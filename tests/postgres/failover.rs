@@ -112,7 +112,7 @@ fn a_connection_to_a_server_that_became_read_only_is_not_used_again() {
     assert!((1..=3).contains(&failed), "{failed} calls failed");
 }
 
-fn configure(folder: &Path, url: &str) {
+pub fn configure(folder: &Path, url: &str) {
     let text = format!(
         r#"
 [[source]]

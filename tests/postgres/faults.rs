@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use owlpost::model::Receipt;
 use owlpost::store::{Delivery as _, Intake as _, Opening, StoreError};
 
-use crate::postgres::{Server, Value};
+use crate::postgres::{Frozen, Server, Value};
 use crate::process::until;
 use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, verified};
+use crate::wire::{Cut, Wire};
 
 /// A server of the test's own; it lives as long as the test's process, as databases borrow it.
 fn server() -> &'static Server {
@@ -113,6 +115,63 @@ fn cut_connections_lose_nothing_and_repeat_nothing() {
     });
     until("a look that is not cut", || runtime().block_on(store.next_due(&ask())).ok());
     assert_eq!(verified(&store)["items"], 2 * BATCHES as u64);
+}
+
+/// A server, or a pooler before it, that takes connections and says nothing.
+#[test]
+fn what_takes_connections_and_says_nothing_is_away_in_time() {
+    let database = Server::shared().database(None);
+    drop(open(database.url()));
+    let wire = Wire::to(Server::shared().port());
+    let through = |more: &str| format!("postgres://owlpost@127.0.0.1:{}{more}/{}", wire.port(), database.name);
+    let in_time = |what: &str, work: &dyn Fn() -> Result<(), StoreError>| {
+        let begun = Instant::now();
+        let result = work();
+        assert!(begun.elapsed() < Duration::from_secs(25), "{what}: {:?}", begun.elapsed());
+        result
+    };
+    let store = try_open(settings(through(""), Opening::Worker)).unwrap();
+    wire.cut(Cut::Silent);
+    for url in [through(""), through("") + "?sslmode=verify-full"] {
+        let why = unavailable(in_time("a start", &|| try_open(settings(url.clone(), Opening::Worker)).map(drop)));
+        assert!(why.contains("no connection in 10 s"), "{why}");
+    }
+    // Of several, the next one is tried.
+    let both = through(&format!(",127.0.0.1:{}", Server::shared().port()));
+    in_time("a start on the next", &|| try_open(settings(both.clone(), Opening::Worker)).map(drop)).unwrap();
+    // What was connected already, and what is connected for the next call.
+    for said in ["no answer in 10 s", "no connection in 10 s"] {
+        let why = unavailable(in_time("a call", &|| accept(&store, vec![news("n1", "ann")]).map(drop)));
+        assert!(why.contains(said), "{why}");
+    }
+    wire.cut(Cut::Nothing);
+    until("the store when it speaks again", || accept(&store, vec![news("n1", "ann")]).ok());
+    assert_eq!(verified(&store)["items"], 1);
+}
+
+/// The server's processes behind the connections that there are say nothing any more; new ones would.
+#[test]
+fn connections_whose_server_process_froze_are_given_up_one_by_one() {
+    let database = Server::shared().database(None);
+    let store = open(database.url());
+    accept(&store, vec![news("n1", "ann")]).unwrap();
+    let backends = database
+        .admin()
+        .rows("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'owlpost'");
+    let pid = |row: &Vec<Value>| match row[0] {
+        Value::Int(pid) => pid as u32,
+        ref other => panic!("no process: {other:?}"),
+    };
+    let frozen = Frozen::processes(backends.iter().map(pid));
+    let begun = Instant::now();
+    let mut said = vec![];
+    until("a connection that speaks", || {
+        accept(&store, vec![news("n2", "ann")]).inspect_err(|why| said.push(why.to_string())).ok()
+    });
+    assert!(said.len() <= 3 && said.iter().all(|why| why.contains("no answer in 10 s")), "{said:?}");
+    assert!(!said.is_empty() && begun.elapsed() < Duration::from_secs(10 * 3 + 5), "{:?}", begun.elapsed());
+    drop(frozen);
+    assert_eq!(verified(&store)["items"], 2);
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Two versions on one store: an older one goes on while a newer one migrates, and neither takes the other's for its own.
 
-use owlpost::store::{Opening, StoreError};
+use std::time::{Duration, Instant};
 
+use owlpost::store::{Ask, Delivery as _, Opening, StoreError};
+
+use crate::failover::configure;
 use crate::postgres::{Admin, Database, PASSWORD, Server, Value};
-use crate::process::until;
-use crate::store::{accept, news, open, settings, try_open, verified};
+use crate::process::{Worker, until};
+use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, verified};
 use crate::traffic::Traffic;
 
 const NEWEST: i64 = 4;
@@ -57,6 +60,42 @@ fn an_older_schema_is_migrated_while_a_worker_runs_on_it() {
     assert!(admin.try_run("SELECT due FROM owlpost_keda_backlog").is_ok());
 }
 
+/// Somebody's long transaction is in the way: the migration waits for its end, and nobody waits behind the migration.
+#[test]
+fn a_migration_that_has_to_wait_lets_all_others_go_on_and_says_who_is_in_its_way() {
+    let database = Server::shared().database(None);
+    let older = open(database.url());
+    let admin = database.admin();
+    make_older(&admin);
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &database.url());
+    let other = database.admin();
+    other.run("BEGIN; SET LOCAL application_name = 'long-report'; SELECT count(*) FROM digest");
+    let traffic = Traffic::new();
+    traffic.around(std::slice::from_ref(&older), || {
+        traffic.goes_on(50);
+        let mut newer = Worker::start(folder.path(), &["-c", "owlpost.toml"]);
+        let log =
+            until("a migration that waits", || Some(newer.log()).filter(|log| log.contains("the migration waits for")));
+        assert!(log.contains("table digest") && log.contains("long-report"), "{log}");
+        // Through some of its tries.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            let before = Instant::now();
+            traffic.goes_on(50);
+            assert!(before.elapsed() < Duration::from_secs(3), "it was held up for {:?}", before.elapsed());
+        }
+        assert!(newest(&admin) < NEWEST);
+        other.run("ROLLBACK");
+        newer.address();
+        assert_eq!(newest(&admin), NEWEST);
+        traffic.goes_on(50);
+        newer.signal("TERM");
+        newer.ends_with(0);
+    });
+    assert_eq!(*traffic.said.lock().unwrap(), Default::default(), "the older one noticed nothing");
+}
+
 /// What a later version's migrations may do: add columns, tables and indexes.
 #[test]
 fn a_worker_goes_on_while_a_later_version_migrates_and_no_other_of_its_version_begins() {
@@ -88,6 +127,49 @@ fn a_worker_goes_on_while_a_later_version_migrates_and_no_other_of_its_version_b
             assert!(why.contains("version 999") && why.contains("use the owlpost that wrote it"), "{why}");
         }
     }
+}
+
+/// What V4 adds a version before it does not know: it leaves `lane` at its default. Its digests and those of the new version
+/// leave all the same, whoever claims them, and also while more is due than one claim takes.
+#[test]
+fn a_version_without_lanes_and_one_with_them_share_a_store() {
+    let database = Server::shared().database(None);
+    let newer = open(database.url());
+    let admin = database.admin();
+    let role = format!("older_{}", database.name);
+    admin.run(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}; \
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}; \
+         CREATE FUNCTION without_lanes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF current_user = '{role}' THEN NEW.lane = 0; END IF; RETURN NEW; END $$; \
+         CREATE TRIGGER without_lanes BEFORE INSERT ON digest FOR EACH ROW EXECUTE FUNCTION without_lanes()"
+    ));
+    let mut asked = settings(database.url().replace("owlpost@", &format!("{role}@")), Opening::Worker);
+    asked.migrate = false;
+    let older = try_open(asked).unwrap();
+    let traffic = Traffic::new();
+    traffic.around(&[older.clone(), newer.clone()], || {
+        traffic.goes_on(400);
+        until("digests of both", || {
+            (admin.rows("SELECT bool_or(lane = 0) AND bool_or(lane <> 0) FROM digest") == [[Value::Int(1)]])
+                .then_some(())
+        });
+    });
+    assert_eq!(*traffic.said.lock().unwrap(), Default::default());
+    traffic.compare(&newer);
+    // A crowd, and each version meets the other's digests in it.
+    for (n, store) in [&older, &newer].into_iter().enumerate() {
+        accept(store, (0..150).map(|i| news(format!("crowd-{n}-{i}"), &format!("{n}-{i}"))).collect()).unwrap();
+    }
+    let few = Ask { limit: 10, ..ask() };
+    let mut taken = 0;
+    for store in [&older, &newer].into_iter().cycle().take(30) {
+        let leased = runtime().block_on(store.claim(NOW, &few)).unwrap();
+        assert_eq!(leased.len(), 10, "after {taken}");
+        taken += leased.len();
+    }
+    assert_eq!(taken, 300);
+    assert_eq!(runtime().block_on(newer.claim(NOW, &few)).unwrap(), []);
 }
 
 #[test]

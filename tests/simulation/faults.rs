@@ -79,6 +79,25 @@ impl FaultyStore {
     }
 }
 
+impl FaultyStore {
+    /// Somebody else holds the rows of some, as he may in a database that is shared: which, and the others.
+    fn strangers<T: Clone>(&self, what: &str, all: Arc<Vec<T>>, digest: fn(&T) -> i64) -> (Vec<bool>, Arc<Vec<T>>) {
+        let mut world = lock(&self.world);
+        let held: Vec<bool> = all.iter().map(|_| world.fault("strangers", 6)).collect();
+        for (one, _) in all.iter().zip(&held).filter(|(_, held)| **held) {
+            world.note(format!("a stranger holds the {what} {}", digest(one)));
+        }
+        let free = all.iter().zip(&held).filter(|(_, held)| !**held).map(|(one, _)| one.clone());
+        (held.clone(), Arc::new(free.collect()))
+    }
+}
+
+/// In the order of all.
+fn with_held<T>(held: &[bool], free: Vec<T>, is_held: fn() -> T) -> Vec<T> {
+    let mut free = free.into_iter();
+    held.iter().map(|held| if *held { is_held() } else { free.next().expect("one for each") }).collect()
+}
+
 #[async_trait]
 impl Intake for FaultyStore {
     async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>> {
@@ -97,8 +116,10 @@ impl Delivery for FaultyStore {
     }
 
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>> {
-        let intents = mails.clone();
-        self.call("begin", DELIVERY, self.inner.begin(now, mails), |oracle, begun| oracle.begun(&intents, begun)).await
+        let (held, intents) = self.strangers("begin of", mails, |mail| mail.lease.digest.number);
+        let begin = self.inner.begin(now, intents.clone());
+        let begun = self.call("begin", DELIVERY, begin, |oracle, begun| oracle.begun(&intents, begun)).await?;
+        Ok(with_held(&held, begun, || Begun::Later))
     }
 
     async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
@@ -110,13 +131,18 @@ impl Delivery for FaultyStore {
     }
 
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {
-        let told = evidence.clone();
-        self.call("learn", DELIVERY, self.inner.learn(now, evidence), |oracle, learned| oracle.learned(&told, learned))
-            .await
+        let (held, told) = self.strangers("answer of", evidence, |one| one.attempt.digest.number);
+        let learn = self.inner.learn(now, told.clone());
+        let learned = self.call("learn", DELIVERY, learn, |oracle, learned| oracle.learned(&told, learned)).await?;
+        Ok(with_held(&held, learned, || Learned::Held))
     }
 
     async fn release(&self, now: Time, leases: Arc<Vec<Lease>>) -> Result<()> {
         self.call("release", DELIVERY, self.inner.release(now, leases), |_, ()| {}).await
+    }
+
+    async fn under_way(&self, now: Time) -> Result<u64> {
+        self.call("under_way", DELIVERY, self.inner.under_way(now), |_, _| {}).await
     }
 
     async fn next_due(&self, ask: &Ask) -> Result<Option<Time>> {
@@ -128,6 +154,10 @@ impl Delivery for FaultyStore {
 impl Upkeep for FaultyStore {
     async fn expire(&self, now: Time, doubts_now: bool) -> Result<Tidied> {
         self.call("expire", UPKEEP, self.inner.expire(now, doubts_now), |_, _| {}).await
+    }
+
+    async fn end_own_doubts(&self, now: Time) -> Result<Tidied> {
+        self.call("end_own_doubts", UPKEEP, self.inner.end_own_doubts(now), |_, _| {}).await
     }
 
     async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {

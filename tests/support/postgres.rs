@@ -216,6 +216,16 @@ impl Server {
         self.end("INT");
     }
 
+    /// SIGSTOP to all of its processes: as a machine that froze, or lost its disk. The kernel goes on taking connections.
+    pub fn freeze(&self) -> Frozen {
+        let main = self.running().as_ref().expect("it runs").id();
+        // First the one that would begin more.
+        let mut frozen = Frozen { processes: vec![] };
+        frozen.stop(main);
+        processes_of(main).into_iter().for_each(|process| frozen.stop(process));
+        frozen
+    }
+
     fn end(&self, signal: &str) {
         let Some(mut child) = self.running().take() else { return };
         let told = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
@@ -263,6 +273,49 @@ impl Drop for Server {
             let _ = guard.wait();
         }
     }
+}
+
+/// Until it is dropped, the server does nothing.
+pub struct Frozen {
+    processes: Vec<u32>,
+}
+
+impl Frozen {
+    /// Some of a server's processes alone.
+    pub fn processes(which: impl IntoIterator<Item = u32>) -> Frozen {
+        let mut frozen = Frozen { processes: vec![] };
+        which.into_iter().for_each(|process| frozen.stop(process));
+        frozen
+    }
+
+    fn stop(&mut self, process: u32) {
+        if signal("STOP", process) {
+            self.processes.push(process);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for process in &self.processes {
+            signal("CONT", *process);
+        }
+    }
+}
+
+fn signal(name: &str, process: u32) -> bool {
+    Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status().unwrap().success()
+}
+
+fn processes_of(parent: u32) -> Vec<u32> {
+    let of = |process: u32| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        // Behind the name, which may hold anything: state, parent.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    all.filter(|process| of(*process) == Some(parent)).collect()
 }
 
 /// One test's database, dropped with everybody's connections to it.

@@ -7,12 +7,11 @@ use std::time::Duration;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
+use super::patience;
 use super::tls::{self, Tls};
 use crate::aws::rds::{Endpoint, Signer, Tokens};
 use crate::store::{Result, StoreError};
 
-/// A server that does not answer for so long is away.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -62,7 +61,7 @@ impl Way {
             // They are one database: whichever of them is the primary now.
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        config.connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(TCP_USER_TIMEOUT).keepalives_idle(KEEPALIVE);
+        config.connect_timeout(patience::CONNECT).tcp_user_timeout(TCP_USER_TIMEOUT).keepalives_idle(KEEPALIVE);
         let iam = matches!(access.password, Password::Iam(_));
         let verified = match mode.as_deref() {
             Some("disable") if iam => {

@@ -1,15 +1,19 @@
 //! Connections to the server, and the pool that bounds them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tokio::runtime::Handle;
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio::task::AbortHandle;
+use tokio_postgres::config::{Host, LoadBalanceHosts};
+use tokio_postgres::{Client, Config, Error, NoTls, Statement};
 
 use super::access::{Access, Way};
 use super::errors::{is_refused, named, said};
+use super::patience;
+use super::tls::Tls;
 use crate::store::{Result, StoreError};
 
 pub(super) type Pool = managed::Pool<Server>;
@@ -43,16 +47,21 @@ impl Server {
     pub async fn connect(&self) -> Result<Connection> {
         let (way, handle) = (self.way.clone(), self.handle.clone());
         let connected = self.handle.spawn(async move { connect(way, handle).await });
-        let client = connected
+        let (client, wire) = connected
             .await
             .map_err(|_| StoreError::Unavailable(format!("{}: the process is stopping", self.place)))??;
         let statements = Mutex::default();
         let forgets = self.transaction_pooler;
-        Ok(Connection { client, statements, forgets, spoiled: AtomicBool::new(false), retired: AtomicBool::new(false) })
+        let (spoiled, retired) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Connection { client, wire, statements, forgets, spoiled, retired })
     }
 }
 
-async fn connect(way: Way, handle: Handle) -> Result<Client> {
+/// What is asked, and what carries it.
+type Wired = (Client, AbortHandle);
+
+/// One host after another, each with its own bound: of several, one that hangs is not in the way of the next.
+async fn connect(way: Way, handle: Handle) -> Result<Wired> {
     let mut config = way.config;
     let token = match &way.tokens {
         Some(tokens) => {
@@ -63,20 +72,15 @@ async fn connect(way: Way, handle: Handle) -> Result<Client> {
         }
         None => None,
     };
-    let connected = match way.tls {
-        None => config.connect(NoTls).await.map(|(client, link)| {
-            handle.spawn(link);
-            client
-        }),
-        Some(tls) => config.connect(tls).await.map(|(client, link)| {
-            handle.spawn(link);
-            client
-        }),
-    };
-    let e = match connected {
-        Ok(client) => return Ok(client),
-        Err(e) => e,
-    };
+    let mut last = None;
+    for one in each_host(&config) {
+        match tokio::time::timeout(patience::CONNECT, wire(&one, way.tls.clone(), &handle)).await {
+            Ok(Ok(wired)) => return Ok(wired),
+            Ok(Err(e)) => last = Some(e),
+            Err(_) => tracing::debug!(hosts = ?one.get_ports(), "a host of the store takes no connection in time"),
+        }
+    }
+    let Some(e) = last else { return Err(patience::closed(&way.place)) };
     let Some((tokens, token)) = token.filter(|_| is_refused(&e)) else { return Err(named(&way.place, &e)) };
     tokens.refused(&token).await;
     Err(StoreError::Unavailable(format!(
@@ -86,9 +90,60 @@ async fn connect(way: Way, handle: Handle) -> Result<Client> {
     )))
 }
 
+async fn wire(config: &Config, tls: Option<Tls>, handle: &Handle) -> std::result::Result<Wired, Error> {
+    match tls {
+        None => config.connect(NoTls).await.map(|(client, link)| (client, handle.spawn(link).abort_handle())),
+        Some(tls) => config.connect(tls).await.map(|(client, link)| (client, handle.spawn(link).abort_handle())),
+    }
+}
+
+/// The same for each host alone, in their order.
+fn each_host(config: &Config) -> Vec<Config> {
+    let count = config.get_hosts().len().max(config.get_hostaddrs().len());
+    if count < 2 {
+        return vec![config.clone()];
+    }
+    let alone = |i: usize| {
+        let mut one = Config::new();
+        if let Some(host) = config.get_hosts().get(i) {
+            match host {
+                Host::Tcp(name) => one.host(name),
+                Host::Unix(path) => one.host_path(path),
+            };
+        }
+        config.get_hostaddrs().get(i).map(|address| one.hostaddr(*address));
+        config.get_ports().get(i).or(config.get_ports().first()).map(|port| one.port(*port));
+        config.get_user().map(|user| one.user(user));
+        config.get_password().map(|password| one.password(password));
+        config.get_dbname().map(|name| one.dbname(name));
+        config.get_options().map(|options| one.options(options));
+        config.get_application_name().map(|name| one.application_name(name));
+        config.get_connect_timeout().map(|bound| one.connect_timeout(*bound));
+        config.get_tcp_user_timeout().map(|bound| one.tcp_user_timeout(*bound));
+        config.get_keepalives_interval().map(|every| one.keepalives_interval(every));
+        config.get_keepalives_retries().map(|most| one.keepalives_retries(most));
+        one.keepalives(config.get_keepalives())
+            .keepalives_idle(config.get_keepalives_idle())
+            .ssl_mode(config.get_ssl_mode())
+            .ssl_negotiation(config.get_ssl_negotiation())
+            .channel_binding(config.get_channel_binding())
+            .target_session_attrs(config.get_target_session_attrs());
+        one
+    };
+    let mut all: Vec<Config> = (0..count).map(alone).collect();
+    if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+        // Any start will do: each connection begins with another one.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let first = NEXT.fetch_add(1, Ordering::Relaxed) % count;
+        all.rotate_left(first);
+    }
+    all
+}
+
 /// A connection with the statements that it has prepared.
 pub(super) struct Connection {
     pub client: Client,
+    wire: AbortHandle,
     statements: Mutex<HashMap<String, Statement>>,
     /// Statements are prepared for a transaction only.
     forgets: bool,
@@ -120,6 +175,12 @@ impl Connection {
 
     pub fn spoil(&self, spoiled: bool) {
         self.spoiled.store(spoiled, Ordering::Relaxed);
+    }
+
+    /// No answer came: the wire is cut, so that the server sees it when it goes on, and no socket waits for it here.
+    pub fn give_up(&self) {
+        self.spoil(true);
+        self.wire.abort();
     }
 
     /// It works, and leads to where nothing more is to be done.

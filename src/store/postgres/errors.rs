@@ -33,6 +33,9 @@ pub(super) fn named(place: &str, e: &Error) -> StoreError {
         "53300" => StoreError::Unavailable(format!(
             "{said}; lower store.connections, or raise max_connections of the server: each worker may have so many"
         )),
+        "55P03" => StoreError::Unavailable(format!(
+            "{said}; somebody's transaction holds a row of the store: pg_locks and pg_stat_activity say whose"
+        )),
         "53100" => StoreError::Unavailable(format!("{said}; free some space, the worker goes on by itself")),
         _ => StoreError::Unavailable(said),
     }
@@ -89,6 +92,8 @@ fn is_about_the_certificate(e: &Error) -> bool {
 pub(super) enum Conflict {
     /// They waited for each other, or one of them saw what the other has changed since.
     Order,
+    /// Somebody else has a row for longer than was waited for.
+    Held,
     /// A row with this key is there. Once somebody else was quicker; twice, it is no race.
     Key { constraint: Option<String>, key: Option<String> },
 }
@@ -98,6 +103,7 @@ impl Conflict {
         let db = e.as_db_error()?;
         match *db.code() {
             SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Some(Conflict::Order),
+            SqlState::LOCK_NOT_AVAILABLE => Some(Conflict::Held),
             SqlState::UNIQUE_VIOLATION => Some(Conflict::Key {
                 constraint: db.constraint().map(str::to_owned),
                 key: db.detail().map(str::to_owned),
@@ -106,9 +112,13 @@ impl Conflict {
         }
     }
 
-    /// Another turn ended in the very same way.
-    pub fn will_stay(&self, before: Option<&Conflict>) -> bool {
-        matches!(self, Conflict::Key { .. }) && before == Some(self)
+    /// The same again may do: it is no row that somebody keeps, and another turn did not end in the very same way.
+    pub fn may_pass(&self, before: Option<&Conflict>) -> bool {
+        match self {
+            Conflict::Order => true,
+            Conflict::Held => false,
+            Conflict::Key { .. } => before != Some(self),
+        }
     }
 }
 

@@ -13,14 +13,12 @@ use tokio_postgres::{Error, Statement};
 
 use super::connect::Connection;
 use super::errors::{Conflict, is_read_only, named};
+use super::patience;
 use super::queue::Queue;
 use super::schema::number;
 use super::values::Bound;
 use crate::store::rules::tx::{Database, Dialect, Each, Held, Row, Value};
 use crate::store::{Result, StoreError};
-
-/// Longer than `statement_timeout`: past it the server or the network is gone, and so is the connection.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// READ COMMITTED is what the rules are written for: a statement sees what was committed before it, whatever the database
 /// says of those that say nothing. Planned without statistics: tables are empty when the first plans are made. Every
@@ -29,8 +27,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// transaction, so that a pooler in between may give each its own connection.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL plan_cache_mode = force_generic_plan; \
      SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off; \
-     SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '20s'; \
-     SET LOCAL idle_in_transaction_session_timeout = '60s'; \
+     SET LOCAL statement_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; \
      SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'; \
      SELECT store_id FROM meta WHERE one = 1";
 /// One picture for many statements.
@@ -43,8 +40,12 @@ pub(super) struct Link<'c> {
     pub connection: &'c Connection,
     pub handle: &'c Handle,
     pub place: &'c str,
+    /// The longest wait for an answer.
+    bound: Duration,
     /// A statement failed: the transaction can only be rolled back.
     failed: Cell<bool>,
+    /// No answer came: nothing more is asked on this connection.
+    silent: Cell<bool>,
     /// It lost a race, of which the server said this: the same again may do.
     conflict: RefCell<Option<Conflict>>,
     /// Changes that nobody has waited for yet, in their order.
@@ -52,12 +53,15 @@ pub(super) struct Link<'c> {
 }
 
 impl<'c> Link<'c> {
-    pub fn new(connection: &'c Connection, handle: &'c Handle, place: &'c str) -> Link<'c> {
+    /// `of_server`: its own bound on a statement.
+    pub fn new(connection: &'c Connection, handle: &'c Handle, place: &'c str, of_server: Duration) -> Link<'c> {
         Link {
             connection,
             handle,
             place,
+            bound: patience::above(of_server),
             failed: Cell::new(false),
+            silent: Cell::new(false),
             conflict: RefCell::default(),
             queue: RefCell::default(),
         }
@@ -65,6 +69,11 @@ impl<'c> Link<'c> {
 
     pub fn has_failed(&self) -> bool {
         self.failed.get()
+    }
+
+    /// The server said nothing: whether the last question was done, nobody knows.
+    pub fn is_silent(&self) -> bool {
+        self.silent.get()
     }
 
     /// The race that was lost.
@@ -79,9 +88,10 @@ impl<'c> Link<'c> {
     }
 
     /// Begins a transaction that may write, in one message with a look at who the store is: another one may have been copied
-    /// into the database since it was opened, and its digests are not ours.
-    pub fn begin(&self, store_id: u32) -> Result<()> {
-        let found = self.wait(number(&self.connection.client, BEGIN))?;
+    /// into the database since it was opened, and its digests are not ours. `wait`: for each row that somebody else has.
+    pub fn begin(&self, store_id: u32, wait: Duration) -> Result<()> {
+        let begin = format!("{BEGIN}; SET LOCAL lock_timeout = {}", wait.as_millis());
+        let found = self.wait_for(patience::SOON, number(&self.connection.client, &begin))?;
         if found == Some(store_id.into()) {
             return Ok(());
         }
@@ -94,6 +104,11 @@ impl<'c> Link<'c> {
     /// Statements without values and rows.
     pub fn batch(&self, sql: &str) -> Result<()> {
         self.wait(self.connection.client.batch_execute(sql))
+    }
+
+    /// The same, where nobody's lock is in the way.
+    pub fn short(&self, sql: &str) -> Result<()> {
+        self.wait_for(patience::SOON, self.connection.client.batch_execute(sql))
     }
 
     /// Sends what is queued: all at once, and done in its order.
@@ -126,7 +141,11 @@ impl<'c> Link<'c> {
     }
 
     fn wait<T>(&self, answer: impl Future<Output = std::result::Result<T, Error>>) -> Result<T> {
-        match self.handle.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, answer).await }) {
+        self.wait_for(self.bound, answer)
+    }
+
+    fn wait_for<T>(&self, bound: Duration, answer: impl Future<Output = std::result::Result<T, Error>>) -> Result<T> {
+        match self.handle.block_on(async { tokio::time::timeout(bound, answer).await }) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(e)) => {
                 self.failed.set(true);
@@ -141,8 +160,9 @@ impl<'c> Link<'c> {
             }
             Err(_) => {
                 self.failed.set(true);
-                self.connection.spoil(true);
-                Err(StoreError::Unavailable(format!("{}: no answer in {} s", self.place, ANSWER_TIMEOUT.as_secs())))
+                self.silent.set(true);
+                self.connection.give_up();
+                Err(patience::silent(self.place, bound))
             }
         }
     }

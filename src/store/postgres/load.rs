@@ -50,7 +50,7 @@ impl Loader {
         let loader = Loader { client: schema::prepare(&server, true).await?, place: server.place };
         // A worker that starts meanwhile waits for the end.
         loader
-            .run(&format!("BEGIN; {} LOCK TABLE meta, event IN EXCLUSIVE MODE", schema::patience("SET LOCAL")))
+            .run(&format!("BEGIN; {} LOCK TABLE meta, event IN EXCLUSIVE MODE", schema::without_bounds("SET LOCAL")))
             .await?;
         for table in TABLES {
             let row = loader.client.query_one(&format!("SELECT EXISTS (SELECT 1 FROM {table})"), &[]).await;

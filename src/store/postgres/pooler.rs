@@ -4,7 +4,7 @@
 use tokio_postgres::{Client, Error};
 
 use super::errors::named;
-use super::schema::patience;
+use super::{patience, schema};
 use crate::store::Result;
 
 /// Others may use the pooler meanwhile, and hide what it does.
@@ -16,7 +16,7 @@ const LOOKS: u32 = 3;
 /// It does, and nobody has said so.
 pub(super) async fn look(place: &str, client: &Client, other: &Client) -> Result<()> {
     for _ in 0..LOOKS {
-        keeps(client, other).await.map_err(|e| named(place, &e))?;
+        patience::soon(place, keeps(client, other), |e| named(place, e)).await?;
     }
     Ok(())
 }
@@ -26,7 +26,7 @@ pub(super) async fn look(place: &str, client: &Client, other: &Client) -> Result
 async fn keeps(client: &Client, other: &Client) -> std::result::Result<(), Error> {
     let statement = client.prepare("SELECT 1").await?;
     let at_once = client.query_one(&statement, &[]).await;
-    other.batch_execute(&format!("BEGIN; {}", patience("SET LOCAL"))).await?;
+    other.batch_execute(&format!("BEGIN; {}", schema::without_bounds("SET LOCAL"))).await?;
     let kept = match at_once {
         Ok(_) => client.query_one(&statement, &[]).await,
         lost => lost,

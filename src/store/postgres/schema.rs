@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use refinery::Runner;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::connect::Server;
-use super::errors::{named, said};
+use super::errors::named;
+use super::migrate::bring_up_to_date;
+use super::patience::soon;
 use crate::store::{Result, StoreError};
 
 mod migrations {
@@ -21,7 +22,7 @@ const MIGRATING: i64 = 0x6f_77_6c_70_6f_73_74;
 pub const MIGRATION_WAIT: Duration = Duration::from_secs(1_800);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-fn runner() -> Runner {
+pub(super) fn runner() -> Runner {
     migrations::migrations::runner()
 }
 
@@ -50,7 +51,7 @@ pub(super) async fn version(client: &Client) -> std::result::Result<u32, Error> 
 }
 
 /// What takes long may take long, whatever the database says of those that say nothing.
-pub(super) fn patience(set: &str) -> String {
+pub(super) fn without_bounds(set: &str) -> String {
     ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
         .map(|bound| format!("{set} {bound} = 0;"))
         .join(" ")
@@ -59,10 +60,10 @@ pub(super) fn patience(set: &str) -> String {
 /// Looks at the version, and brings it up to date if that is wanted. Gives the connection that was used.
 pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<Client> {
     let place = &server.place;
-    let told = |e: Error| named(place, &e);
+    let told = |e: &Error| named(place, e);
     let client = server.connect().await?.client;
     const FOREIGN: &str = "SELECT 1 WHERE current_setting('server_encoding') <> 'UTF8'";
-    if number(&client, FOREIGN).await.map_err(told)?.is_some() {
+    if soon(place, number(&client, FOREIGN), told).await?.is_some() {
         return Err(StoreError::Unusable(format!(
             "{place}: its encoding can't hold every name; make a database with ENCODING 'UTF8'"
         )));
@@ -70,7 +71,7 @@ pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<Client> {
     let newest = newest();
     let begun = Instant::now();
     loop {
-        let found = version(&client).await.map_err(told)?;
+        let found = soon(place, version(&client), told).await?;
         if found > newest {
             return Err(StoreError::Unusable(format!(
                 "{place}: its schema is version {found}, this owlpost knows {newest}; use the owlpost that wrote it, or a later one"
@@ -87,18 +88,16 @@ pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<Client> {
             )));
         }
         // The lock lives in a transaction: behind a pooler a session's lock may stand on anybody's connection.
-        client.batch_execute(&format!("BEGIN; {}", patience("SET LOCAL"))).await.map_err(told)?;
-        if number(&client, &format!("SELECT 1 WHERE pg_try_advisory_xact_lock({MIGRATING})"))
-            .await
-            .map_err(told)?
-            .is_some()
-        {
-            bring_up_to_date(server).await?;
-            client.batch_execute("COMMIT").await.map_err(told)?;
+        let begin = format!("BEGIN; {}", without_bounds("SET LOCAL"));
+        soon(place, client.batch_execute(&begin), told).await?;
+        let try_lock = format!("SELECT 1 WHERE pg_try_advisory_xact_lock({MIGRATING})");
+        if soon(place, number(&client, &try_lock), told).await?.is_some() {
+            bring_up_to_date(server, &client).await?;
+            soon(place, client.batch_execute("COMMIT"), told).await?;
             return Ok(client);
         }
         // Who waits keeps no transaction: a pooler may have few connections, and who migrates needs two.
-        client.batch_execute("ROLLBACK").await.map_err(told)?;
+        soon(place, client.batch_execute("ROLLBACK"), told).await?;
         if begun.elapsed() > MIGRATION_WAIT {
             return Err(StoreError::Unavailable(format!(
                 "{place}: another process migrates the schema for {} s now; look for it in pg_stat_activity",
@@ -107,37 +106,6 @@ pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<Client> {
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-}
-
-async fn bring_up_to_date(server: &Server) -> Result<()> {
-    let mut worker = server.connect().await?.client;
-    if !server.has_pooler() {
-        // Behind one it would be set for others; there it is the role's to be patient.
-        worker.batch_execute(&patience("SET")).await.map_err(|e| named(&server.place, &e))?;
-    }
-    let report = runner().run_async(&mut worker).await.map_err(|e| not_migrated(&server.place, &e))?;
-    for migration in report.applied_migrations() {
-        tracing::info!(version = migration.version(), name = migration.name(), "schema migrated");
-    }
-    Ok(())
-}
-
-fn not_migrated(place: &str, e: &refinery::Error) -> StoreError {
-    let mut source = std::error::Error::source(e);
-    while let Some(why) = source {
-        if let Some(of_server) = why.downcast_ref::<Error>() {
-            if of_server.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
-                return StoreError::Unusable(format!(
-                    "{place}: cannot bring the schema up to date: {}; run `owlpost migrate` as the owner of the tables and set \
-                     store.migrate = false here, or let this role own the database",
-                    said(of_server)
-                ));
-            }
-            return named(place, of_server);
-        }
-        source = why.source();
-    }
-    StoreError::Unusable(format!("{place}: cannot bring the schema up to date: {e}"))
 }
 
 /// Looked up first: a command that only reads may have no right to write.

@@ -1,9 +1,9 @@
 //! What operators do to digests, items and dead letters.
 
-use crate::store::rules::tx::{Optional, params};
+use crate::store::rules::tx::{Optional, Tx, params};
 
 use super::books::{Books, Item, purged, urgency};
-use super::sql;
+use super::{Shared, sql};
 use crate::model::{DigestId, DigestState, ItemState};
 use crate::store::{Command, Report, Result};
 
@@ -62,6 +62,22 @@ pub(super) fn act(books: &mut Books<'_>, command: &Command) -> Result<Report> {
         }
     }
     Ok(report)
+}
+
+/// The same one by one, each with the id that it is about. `None`: it is one thing.
+pub(super) fn parts(tx: Tx<'_>, shared: &Shared, command: &Command) -> Result<Option<Vec<(String, Command)>>> {
+    Ok(match command {
+        Command::ReplayItems { ids } if ids.len() > 1 => {
+            Some(ids.iter().map(|id| (id.clone(), Command::ReplayItems { ids: vec![id.clone()] })).collect())
+        }
+        Command::Release { digest: None, route } => {
+            let held = tx.prepare_cached(sql::HELD)?.query_map(params![route, TURN], |row| row.get::<i64>(0))?;
+            let id = |no: i64| DigestId { store: shared.store_id, number: no }.to_string();
+            let one = |id: String| (id.clone(), Command::Release { digest: Some(id), route: None });
+            Some(held.into_iter().map(|no| one(id(no))).collect())
+        }
+        _ => None,
+    })
 }
 
 /// `in-5`: the dead letter of a refused input.

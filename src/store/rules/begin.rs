@@ -77,6 +77,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
     digest.attempts += 1;
     digest.address = mail.recipient.address.clone();
     let number = digest.attempts;
+    books.shared.own().begun(no, u32::try_from(number).unwrap_or(u32::MAX));
     books.tx.prepare_cached(sql::ADD_ATTEMPT)?.later(params![no, number, books.now.0])?;
     books.follow_attempt(no, number, UNKNOWN);
     books.takes_off(no);

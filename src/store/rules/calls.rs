@@ -1,16 +1,19 @@
 //! The store's traits for every [`Engine`]: which rule runs in which transaction.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::each::{Each, HELD_AT_MOST, each};
+use super::strangers::ALONE;
 use super::tx::Tx;
-use super::{Books, Shared, accept, act, asking, begin, claim, condition, desk, expire, forward, learn, purge};
+use super::{Books, Shared, accept, act, asking, begin, claim, condition, desk, expire, forward, learn, own, purge};
 use crate::model::{Entry, Lease, Receipt, Time};
 use crate::quota::Terms;
 use crate::store::{
-    Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased,
-    Letter, Letters, Page, Portion, Query, Report, Result, Rows, StoreError, Tidied, Turn, Upkeep,
+    Answer, Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned,
+    Leased, Letter, Letters, Page, Portion, Query, Report, Result, Rows, Tidied, Turn, Upkeep,
 };
 
 /// A database that runs the rules. What it gets may run more than once: a transaction that lost a race is begun anew.
@@ -21,6 +24,19 @@ pub(in crate::store) trait Engine: Send + Sync {
     where
         T: Send + 'static,
         W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static;
+
+    /// What every transaction may ask.
+    fn shared(&self) -> &Shared;
+
+    /// The same, waiting no longer than `wait` for each row that another transaction has. `None`: it has it still, and nothing
+    /// was done. (Where there is one writer, nobody has.)
+    async fn write_within<T, W>(&self, now: Time, _wait: Duration, work: W) -> Result<Option<T>>
+    where
+        T: Send + 'static,
+        W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
+        self.write(now, work).await.map(Some)
+    }
 
     /// Whether two transactions can be under way at once.
     fn works_side_by_side(&self) -> bool;
@@ -50,61 +66,66 @@ pub(in crate::store) trait Engine: Send + Sync {
     async fn give_back(&self) -> Result<()>;
 }
 
-/// For a list: one transaction for all. If one of them can't be done, now or ever, each gets a transaction of its own and
-/// only that one is given up, so that it holds up no other. `counts`: once the first is done, what was done counts, and an
-/// error of the whole call would hide it; else it is all asked again, and what is done is known then.
-async fn write_each<E: Engine, T: Send + Sync + 'static, U: Send + 'static>(
-    engine: &E,
-    now: Time,
-    list: Arc<Vec<T>>,
-    lock: fn(&mut Books<'_>, &[T]) -> Result<()>,
-    work: fn(&mut Books<'_>, &T) -> Result<U>,
-    give_up: fn(&T, &StoreError) -> U,
-    counts: bool,
-) -> Result<Vec<U>> {
-    let all = list.clone();
-    let together = move |books: &mut Books<'_>| {
-        lock(books, &all)?;
-        all.iter().map(|one| work(books, one)).collect()
+/// Begins of which nothing was heard: those that are written were not called. Those that somebody else holds stay unheard.
+async fn look_up_unheard<E: Engine>(engine: &E, now: Time, leases: Vec<Lease>) -> Result<()> {
+    if leases.is_empty() {
+        return Ok(());
+    }
+    let leases = Arc::new(leases);
+    let of = Each {
+        digest: |lease: &Lease| lease.digest.number,
+        lock: own::lock,
+        work: |books, lease| own::look_up(books, lease).map(|()| true),
+        broken: |lease, why| {
+            // Its lease ends by itself, in a doubt.
+            tracing::error!(digest = %lease.digest, error = %why, "a begin could not be looked up; the others go on");
+            true
+        },
+        held: |_| false,
+        failed: None,
+        frees: true,
     };
-    match engine.write(now, together).await {
-        Err(StoreError::Broken(_)) => {}
-        result => return result,
-    }
-    let mut done = Vec::with_capacity(list.len());
-    for i in 0..list.len() {
-        let all = list.clone();
-        let alone = move |books: &mut Books<'_>| {
-            lock(books, &all[i..=i])?;
-            work(books, &all[i])
-        };
-        done.push(match engine.write(now, alone).await {
-            Ok(one) => one,
-            Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
-            Err(why) if (!counts || done.is_empty()) && !matches!(why, StoreError::Broken(_)) => return Err(why),
-            Err(why) => give_up(&list[i], &why),
-        });
-    }
-    Ok(done)
+    let heard = each(engine, now, leases.clone(), of).await?;
+    let mut own = engine.shared().own();
+    leases.iter().zip(heard).filter(|(_, heard)| *heard).for_each(|(lease, _)| own.heard(lease.digest.number));
+    Ok(())
 }
 
-/// Each in a transaction of its own: what can't be ended is put off, and holds up no other.
-async fn expire_each<E: Engine>(engine: &E, now: Time, doubts_now: bool) -> Result<Tidied> {
-    let mut all = Tidied::default();
-    for no in engine.write(now, move |books| expire::ended(books, doubts_now)).await? {
-        match engine.write(now, move |books| expire::expire(books, &[no], doubts_now)).await {
-            Ok(tidied) => {
-                all.leases_ended += tidied.leases_ended;
-                all.doubts_ended += tidied.doubts_ended;
-            }
-            Err(StoreError::Broken(why)) => {
-                tracing::error!(digest = no, error = %why, "a digest could not be ended; it is put off, the others go on");
-                engine.write(now, move |books| expire::put_off(books, no)).await?;
-            }
-            Err(why) => return Err(why),
-        }
+/// Notes what somebody else holds shortly before its lease ends: he may let go just then, and whoever has its answer needs a
+/// moment to see that.
+async fn see_who_holds<E: Engine>(engine: &E, now: Time, soon: Vec<i64>) -> Result<()> {
+    let of = Each {
+        digest: |no: &i64| *no,
+        lock: expire::lock,
+        work: |_, _| Ok(()),
+        broken: |_, _| (),
+        held: |_| (),
+        failed: None,
+        frees: false,
+    };
+    each(engine, now, Arc::new(soon), of).await.map(drop)
+}
+
+/// Each for itself: what can't be ended is put off, and holds up no other.
+async fn end_each<E: Engine>(engine: &E, now: Time, ended: Vec<i64>, doubts_now: bool) -> Result<Tidied> {
+    let ended = Arc::new(ended);
+    let of = Each {
+        digest: |no: &i64| *no,
+        lock: expire::lock,
+        work: if doubts_now { expire::end_now } else { expire::end },
+        broken: |no, why| {
+            tracing::error!(digest = no, error = %why, "a digest could not be ended; it is put off, the others go on");
+            expire::Ended::Broken
+        },
+        held: |_| expire::Ended::Held,
+        failed: None,
+        frees: true,
+    };
+    let all = each(engine, now, ended.clone(), of).await?;
+    for (no, _) in ended.iter().copied().zip(&all).filter(|(_, one)| **one == expire::Ended::Broken) {
+        engine.write(now, move |books| expire::put_off(books, no)).await?;
     }
-    Ok(all)
+    Ok(expire::tidied(&all))
 }
 
 #[async_trait]
@@ -118,24 +139,62 @@ impl<E: Engine> Intake for E {
 impl<E: Engine> Delivery for E {
     async fn claim(&self, now: Time, ask: &Ask) -> Result<Vec<Leased>> {
         let ask = *ask;
-        self.write(now, move |books| claim::claim(books, &ask)).await
+        let (wait, careful) = {
+            let strangers = self.shared().strangers();
+            (strangers.wait(now), strangers.were_here_lately(now))
+        };
+        match self.write_within(now, wait, move |books| claim::claim(books, &ask, careful)).await? {
+            Some(leased) => Ok(leased),
+            None => self.write(now, move |books| claim::claim(books, &ask, true)).await,
+        }
     }
 
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>> {
-        write_each(
-            self,
-            now,
-            mails,
-            begin::lock,
-            begin::begin,
-            |mail, why| {
+        let unheard = self.shared().unheard(mails.iter().map(|mail| mail.lease));
+        look_up_unheard(self, now, unheard).await?;
+        // What somebody holds of these is to be looked up before it may begin anew.
+        let still: Vec<Lease> = self.shared().unheard(mails.iter().map(|mail| mail.lease));
+        let free = match still.is_empty() {
+            true => mails.clone(),
+            false => Arc::new(mails.iter().filter(|mail| !still.contains(&mail.lease)).cloned().collect()),
+        };
+        let of = Each {
+            digest: |mail: &Intent| mail.lease.digest.number,
+            lock: begin::lock,
+            work: begin::begin,
+            broken: |mail, why| {
                 // Its lease ends by itself; then it is tried again.
                 tracing::error!(digest = %mail.lease.digest, error = %why, "a mail could not begin; the others go on");
                 Begun::Lost
             },
-            true,
-        )
-        .await
+            held: |_| Begun::Later,
+            failed: Some(|shared, mail| {
+                shared.own().heard_nothing(mail.lease);
+                Begun::Later
+            }),
+            frees: true,
+        };
+        let begun = each(self, now, free.clone(), of).await;
+        let mut own = self.shared().own();
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err(why) => {
+                // Its commit may have been the last that the server heard of us.
+                free.iter().for_each(|mail| own.heard_nothing(mail.lease));
+                return Err(why);
+            }
+        };
+        for (mail, begun) in free.iter().zip(&begun) {
+            if matches!(begun, Begun::Empty | Begun::Lost | Begun::Paused) {
+                own.given_back(mail.lease);
+            }
+        }
+        let mut begun = begun.into_iter();
+        let of_each = |mail: &Intent| match still.contains(&mail.lease) {
+            true => Begun::Later,
+            false => begun.next().unwrap_or(Begun::Later),
+        };
+        Ok(mails.iter().map(of_each).collect())
     }
 
     async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
@@ -151,28 +210,57 @@ impl<E: Engine> Delivery for E {
     }
 
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {
-        write_each(
-            self,
-            now,
-            evidence,
-            learn::lock,
-            learn::learn,
-            |one, why| {
+        let mine = self.shared().store_id;
+        let here = |one: &&Evidence| one.attempt.digest.store == mine;
+        {
+            let mut own = self.shared().own();
+            evidence.iter().filter(here).for_each(|one| own.knows(one.attempt));
+        }
+        let of = Each {
+            digest: |one: &Evidence| one.attempt.digest.number,
+            lock: learn::lock,
+            work: learn::learn,
+            broken: |one, why| {
                 // Its lease ends by itself, in a doubt.
                 tracing::error!(attempt = %one.attempt, error = %why, "an answer could not be taken; the others go on");
                 Learned::Unknown
             },
-            false,
-        )
-        .await
+            held: |_| Learned::Held,
+            failed: None,
+            frees: true,
+        };
+        let learned = each(self, now, evidence.clone(), of).await?;
+        let mut own = self.shared().own();
+        for (one, learned) in evidence.iter().zip(&learned).filter(|(one, _)| here(one)) {
+            if *learned != Learned::Held {
+                own.told(one.attempt, !matches!(one.answer, Answer::Ambiguous { .. }));
+            }
+        }
+        Ok(learned)
     }
 
     async fn release(&self, now: Time, leases: Arc<Vec<Lease>>) -> Result<()> {
-        self.write(now, move |books| {
-            claim::lock(books, &leases)?;
-            leases.iter().try_for_each(|lease| claim::release(books, *lease))
-        })
-        .await
+        look_up_unheard(self, now, self.shared().unheard(leases.iter().copied())).await?;
+        let of = Each {
+            digest: |lease: &Lease| lease.digest.number,
+            lock: claim::lock,
+            work: |books, lease| claim::release(books, *lease).map(|()| true),
+            broken: |lease, why| {
+                tracing::error!(digest = %lease.digest, error = %why, "a lease could not be given back; it ends by itself");
+                false
+            },
+            held: |_| false,
+            failed: None,
+            frees: true,
+        };
+        let back = each(self, now, leases.clone(), of).await?;
+        let mut own = self.shared().own();
+        leases.iter().zip(back).filter(|(_, back)| *back).for_each(|(lease, _)| own.given_back(*lease));
+        Ok(())
+    }
+
+    async fn under_way(&self, now: Time) -> Result<u64> {
+        self.peek(move |tx, shared| own::to_see_through(tx, shared, now)).await
     }
 
     fn works_side_by_side(&self) -> bool {
@@ -188,18 +276,25 @@ impl<E: Engine> Delivery for E {
 #[async_trait]
 impl<E: Engine> Upkeep for E {
     async fn expire(&self, now: Time, doubts_now: bool) -> Result<Tidied> {
-        let once = move |books: &mut Books<'_>| {
-            let ended = expire::ended(books, doubts_now)?;
-            expire::expire(books, &ended, doubts_now)
-        };
-        match self.write(now, once).await {
-            Err(StoreError::Broken(_)) => expire_each(self, now, doubts_now).await,
-            result => result,
+        let look = move |books: &mut Books<'_>| Ok((expire::ended(books, doubts_now)?, expire::ends_soon(books)?));
+        let (ended, soon) = self.write(now, look).await?;
+        if !soon.is_empty() {
+            see_who_holds(self, now, soon).await?;
         }
+        end_each(self, now, ended, doubts_now).await
+    }
+
+    async fn end_own_doubts(&self, now: Time) -> Result<Tidied> {
+        let ended = self.write(now, expire::own_doubts).await?;
+        end_each(self, now, ended, true).await
     }
 
     async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {
-        self.write(now, move |books| claim::replan(books, cursor, limit)).await
+        let wait = self.shared().strangers().wait(now);
+        match self.write_within(now, wait, move |books| claim::replan(books, cursor, limit)).await? {
+            Some(next) => Ok(next),
+            None => replan_each(self, now, cursor, limit).await,
+        }
     }
 
     async fn purge(&self, now: Time) -> Result<Tidied> {
@@ -243,7 +338,57 @@ impl<E: Engine> Desk for E {
     }
 
     async fn act(&self, now: Time, command: &Command) -> Result<Report> {
-        let command = command.clone();
-        self.write(now, move |books| act::act(books, &command)).await
+        let (all, wait) = (command.clone(), self.shared().strangers().wait(now));
+        if let Some(report) = self.write_within(now, wait, move |books| act::act(books, &all)).await? {
+            return Ok(report);
+        }
+        let whole = command.clone();
+        let Some(parts) = self.peek(move |tx, shared| act::parts(tx, shared, &whole)).await? else {
+            let all = command.clone();
+            return self.write(now, move |books| act::act(books, &all)).await;
+        };
+        act_each(self, now, parts).await
     }
+}
+
+/// What somebody else holds keeps the plan that it has.
+async fn replan_each<E: Engine>(engine: &E, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {
+    let windows = engine.peek(move |tx, _| claim::windows(tx, cursor, limit)).await?;
+    let (mut waited, all) = (Duration::ZERO, windows.len() >= limit as usize);
+    for (mailbox, digest) in &windows {
+        let before = mailbox - 1;
+        if engine.write_within(now, ALONE, move |books| claim::replan(books, before, 1)).await?.is_none() {
+            tracing::warn!(digest, "somebody else's transaction holds a window; it is not planned anew");
+            engine.shared().strangers().hold(*digest, now);
+            waited += ALONE;
+        }
+        if waited >= HELD_AT_MOST {
+            return Ok(Some(*mailbox));
+        }
+    }
+    Ok(windows.last().map(|(mailbox, _)| *mailbox).filter(|_| all))
+}
+
+/// What somebody else holds is refused for now, and the rest is done.
+async fn act_each<E: Engine>(engine: &E, now: Time, parts: Vec<(String, Command)>) -> Result<Report> {
+    let (mut report, mut waited) = (Report::default(), Duration::ZERO);
+    for (id, part) in parts {
+        let done = match waited < HELD_AT_MOST {
+            true => engine.write_within(now, ALONE, move |books| act::act(books, &part)).await?,
+            false => None,
+        };
+        match done {
+            Some(one) => {
+                report.changed += one.changed;
+                report.refused.extend(one.refused);
+            }
+            None => {
+                waited += ALONE;
+                report
+                    .refused
+                    .push(format!("{id}: somebody else's transaction holds it; try again when that has ended"));
+            }
+        }
+    }
+    Ok(report)
 }

@@ -1,6 +1,6 @@
 //! Claim and release: leases on what is due; due times.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
 use crate::store::rules::tx::{Column, Params, Row, Tx, params};
@@ -12,8 +12,8 @@ use crate::store::{Ask, Leased, Named, Result};
 
 pub(super) mod lanes;
 
-/// Leases what is due: urgent first, then by due time.
-pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
+/// Leases what is due: urgent first, then by due time. `careful`: somebody else has some of the digests; those are passed over.
+pub(super) fn claim(books: &mut Books<'_>, ask: &Ask, careful: bool) -> Result<Vec<Leased>> {
     let paused = paused(books)?;
     if paused.iter().any(|route| route == "*") {
         return Ok(vec![]);
@@ -25,7 +25,11 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
         if room == 0 {
             continue;
         }
-        let numbers = due(books, ask, priority, room as u32, !paused.is_empty())?;
+        let mut numbers = due(books, ask, priority, room as u32, !paused.is_empty())?;
+        if careful {
+            books.leave_to_strangers(&mut numbers)?;
+        }
+        books.leave_to_answers(&mut numbers);
         books.read_claimed(&numbers)?;
         for no in numbers {
             let now = books.now;
@@ -168,6 +172,8 @@ fn lease(books: &mut Books<'_>, no: i64, route: &str, ask: &Ask) -> Result<i64> 
     let digest = books.digest_mut(leased)?;
     digest.token += 1;
     digest.until = Some(until);
+    let token = digest.token;
+    books.shared.own().leased(leased, token);
     Ok(leased)
 }
 
@@ -246,6 +252,31 @@ pub(super) fn release(books: &mut Books<'_>, lease: Lease) -> Result<()> {
 }
 
 impl Books<'_> {
+    /// Leaves out what somebody else has.
+    fn leave_to_strangers(&self, numbers: &mut Vec<i64>) -> Result<()> {
+        if !self.tx.is_postgres() || numbers.is_empty() {
+            return Ok(());
+        }
+        let of = [Column::ints(numbers.iter().copied())];
+        let free: HashSet<i64> =
+            self.tx.prepare_cached(sql::PG_FREE_DIGESTS)?.query_map(of, |row| row.get(0))?.into_iter().collect();
+        let mut strangers = self.shared.strangers();
+        numbers.retain(|no| {
+            let is_free = free.contains(no);
+            if !is_free {
+                strangers.hold(*no, self.now);
+            }
+            is_free
+        });
+        Ok(())
+    }
+
+    /// Leaves out that of which an answer is known here and not stored yet: it may have been accepted.
+    fn leave_to_answers(&self, numbers: &mut Vec<i64>) {
+        let own = self.shared.own();
+        numbers.retain(|no| !own.has_answer(*no));
+    }
+
     /// The digest, if this very lease still runs (`fence_begin`); not if it ended, was taken by another, or was purged.
     pub fn held_under(&mut self, lease: Lease) -> Result<Option<&Digest>> {
         let no = lease.digest.number;
@@ -275,13 +306,15 @@ pub(super) fn next_due(conn: Tx<'_>, ask: &Ask) -> Result<Option<Time>> {
     Ok(next.map(Time))
 }
 
+/// (mailbox, digest) of open windows, by mailbox.
+pub(super) fn windows(tx: Tx<'_>, cursor: i64, limit: u32) -> Result<Vec<(i64, i64)>> {
+    tx.prepare_cached(sql::WINDOWS_AFTER)?.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
 /// Plans open windows anew: the cadence, the zones, the calendar or the hold may have changed. What an operator let go
 /// is never held again. The cursor is a mailbox.
 pub(super) fn replan(books: &mut Books<'_>, cursor: i64, limit: u32) -> Result<Option<i64>> {
-    let windows: Vec<(i64, i64)> = {
-        let mut after = books.tx.prepare_cached(sql::WINDOWS_AFTER)?;
-        after.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
-    };
+    let windows = windows(books.tx, cursor, limit)?;
     books.hold_digests(&windows.iter().map(|(_, no)| *no).collect::<Vec<_>>())?;
     for (mailbox, no) in &windows {
         if books.digest(*no)?.state == DigestState::Held {

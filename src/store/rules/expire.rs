@@ -5,15 +5,12 @@ use std::time::Duration;
 use crate::store::rules::tx::{Params, Tx, params};
 
 use super::books::Books;
-use super::sql;
-use crate::model::{DigestState, ItemState, Priority, Reason, Time};
+use super::{own, sql};
+use crate::model::{DigestState, ItemState, Lease, Priority, Reason, Time};
 use crate::store::{Result, Tidied};
 
 /// Digests a turn: a transaction of a few milliseconds.
 const TURN: u32 = 200;
-
-/// No limit.
-const ALL: i64 = i64::MAX;
 
 /// No retry that was planned by a right clock waits longer: not the longest backoff, nor a mailer's word for a day's
 /// quota.
@@ -26,11 +23,15 @@ pub(in crate::store) fn heal(books: &mut Books<'_>) -> Result<()> {
         let of = params![priority as i64, latest.0];
         books.tx.prepare_cached(sql::SHORTEN_WAITS)?.execute(of)?;
     }
-    for no in numbers(books, sql::DOUBTS, params![ALL])? {
-        let mailbox = books.digest(no)?.mailbox;
-        let route = books.mailbox(mailbox)?.route.clone();
-        let latest = books.now.plus(books.shared.policy.rules(&route).doubt_grace);
-        if books.digest(no)?.until.is_some_and(|until| until > latest) {
+    let (policy, now) = (&books.shared.policy, books.now);
+    let doubts = books.tx.prepare_cached(sql::DOUBTS_AND_ROUTES)?.query_map((), |row| {
+        let latest = now.plus(policy.rules(&row.get::<String>(2)?).doubt_grace);
+        Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?.is_some_and(|until| until > latest.0), latest))
+    })?;
+    // No other is locked: somebody may hold it, and a start does not wait for that.
+    for (no, _, latest) in doubts.into_iter().filter(|(_, too_long, _)| *too_long) {
+        let is_doubt = books.digest(no)?.state == DigestState::InDoubt;
+        if is_doubt && books.digest(no)?.until.is_some_and(|until| until > latest) {
             books.digest_mut(no)?.until = Some(latest);
         }
     }
@@ -46,40 +47,115 @@ pub(in crate::store) fn take_over(books: &mut Books<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What has ended, or with `doubts_now` all doubts: at most a few hundred.
+/// What became of one that was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Lease,
+    Doubt,
+    /// It goes on.
+    Not,
+    /// Somebody else has its rows.
+    Held,
+    Broken,
+}
+
+/// What has ended, or with `doubts_now` this worker's doubts too: at most a few hundred.
 pub(super) fn ended(books: &mut Books<'_>, doubts_now: bool) -> Result<Vec<i64>> {
-    let mut ended = numbers(books, sql::ENDED, params![books.now.0, TURN])?;
+    let shared = books.shared;
+    // Beyond those that nothing can be done about now.
+    let besides = shared.strangers().count() + shared.own().answers();
+    let most = TURN.saturating_add(u32::try_from(besides).unwrap_or(u32::MAX));
+    let mut ended = numbers(books, sql::ENDED, params![books.now.0, most])?;
     if doubts_now {
-        ended.extend(numbers(books, sql::DOUBTS, params![TURN])?);
+        ended.extend(own_doubts(books)?);
         ended.sort_unstable();
         ended.dedup();
     }
+    // Its answer is known here: the end of its time would be a doubt about what is none.
+    let own = shared.own();
+    ended.retain(|no| !own.has_answer(*no));
     Ok(ended)
 }
 
-pub(super) fn expire(books: &mut Books<'_>, ended: &[i64], doubts_now: bool) -> Result<Tidied> {
-    let mut tidied = Tidied { more: ended.len() >= TURN as usize, ..Tidied::default() };
-    books.hold(ended.iter().map(|no| books.digest_id(*no)).collect::<Vec<_>>().into_iter())?;
-    for no in ended.iter().copied() {
-        // Looked up before it was locked, it may be purged, or leased anew: ended under its call, it would be a doubt.
-        let now = books.now;
-        let Some(digest) = books.digest_if_there(no)? else { continue };
-        let runs = digest.until.is_some_and(|until| until > now);
-        match digest.state {
-            DigestState::Leased | DigestState::Sending if runs => {}
-            DigestState::InDoubt if runs && !doubts_now => {}
-            DigestState::InDoubt => {
-                end_doubt(books, no)?;
-                tidied.doubts_ended += 1;
-            }
-            DigestState::Leased | DigestState::Sending => {
-                end_lease(books, no)?;
-                tidied.leases_ended += 1;
-            }
-            _ => {}
-        }
+/// Shortly before the end of a lease: longer than upkeep's longest pause between two looks.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Calls of others whose lease is about to end, on a store that is shared. (Those of a worker that lives have ended long ago.)
+pub(super) fn ends_soon(books: &mut Books<'_>) -> Result<Vec<i64>> {
+    if !books.tx.is_postgres() {
+        return Ok(vec![]);
     }
-    Ok(tidied)
+    let (from, to) = (books.now.0, books.now.plus(SOON).0);
+    let mut soon = numbers(books, sql::PG_ENDS_SOON, params![from, to, TURN])?;
+    let own = books.shared.own();
+    soon.retain(|no| !own.has_answer(*no));
+    Ok(soon)
+}
+
+pub(super) fn own_doubts(books: &mut Books<'_>) -> Result<Vec<i64>> {
+    if !books.tx.is_postgres() {
+        return numbers(books, sql::DOUBTS, params![TURN]);
+    }
+    let mine = own::under_way(books.tx, books.shared)?;
+    let doubts = mine.into_iter().filter(|(_, state)| *state == DigestState::InDoubt).map(|(no, _)| no);
+    let own = books.shared.own();
+    Ok(doubts.filter(|no| !own.has_answer(*no)).take(TURN as usize).collect())
+}
+
+pub(super) fn lock(books: &mut Books<'_>, ended: &[i64]) -> Result<()> {
+    books.hold(ended.iter().map(|no| books.digest_id(*no)).collect::<Vec<_>>().into_iter())
+}
+
+/// Ends one whose time is over.
+pub(super) fn end(books: &mut Books<'_>, no: &i64) -> Result<Ended> {
+    expire(books, *no, false)
+}
+
+/// The same, or a doubt whatever its time.
+pub(super) fn end_now(books: &mut Books<'_>, no: &i64) -> Result<Ended> {
+    expire(books, *no, true)
+}
+
+fn expire(books: &mut Books<'_>, no: i64, doubts_now: bool) -> Result<Ended> {
+    // Looked up before it was locked, it may be purged, or leased anew: ended under its call, it would be a doubt.
+    let now = books.now;
+    let Some(digest) = books.digest_if_there(no)? else { return Ok(Ended::Not) };
+    let (state, token, runs) = (digest.state, digest.token, digest.until.is_some_and(|until| until > now));
+    match state {
+        DigestState::Leased | DigestState::Sending if runs => return Ok(Ended::Not),
+        DigestState::InDoubt if runs && !doubts_now => return Ok(Ended::Not),
+        DigestState::Leased | DigestState::Sending | DigestState::InDoubt => {}
+        _ => return Ok(Ended::Not),
+    }
+    let lease = Lease { digest: books.digest_id(no), token };
+    if state != DigestState::Leased && books.shared.own().is_unheard(lease) {
+        // The call was never made, and this process alone knows.
+        own::look_up(books, &lease)?;
+        return Ok(Ended::Lease);
+    }
+    if state != DigestState::Leased
+        && let Some(until) = books.shared.strangers().respite(no, now)
+    {
+        books.digest_mut(no)?.until = Some(until);
+        return Ok(Ended::Not);
+    }
+    if state == DigestState::InDoubt {
+        end_doubt(books, no)?;
+        return Ok(Ended::Doubt);
+    }
+    if state == DigestState::Sending {
+        // Whoever called is gone: from here on the doubt is in our hands.
+        books.shared.own().leased(no, token);
+    }
+    end_lease(books, no)?;
+    Ok(Ended::Lease)
+}
+
+/// What a turn came to.
+pub(super) fn tidied(all: &[Ended]) -> Tidied {
+    let count = |of: Ended| all.iter().filter(|one| **one == of).count() as u64;
+    let (leases_ended, doubts_ended) = (count(Ended::Lease), count(Ended::Doubt));
+    Tidied { leases_ended, doubts_ended, more: leases_ended + doubts_ended >= TURN.into(), ..Tidied::default() }
 }
 
 /// How long a digest that could not be ended is left alone.

@@ -152,7 +152,11 @@ pub const ANY_WINDOW: &str = "SELECT 1 FROM digest WHERE state IN (0, 4) AND pri
 /// Only looked up: subjects are locked before mailboxes, and which they are is known by the digests.
 pub const ENDED: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND until <= ?1 ORDER BY until LIMIT ?2";
 pub const DOUBTS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state = 5 ORDER BY until LIMIT ?1";
+/// Only looked at: which of them were given too long.
+pub const DOUBTS_AND_ROUTES: &str = "SELECT d.no, d.until, m.route FROM digest d JOIN mailbox m ON m.no = d.mailbox_no \
+     WHERE d.state IN (2, 3, 5) AND d.state = 5";
 pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3, 5)";
+pub const BUSY: &str = "SELECT no, state FROM digest WHERE state IN (2, 3, 5) LIMIT ?1";
 pub const HELD_BY_OTHERS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state IN (2, 3)";
 pub const SHORTEN_WAITS: &str =
     "UPDATE digest SET due_at = ?2 WHERE state IN (0, 4) AND priority = ?1 AND due_at > ?2 AND state = 4";

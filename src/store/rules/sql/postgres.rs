@@ -32,6 +32,14 @@ pub const PG_DIGESTS_ALONE: &str = "SELECT no, mailbox_no, state, priority, due_
 pub const PG_CLAIMED: &str = "SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, d.deadline, d.token, \
      d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, m.recipient, m.route, m.zone, m.previous_at \
      FROM digest d JOIN mailbox m ON m.no = d.mailbox_no WHERE d.no = ANY(CAST(?1 AS bigint[]))";
+pub const PG_ENDS_SOON: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state = 3 AND until > ?1 AND until <= ?2 \
+     ORDER BY until LIMIT ?3";
+/// Of these leases: those that are not over. (Each by its number, however many are busy.)
+pub const PG_UNDER_WAY: &str = "SELECT d.no, d.state FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[])) AS u(no, token) \
+     JOIN digest d ON d.no = u.no AND d.token = u.token WHERE d.state IN (2, 3, 5)";
+/// Those that nobody else has; a claim alone waits for none.
+pub const PG_FREE_DIGESTS: &str =
+    "SELECT no FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) ORDER BY no FOR UPDATE SKIP LOCKED";
 /// All digests of mailboxes that are not closed: each once, without a sort.
 pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
      waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state IN (0, 1) \

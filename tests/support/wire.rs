@@ -1,0 +1,100 @@
+//! A wire to a server on loopback that can be cut at the moment of a commit, or fall silent.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cut {
+    Nothing,
+    /// The next commit does not reach the server.
+    BeforeCommit,
+    /// The next commit reaches it, and its answer nobody.
+    AfterCommit,
+    /// Connections are taken, and nothing is said on them, nor passed on. (Also on those that there are.)
+    Silent,
+}
+
+#[derive(Clone)]
+pub struct Wire {
+    port: u16,
+    cut: Arc<AtomicU8>,
+}
+
+const COMMIT: &[u8] = b"COMMIT\0";
+
+impl Wire {
+    /// Its threads end with the test's process.
+    pub fn to(server: u16) -> Wire {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let wire = Wire { port: listener.local_addr().unwrap().port(), cut: Arc::new(AtomicU8::new(0)) };
+        let cut = wire.cut.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let cut = cut.clone();
+                std::thread::spawn(move || {
+                    if let Ok(server) = TcpStream::connect(("127.0.0.1", server)) {
+                        carry(client, server, cut);
+                    }
+                });
+            }
+        });
+        wire
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn cut(&self, cut: Cut) {
+        self.cut.store(cut as u8, Ordering::SeqCst);
+    }
+
+    /// It was cut as it was told to.
+    pub fn has_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst) == Cut::Nothing as u8
+    }
+}
+
+fn carry(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>) {
+    let once = |cut: &AtomicU8, what: Cut| {
+        cut.compare_exchange(what as u8, Cut::Nothing as u8, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    };
+    let wait = |cut: &AtomicU8| {
+        while cut.load(Ordering::SeqCst) == Cut::Silent as u8 {
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
+        }
+    };
+    let lost = Arc::new(AtomicBool::new(false));
+    let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let (loses, silent) = (lost.clone(), cut.clone());
+    std::thread::spawn(move || {
+        let mut bytes = [0; 65_536];
+        while let Ok(n @ 1..) = from.read(&mut bytes) {
+            wait(&silent);
+            if bytes[..n].windows(COMMIT.len()).any(|w| w == COMMIT) {
+                if once(&silent, Cut::BeforeCommit) {
+                    break;
+                }
+                loses.fetch_or(once(&silent, Cut::AfterCommit), Ordering::SeqCst);
+            }
+            if to.write_all(&bytes[..n]).is_err() {
+                break;
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    });
+    let (mut from, mut to) = (server, client);
+    let mut bytes = [0; 65_536];
+    while let Ok(n @ 1..) = from.read(&mut bytes) {
+        wait(&cut);
+        if lost.load(Ordering::SeqCst) || to.write_all(&bytes[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
