@@ -173,8 +173,7 @@ impl Deliver {
         }
         if let Some(until) = air.valve.shut_until() {
             self.settle(air).await?;
-            let claimed = air.ahead.take();
-            self.give_back(&claimed).await?;
+            self.give_back_ahead(air).await?;
             if until > Instant::now() || !self.may_probe(air).await {
                 // A run that is to end does not wait for somebody to mend the account.
                 let done = phase == Phase::Flushing && air.sends.is_empty() && air.valve.is_stuck();
@@ -183,8 +182,7 @@ impl Deliver {
         }
         if air.ahead.is_stale() {
             // The sends hang, or it can't begin: it may leave elsewhere, and what came meanwhile may be more urgent.
-            let claimed = air.ahead.take();
-            self.give_back(&claimed).await?;
+            self.give_back_ahead(air).await?;
         }
         self.bring_back(air).await;
         // What a settlement has in its hands a claim passes over, and for a flush that would look like the end.
@@ -314,6 +312,15 @@ impl Deliver {
         }
         self.give_back(&over).await?;
         Ok(done)
+    }
+
+    async fn give_back_ahead(&self, air: &mut Air) -> Result<(), StoreError> {
+        let claimed = air.ahead.take();
+        let back = self.give_back(&claimed).await;
+        if back.is_err() {
+            air.ahead.keep(claimed);
+        }
+        back
     }
 
     async fn give_back(&self, claimed: &[Leased]) -> Result<(), StoreError> {

@@ -105,6 +105,11 @@ impl Ahead {
         all
     }
 
+    /// They could not be given back: perhaps the store has begun them and nobody heard of it.
+    pub fn keep(&mut self, leased: Vec<Leased>) {
+        leased.into_iter().for_each(|one| drop(self.put_by(one)));
+    }
+
     /// Somebody else holds it. Gives what has no room here.
     pub fn put_by(&mut self, leased: Leased) -> Option<Leased> {
         self.later_at = Some(Instant::now() + LATER);

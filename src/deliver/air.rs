@@ -26,6 +26,8 @@ const HELD_MAX: usize = 256;
 pub(super) struct Held {
     answers: Vec<Evidence>,
     again: Option<Instant>,
+    /// So many of them the store is being told again just now.
+    telling: usize,
 }
 
 impl Held {
@@ -34,7 +36,7 @@ impl Held {
     }
 
     pub fn is_full(&self) -> bool {
-        self.len() >= HELD_MAX
+        self.len() + self.telling >= HELD_MAX
     }
 
     /// No time is left to wait.
@@ -43,7 +45,12 @@ impl Held {
     }
 
     fn take_due(&mut self) -> Vec<Evidence> {
-        if self.again.is_some_and(|at| at > Instant::now()) { vec![] } else { std::mem::take(&mut self.answers) }
+        if self.again.is_some_and(|at| at > Instant::now()) {
+            return vec![];
+        }
+        let due = std::mem::take(&mut self.answers);
+        self.telling += due.len();
+        due
     }
 }
 
@@ -101,6 +108,7 @@ impl Air {
     fn settled(&mut self, result: Result<Vec<Learned>, StoreError>) -> Result<(), StoreError> {
         let learned = result?;
         self.unsettled = false;
+        self.held.telling = 0;
         let told = self.answers.drain(..).zip(learned);
         let held: Vec<Evidence> = told.filter(|(_, is)| *is == Learned::Held).map(|(one, _)| one).collect();
         if !held.is_empty() {

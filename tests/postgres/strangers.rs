@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use owlpost::cli::demo::endpoint::{Account, Endpoint, Fault};
 use owlpost::model::Time;
+use owlpost::quota::Terms;
 use owlpost::store::postgres::Postgres;
 use owlpost::store::{
-    ANSWERS_FIRST, Answer, Begun, Command, Delivery as _, Desk as _, Evidence, Learned, Leased, Opening, Upkeep as _,
+    ANSWERS_FIRST, Answer, Ask, Begun, Command, Delivery as _, Desk as _, Evidence, Learned, Leased, Opening,
+    Upkeep as _,
 };
 
 use crate::failover::configure;
@@ -76,9 +78,10 @@ fn what_a_stranger_holds_begins_later_and_the_others_now() {
     for held in [HELD, HELD_DIGEST] {
         let database = Server::shared().database(None);
         let (store, other) = three(&database);
+        let terms = Terms { per_second: Some(1_000.0), burst: 10, ..Terms::default() };
+        runtime().block_on(store.account(NOW, terms, None)).unwrap();
         let leased = claim(&store, NOW);
         other.run(&format!("BEGIN; {held}"));
-        let tat = "quota WHERE tat > 0";
         for turn in 0..2 {
             let begun = in_time("a begin", || begin(&store, NOW, &leased[if turn == 0 { 0..3 } else { 1..2 }]));
             let bobs = if turn == 0 { &begun[1] } else { &begun[0] };
@@ -88,13 +91,16 @@ fn what_a_stranger_holds_begins_later_and_the_others_now() {
         let look = database.admin();
         assert_eq!(count(&look, "attempt"), 2, "nothing of it is written");
         assert_eq!(count(&look, "digest WHERE state = 2 AND attempts = 0"), 1, "its lease goes on");
-        let before = count(&look, tat);
+        let permits = || look.rows("SELECT tat FROM quota");
+        let before = permits();
+        assert_eq!(begin(&store, NOW, &leased[1..2]), [Begun::Later]);
+        assert_eq!(permits(), before, "it takes no permit");
         // It goes back, as far as that is possible.
         in_time("a release", || runtime().block_on(store.release(NOW, Arc::new(vec![leased[1].lease])))).unwrap();
         other.run("ROLLBACK");
         let begun = begin(&store, NOW, &leased[1..2]);
         assert!(matches!(&begun[0], Begun::Send(mail) if mail.attempt.number == 1), "{begun:?}");
-        assert_eq!(count(&look, tat), before);
+        assert_ne!(permits(), before, "and now it does");
     }
 }
 
@@ -110,6 +116,48 @@ fn what_a_stranger_holds_is_not_claimed_and_the_others_are() {
     assert_eq!(leased.iter().map(|one| one.recipient.as_str()).collect::<Vec<_>>(), ["lou"]);
     other.run("ROLLBACK");
     assert_eq!(claim(&store, NOW).len(), 1);
+}
+
+/// However many of what is due first are somebody's.
+#[test]
+fn what_strangers_hold_takes_no_place_in_a_claim() {
+    let database = Server::shared().database(None);
+    let (store, other) = three(&database);
+    other.run("BEGIN; SELECT 1 FROM digest FOR UPDATE");
+    accept(&store, (0..3).map(|n| news(format!("m{n}"), &format!("late{n}"))).collect()).unwrap();
+    let few = Ask { limit: 3, ..ask() };
+    let leased = in_time("a claim", || runtime().block_on(store.claim(after(1), &few))).unwrap();
+    assert_eq!(leased.len(), 3, "{leased:?}");
+    assert!(leased.iter().all(|one| one.recipient.starts_with("late")), "{leased:?}");
+}
+
+/// An index in the making lets mails begin and keeps their answers out. Another worker's upkeep, which finds their leases over,
+/// must not take that for a doubt: whoever called knows better.
+#[test]
+fn answers_that_an_index_keeps_out_come_before_the_end_of_their_leases() {
+    let database = Server::shared().database(None);
+    let one = open(database.url());
+    // More than one turn finds held one by one.
+    let mails: Vec<_> = (0..60).map(|n| news(n, &format!("user{n}"))).collect();
+    accept(&one, mails).unwrap();
+    let answers = answers(begin(&one, NOW, &claim(&one, NOW)));
+    assert_eq!(answers.len(), 60);
+    let another = open(database.url());
+    let index = database.admin();
+    index.run("BEGIN; LOCK TABLE item IN SHARE MODE");
+    let held = in_time("the answers", || learn(&one, NOW, answers.clone()));
+    assert!(held.iter().all(|one| *one == Learned::Held));
+    // Leases are over, and upkeep comes by once.
+    let tidied = in_time("upkeep", || runtime().block_on(another.expire(after(3_600), false))).unwrap();
+    assert_eq!((tidied.leases_ended, tidied.doubts_ended), (0, 0));
+    index.run("ROLLBACK");
+    let at = after(3_601);
+    let tidied = runtime().block_on(another.expire(at, false)).unwrap();
+    assert_eq!((tidied.leases_ended, tidied.doubts_ended), (0, 0), "whoever called has a moment to say how it went");
+    let told = learn(&one, at, answers);
+    assert!(told.iter().all(|one| *one == Learned::Settled), "{told:?}");
+    assert_eq!(verified(&one)["delivered"], 60);
+    assert_eq!(count(&database.admin(), "attempt"), 60, "nobody was told twice");
 }
 
 /// `late_finish_counts`, before it is late: whoever knows the answer lets nothing else become of the digest.
@@ -206,8 +254,9 @@ fn a_lease_of_a_dead_worker_ends_although_a_stranger_held_it_once() {
     let two = try_open(settings(database.url(), Opening::Worker)).unwrap();
     other.run(&format!("BEGIN; {HELD}"));
     let ends = |seconds: u64| runtime().block_on(two.expire(after(seconds), false)).unwrap().leases_ended;
-    assert_eq!(in_time("upkeep", || ends(100)), 2, "the others are not held up");
-    assert_eq!(in_time("upkeep", || ends(101)), 0);
+    // What had to wait with it gets the same moment for an answer: nobody knows what kept it waiting.
+    assert_eq!([in_time("upkeep", || ends(100)), in_time("upkeep", || ends(101))], [0; 2]);
+    assert_eq!(in_time("upkeep", || ends(100 + ANSWERS_FIRST.as_secs())), 2, "the others are not held up longer");
     other.run("ROLLBACK");
     assert_eq!([ends(200), ends(200 + ANSWERS_FIRST.as_secs()), ends(36_000)], [0, 1, 0]);
 }

@@ -61,7 +61,7 @@ impl Way {
             // They are one database: whichever of them is the primary now.
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        config.connect_timeout(patience::CONNECT).tcp_user_timeout(TCP_USER_TIMEOUT).keepalives_idle(KEEPALIVE);
+        config.connect_timeout(patience::ADDRESS).tcp_user_timeout(TCP_USER_TIMEOUT).keepalives_idle(KEEPALIVE);
         let iam = matches!(access.password, Password::Iam(_));
         let verified = match mode.as_deref() {
             Some("disable") if iam => {

@@ -9,6 +9,7 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::connect::Server;
 use super::errors::{named, said};
+use super::patience::{SOON, silent};
 use super::schema::{self, MIGRATION_WAIT, number, without_bounds};
 use crate::store::{Result, StoreError};
 
@@ -49,7 +50,11 @@ pub(super) async fn bring_up_to_date(server: &Server, other: &Client) -> Result<
 async fn apply(server: &Server, client: &Client, other: &Client, migration: &Migration, begun: Instant) -> Result<()> {
     let (mut told, mut in_the_way) = (None::<Instant>, None);
     loop {
-        let Err(e) = once(client, other, migration, &mut in_the_way).await else { return Ok(()) };
+        let e = match once(client, other, migration, &mut in_the_way).await {
+            Ok(Tried::Done) => return Ok(()),
+            Ok(Tried::Silent) => return Err(silent(&server.place, SOON)),
+            Err(e) => e,
+        };
         let held = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].iter().any(|s| e.code() == Some(s));
         if !held {
             return Err(not_migrated(&server.place, &e));
@@ -75,13 +80,20 @@ async fn apply(server: &Server, client: &Client, other: &Client, migration: &Mig
     }
 }
 
+/// What came of one try.
+enum Tried {
+    Done,
+    /// The server does not even say who is in the way.
+    Silent,
+}
+
 /// One transaction, with its line in the table of what was done.
 async fn once(
     client: &Client,
     other: &Client,
     migration: &Migration,
     in_the_way: &mut Option<String>,
-) -> std::result::Result<(), Error> {
+) -> std::result::Result<Tried, Error> {
     let (begin, wait) = (without_bounds("SET LOCAL"), TABLE_WAIT.as_millis());
     client.batch_execute(&format!("BEGIN; {begin} SET LOCAL lock_timeout = {wait}")).await?;
     let me = number(client, "SELECT pg_backend_pid()").await?.unwrap_or_default();
@@ -98,16 +110,16 @@ async fn once(
         loop {
             match tokio::time::timeout(LOOK, &mut work).await {
                 Ok(done) => break done,
-                Err(_) => {
-                    if let Some(found) = who_is_in_the_way(other, me).await {
-                        *in_the_way = Some(found);
-                    }
-                }
+                Err(_) => match tokio::time::timeout(SOON, who_is_in_the_way(other, me)).await {
+                    Ok(found) => *in_the_way = found.or(in_the_way.take()),
+                    // The server says nothing at all: what was begun there ends with the connection.
+                    Err(_) => return Ok(Tried::Silent),
+                },
             }
         }
     };
     match done {
-        Ok(()) => client.batch_execute("COMMIT").await,
+        Ok(()) => client.batch_execute("COMMIT").await.map(|()| Tried::Done),
         Err(e) => {
             client.batch_execute("ROLLBACK").await?;
             Err(e)

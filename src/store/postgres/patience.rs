@@ -11,6 +11,9 @@ use crate::store::{Result, StoreError};
 /// TCP, TLS and login together, of one host. A login costs some milliseconds of both sides, or a second on a loaded machine.
 pub const CONNECT: Duration = Duration::from_secs(10);
 
+/// TCP of one address: a name that stands for several is left the time for the next of them.
+pub const ADDRESS: Duration = Duration::from_secs(3);
+
 /// For a connection of the pool.
 pub const POOL: Duration = Duration::from_secs(20);
 

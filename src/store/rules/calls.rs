@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::each::{Each, HELD_AT_MOST, each};
+use super::each::{Each, HELD_AT_MOST, Kind, each};
 use super::strangers::ALONE;
 use super::tx::Tx;
 use super::{Books, Shared, accept, act, asking, begin, claim, condition, desk, expire, forward, learn, own, purge};
@@ -84,6 +84,8 @@ async fn look_up_unheard<E: Engine>(engine: &E, now: Time, leases: Vec<Lease>) -
         held: |_| false,
         failed: None,
         frees: true,
+        wary: false,
+        kind: Kind::Unheard,
     };
     let heard = each(engine, now, leases.clone(), of).await?;
     let mut own = engine.shared().own();
@@ -102,6 +104,8 @@ async fn see_who_holds<E: Engine>(engine: &E, now: Time, soon: Vec<i64>) -> Resu
         held: |_| (),
         failed: None,
         frees: false,
+        wary: true,
+        kind: Kind::EndsSoon,
     };
     each(engine, now, Arc::new(soon), of).await.map(drop)
 }
@@ -120,6 +124,8 @@ async fn end_each<E: Engine>(engine: &E, now: Time, ended: Vec<i64>, doubts_now:
         held: |_| expire::Ended::Held,
         failed: None,
         frees: true,
+        wary: true,
+        kind: Kind::Ends,
     };
     let all = each(engine, now, ended.clone(), of).await?;
     for (no, _) in ended.iter().copied().zip(&all).filter(|(_, one)| **one == expire::Ended::Broken) {
@@ -139,14 +145,7 @@ impl<E: Engine> Intake for E {
 impl<E: Engine> Delivery for E {
     async fn claim(&self, now: Time, ask: &Ask) -> Result<Vec<Leased>> {
         let ask = *ask;
-        let (wait, careful) = {
-            let strangers = self.shared().strangers();
-            (strangers.wait(now), strangers.were_here_lately(now))
-        };
-        match self.write_within(now, wait, move |books| claim::claim(books, &ask, careful)).await? {
-            Some(leased) => Ok(leased),
-            None => self.write(now, move |books| claim::claim(books, &ask, true)).await,
-        }
+        self.write(now, move |books| claim::claim(books, &ask)).await
     }
 
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>> {
@@ -173,6 +172,8 @@ impl<E: Engine> Delivery for E {
                 Begun::Later
             }),
             frees: true,
+            wary: false,
+            kind: Kind::Begins,
         };
         let begun = each(self, now, free.clone(), of).await;
         let mut own = self.shared().own();
@@ -228,6 +229,8 @@ impl<E: Engine> Delivery for E {
             held: |_| Learned::Held,
             failed: None,
             frees: true,
+            wary: false,
+            kind: Kind::Answers,
         };
         let learned = each(self, now, evidence.clone(), of).await?;
         let mut own = self.shared().own();
@@ -252,6 +255,8 @@ impl<E: Engine> Delivery for E {
             held: |_| false,
             failed: None,
             frees: true,
+            wary: false,
+            kind: Kind::Leases,
         };
         let back = each(self, now, leases.clone(), of).await?;
         let mut own = self.shared().own();

@@ -1,6 +1,6 @@
 //! Claim and release: leases on what is due; due times.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use crate::store::rules::tx::{Column, Params, Row, Tx, params};
@@ -12,8 +12,8 @@ use crate::store::{Ask, Leased, Named, Result};
 
 pub(super) mod lanes;
 
-/// Leases what is due: urgent first, then by due time. `careful`: somebody else has some of the digests; those are passed over.
-pub(super) fn claim(books: &mut Books<'_>, ask: &Ask, careful: bool) -> Result<Vec<Leased>> {
+/// Leases what is due: urgent first, then by due time. What somebody else has is passed over.
+pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
     let paused = paused(books)?;
     if paused.iter().any(|route| route == "*") {
         return Ok(vec![]);
@@ -26,9 +26,6 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask, careful: bool) -> Result<V
             continue;
         }
         let mut numbers = due(books, ask, priority, room as u32, !paused.is_empty())?;
-        if careful {
-            books.leave_to_strangers(&mut numbers)?;
-        }
         books.leave_to_answers(&mut numbers);
         books.read_claimed(&numbers)?;
         for no in numbers {
@@ -252,25 +249,6 @@ pub(super) fn release(books: &mut Books<'_>, lease: Lease) -> Result<()> {
 }
 
 impl Books<'_> {
-    /// Leaves out what somebody else has.
-    fn leave_to_strangers(&self, numbers: &mut Vec<i64>) -> Result<()> {
-        if !self.tx.is_postgres() || numbers.is_empty() {
-            return Ok(());
-        }
-        let of = [Column::ints(numbers.iter().copied())];
-        let free: HashSet<i64> =
-            self.tx.prepare_cached(sql::PG_FREE_DIGESTS)?.query_map(of, |row| row.get(0))?.into_iter().collect();
-        let mut strangers = self.shared.strangers();
-        numbers.retain(|no| {
-            let is_free = free.contains(no);
-            if !is_free {
-                strangers.hold(*no, self.now);
-            }
-            is_free
-        });
-        Ok(())
-    }
-
     /// Leaves out that of which an answer is known here and not stored yet: it may have been accepted.
     fn leave_to_answers(&self, numbers: &mut Vec<i64>) {
         let own = self.shared.own();

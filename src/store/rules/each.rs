@@ -14,8 +14,8 @@ use crate::store::{Result, StoreError};
 /// the next time.
 pub(super) const HELD_AT_MOST: Duration = Duration::from_secs(2);
 
-/// The same for those that were seen held before. However many they are, the others go on; where they begin changes with
-/// each second, so that all get their turn.
+/// The same for those that were seen held before. However many they are, the others go on; each call goes on behind the last
+/// one that was tried, so that all get their turn.
 const KNOWN_AT_MOST: Duration = Duration::from_millis(300);
 
 /// What is done with each of a list.
@@ -33,6 +33,21 @@ pub(super) struct Each<T, U> {
     pub failed: Option<fn(&Shared, &T) -> U>,
     /// One that was held and is not any more is as any other again.
     pub frees: bool,
+    /// All of a list that had to wait are taken for held: the end of a time is no hurry, and of each of them somebody may have
+    /// the answer.
+    pub wary: bool,
+    pub kind: Kind,
+}
+
+/// What the list is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Begins,
+    Answers,
+    Leases,
+    Unheard,
+    Ends,
+    EndsSoon,
 }
 
 /// Gives what became of each, in their order.
@@ -59,17 +74,26 @@ where
         };
         match engine.write_within(now, wait, work).await {
             Ok(Some(all)) => usual.iter().zip(all).for_each(|(i, one)| done[*i] = Some(one)),
-            Ok(None) | Err(StoreError::Broken(_)) => alone = usual,
+            Ok(None) => {
+                if of.wary {
+                    let mut strangers = shared.strangers();
+                    usual.iter().for_each(|i| strangers.hold((of.digest)(&list[*i]), now));
+                }
+                alone = usual;
+            }
+            Err(StoreError::Broken(_)) => alone = usual,
             Err(why) => return Err(why),
         }
     }
-    if let Some(first) = usize::try_from(now.0 / 1_000_000).ok().and_then(|second| second.checked_rem(strange.len())) {
-        strange.rotate_left(first);
-    }
+    strange.sort_by_key(|i| (of.digest)(&list[*i]));
+    let last = shared.strangers().last_tried(of.kind);
+    let first = strange.partition_point(|i| (of.digest)(&list[*i]) <= last);
+    strange.rotate_left(first);
+    let mut is_away = false;
     for (group, wait, most) in [(alone, ALONE, HELD_AT_MOST), (strange, KNOWN, KNOWN_AT_MOST)] {
         let mut waited = Duration::ZERO;
         for i in group {
-            if waited >= most {
+            if waited >= most || is_away {
                 done[i] = Some((of.held)(&list[i]));
                 continue;
             }
@@ -79,6 +103,9 @@ where
                 work(books, &all[i])
             };
             let digest = (of.digest)(&list[i]);
+            if wait == KNOWN {
+                shared.strangers().tries(of.kind, digest);
+            }
             let one = match engine.write_within(now, wait, work).await {
                 Ok(Some(one)) => {
                     if of.frees {
@@ -94,7 +121,11 @@ where
                 Err(why @ StoreError::Broken(_)) => (of.broken)(&list[i], &why),
                 Err(StoreError::Unusable(why)) => return Err(StoreError::Unusable(why)),
                 Err(why) => match of.failed.filter(|_| done.iter().any(Option::is_some)) {
-                    Some(failed) => failed(shared, &list[i]),
+                    // Each of those behind would wait as long for a server that is not there.
+                    Some(failed) => {
+                        is_away = true;
+                        failed(shared, &list[i])
+                    }
                     None => return Err(why),
                 },
             };

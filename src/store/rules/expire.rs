@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::store::rules::tx::{Params, Tx, params};
+use crate::store::rules::tx::{Column, Params, Tx, params};
 
 use super::books::Books;
 use super::{own, sql};
@@ -102,8 +102,19 @@ pub(super) fn own_doubts(books: &mut Books<'_>) -> Result<Vec<i64>> {
     Ok(doubts.filter(|no| !own.has_answer(*no)).take(TURN as usize).collect())
 }
 
+/// Everything that an answer would need too: what is held in its way must not look free here.
 pub(super) fn lock(books: &mut Books<'_>, ended: &[i64]) -> Result<()> {
-    books.hold(ended.iter().map(|no| books.digest_id(*no)).collect::<Vec<_>>().into_iter())
+    if books.tx.is_postgres() && !ended.is_empty() {
+        books.tx.prepare_cached(sql::PG_HOLD_TABLES)?.execute(())?;
+    }
+    books.hold(ended.iter().map(|no| books.digest_id(*no)).collect::<Vec<_>>().into_iter())?;
+    if books.tx.is_postgres() && !ended.is_empty() {
+        let of = Column::ints(ended.iter().copied());
+        for hold in [sql::PG_HOLD_DIGESTS, sql::PG_HOLD_ITEMS] {
+            books.tx.prepare_cached(hold)?.query_map([&of], |row| row.get::<i64>(0))?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends one whose time is over.

@@ -100,7 +100,7 @@ macro_rules! claimable {
             " FROM /*pg: mailbox m JOIN*/ digest d /*pg: ON m.no = d.mailbox_no*/ WHERE ",
             $which,
             $order,
-            " /*pg: FOR UPDATE OF m SKIP LOCKED*/"
+            " /*pg: FOR UPDATE OF m, d SKIP LOCKED*/"
         )
     };
 }

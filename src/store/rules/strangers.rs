@@ -4,9 +4,10 @@
 //! Whoever has the answer of such a digest's call could not store it either. So when its lease has ended meanwhile, it gets a
 //! respite from the moment that its rows are free: ended at once, what was accepted would be a doubt first, and sent again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use super::each::Kind;
 use crate::model::Time;
 use crate::store::ANSWERS_FIRST;
 
@@ -23,7 +24,7 @@ pub const ALONE: Duration = Duration::from_millis(100);
 /// One that was seen held already: only whether it still is.
 pub const KNOWN: Duration = Duration::from_millis(10);
 
-/// So long lists are careful after something was seen held.
+/// So long lists are impatient after something was seen held.
 const LATELY: Duration = Duration::from_secs(30);
 
 /// Remembered at most, some hundred kilobytes. What is not remembered holds up its list again, and gets no respite.
@@ -37,6 +38,8 @@ const FORGET: Duration = Duration::from_secs(86_400);
 pub(in crate::store) struct Strangers {
     seen: HashMap<i64, Time>,
     last: Option<Time>,
+    /// The last one that a list of each kind has tried.
+    tried: BTreeMap<Kind, i64>,
 }
 
 impl Strangers {
@@ -64,7 +67,16 @@ impl Strangers {
         self.seen.len()
     }
 
-    pub fn were_here_lately(&self, now: Time) -> bool {
+    /// Where the next list of this kind goes on behind.
+    pub fn last_tried(&self, kind: Kind) -> i64 {
+        self.tried.get(&kind).copied().unwrap_or(i64::MIN)
+    }
+
+    pub fn tries(&mut self, kind: Kind, digest: i64) {
+        self.tried.insert(kind, digest);
+    }
+
+    fn were_here_lately(&self, now: Time) -> bool {
         self.last.is_some_and(|at| now.since(at) < LATELY)
     }
 

@@ -37,9 +37,12 @@ pub const PG_ENDS_SOON: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) A
 /// Of these leases: those that are not over. (Each by its number, however many are busy.)
 pub const PG_UNDER_WAY: &str = "SELECT d.no, d.state FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[])) AS u(no, token) \
      JOIN digest d ON d.no = u.no AND d.token = u.token WHERE d.state IN (2, 3, 5)";
-/// Those that nobody else has; a claim alone waits for none.
-pub const PG_FREE_DIGESTS: &str =
-    "SELECT no FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) ORDER BY no FOR UPDATE SKIP LOCKED";
+/// What an answer changes, as far as a mailbox does not lock it already: who makes an index, or has an item's row, keeps answers
+/// out as well.
+pub const PG_HOLD_TABLES: &str = "LOCK TABLE item, attempt, digest IN ROW EXCLUSIVE MODE";
+pub const PG_HOLD_DIGESTS: &str = "SELECT no FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) ORDER BY no FOR UPDATE";
+pub const PG_HOLD_ITEMS: &str = "SELECT event_no FROM item WHERE digest_no = ANY(CAST(?1 AS bigint[])) \
+     ORDER BY event_no, mailbox_no FOR UPDATE";
 /// All digests of mailboxes that are not closed: each once, without a sort.
 pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
      waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state IN (0, 1) \
@@ -99,7 +102,7 @@ pub const PG_CROWDED: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE s
 pub const PG_DUE_OF_LANES: &str = "SELECT one.no FROM unnest(CAST(?2 AS bigint[])) AS u(lane) JOIN LATERAL \
      (SELECT d.no FROM mailbox m JOIN digest d ON m.no = d.mailbox_no WHERE d.state IN (0, 4) AND d.lane <> 0 AND \
      d.priority = ?1 AND d.lane = u.lane AND d.due_at <= ?3 ORDER BY d.due_at LIMIT ?4 \
-     FOR UPDATE OF m SKIP LOCKED) AS one ON true";
+     FOR UPDATE OF m, d SKIP LOCKED) AS one ON true";
 pub const PG_TIES: &str = "SELECT no, id, source FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
      u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
