@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::mailer::Mailer;
 use crate::metrics;
-use crate::model::{DigestState, Lease, Share, Time};
+use crate::model::{DigestState, Share, Time};
 use crate::pace::Pace;
 pub use crate::phase::Phase;
 use crate::policy::Policies;
@@ -312,23 +312,6 @@ impl Deliver {
         }
         self.give_back(&over).await?;
         Ok(done)
-    }
-
-    async fn give_back_ahead(&self, air: &mut Air) -> Result<(), StoreError> {
-        let claimed = air.ahead.take();
-        let back = self.give_back(&claimed).await;
-        if back.is_err() {
-            air.ahead.keep(claimed);
-        }
-        back
-    }
-
-    async fn give_back(&self, claimed: &[Leased]) -> Result<(), StoreError> {
-        if claimed.is_empty() {
-            return Ok(());
-        }
-        let leases: Vec<Lease> = claimed.iter().map(|l| l.lease).collect();
-        self.store.release(self.clock.now(), Arc::new(leases)).await
     }
 
     /// Takes an ended send's answer, and what it says about the mailer.

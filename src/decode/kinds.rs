@@ -184,13 +184,13 @@ impl<'a> Fields<'a> {
         let mut map = self.data;
         let Some((last, above)) = path.split_last() else { return Ok(None) };
         for (depth, step) in above.iter().enumerate() {
-            map = match map.get(*step) {
+            map = match map.get(step) {
                 None | Some(Tree::Null) => return Ok(None),
                 Some(Tree::Object(inner)) => inner,
                 Some(other) => return Err(Problem::wrong_type(&in_data(&path[..=depth]), "an object", other)),
             };
         }
-        Ok(map.get(*last).filter(|value| !value.is_null()))
+        Ok(map.get(last).filter(|value| !value.is_null()))
     }
 
     /// Required, and not empty.

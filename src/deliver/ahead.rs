@@ -1,11 +1,13 @@
 //! What is claimed ahead of the sends, and the claims themselves.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Air, CLAIM_MAX, Deliver, Phase};
+use crate::model::Lease;
 use crate::store::{Ask, Intent, Leased, StoreError};
 
 /// How far ahead digests are claimed: so long they wait for sends that go as they went lately. What comes meanwhile may be
@@ -142,6 +144,24 @@ impl Deliver {
             }
             Err(_) => air.ahead.later_at = Some(Instant::now() + DIRECTORY_AWAY),
         }
+    }
+
+    /// What has not begun goes back.
+    pub(super) async fn give_back_ahead(&self, air: &mut Air) -> Result<(), StoreError> {
+        let claimed = air.ahead.take();
+        let back = self.give_back(&claimed).await;
+        if back.is_err() {
+            air.ahead.keep(claimed);
+        }
+        back
+    }
+
+    pub(super) async fn give_back(&self, claimed: &[Leased]) -> Result<(), StoreError> {
+        if claimed.is_empty() {
+            return Ok(());
+        }
+        let leases: Vec<Lease> = claimed.iter().map(|l| l.lease).collect();
+        self.store.release(self.clock.now(), Arc::new(leases)).await
     }
 
     pub(super) fn ask(&self, limit: usize, phase: Phase) -> Ask {

@@ -247,7 +247,7 @@ impl Held for Hand<'_> {
 
     fn exists(&mut self, values: &[Value<'_>]) -> Result<bool> {
         self.link.flush()?;
-        Ok(self.link.rows(&self.statement, values)?.first().is_some())
+        Ok(!self.link.rows(&self.statement, values)?.is_empty())
     }
 }
 
