@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use owlpost::cli::demo::endpoint::{Account, Endpoint, Fault};
-use owlpost::model::Time;
+use owlpost::model::{Effect, Entry, Time, Topic};
 use owlpost::quota::Terms;
 use owlpost::store::postgres::Postgres;
 use owlpost::store::{
@@ -53,6 +53,15 @@ fn answers(begun: Vec<Begun>) -> Vec<Evidence> {
         other => panic!("it may leave, not {other:?}"),
     };
     begun.into_iter().map(mail).collect()
+}
+
+/// One person is to decide.
+fn request(id: usize, who: &str) -> Entry {
+    let mut entry = news(id, who);
+    if let Entry::Event(arrival) = &mut entry {
+        arrival.event.effect = Effect::Opens { topic: Topic::of(&["test", who]), date: None };
+    }
+    entry
 }
 
 fn after(seconds: u64) -> Time {
@@ -131,33 +140,58 @@ fn what_strangers_hold_takes_no_place_in_a_claim() {
     assert!(leased.iter().all(|one| one.recipient.starts_with("late")), "{leased:?}");
 }
 
-/// An index in the making lets mails begin and keeps their answers out. Another worker's upkeep, which finds their leases over,
-/// must not take that for a doubt: whoever called knows better.
+/// An index in the making lets mails begin and keeps their answers out, as does a row that only an answer needs. Another
+/// worker's upkeep, which finds their leases over, must not take that for a doubt: whoever called knows better.
 #[test]
-fn answers_that_an_index_keeps_out_come_before_the_end_of_their_leases() {
+fn answers_that_are_kept_out_come_before_the_end_of_their_leases_whatever_keeps_them_out() {
+    // More than one turn finds held one by one, where a table is held.
+    let tables = ["item", "attempt", "standing", "mail_delta", "ledger_delta"];
+    let holds = tables.map(|table| (format!("LOCK TABLE {table} IN SHARE MODE"), 60)).into_iter();
+    let rows = ["item", "attempt"].map(|table| (format!("SELECT 1 FROM {table} FOR UPDATE"), 3));
+    for (hold, mails) in holds.chain(rows) {
+        let database = Server::shared().database(None);
+        let one = open(database.url());
+        // (Where somebody waits for a decision, it is noted who was told.)
+        accept(&one, (0..mails).map(|n| request(n, &format!("user{n}"))).collect()).unwrap();
+        let answers = answers(begin(&one, NOW, &claim(&one, NOW)));
+        assert_eq!(answers.len(), mails);
+        let another = open(database.url());
+        let index = database.admin();
+        index.run(&format!("BEGIN; {hold}"));
+        let held = in_time("the answers", || learn(&one, NOW, answers.clone()));
+        assert!(held.iter().all(|one| *one == Learned::Held), "{hold}: {held:?}");
+        // Leases are over, and upkeep comes by once.
+        let tidied = in_time("upkeep", || runtime().block_on(another.expire(after(3_600), false))).unwrap();
+        assert_eq!((tidied.leases_ended, tidied.doubts_ended), (0, 0), "{hold}");
+        index.run("ROLLBACK");
+        let at = after(3_601);
+        let tidied = runtime().block_on(another.expire(at, false)).unwrap();
+        assert_eq!(
+            (tidied.leases_ended, tidied.doubts_ended),
+            (0, 0),
+            "{hold}: whoever called has a moment to say how it went"
+        );
+        let told = learn(&one, at, answers);
+        assert!(told.iter().all(|one| *one == Learned::Settled), "{hold}: {told:?}");
+        assert_eq!(verified(&one)["delivered"], mails as u64, "{hold}");
+        assert_eq!(count(&database.admin(), "attempt"), mails as i64, "{hold}: nobody was told twice");
+    }
+}
+
+/// Of a window with more than a mail lists, somebody has the most urgent: the others leave, and no other mail waits.
+#[test]
+fn an_item_that_a_stranger_holds_stays_in_its_window_and_holds_up_no_claim() {
     let database = Server::shared().database(None);
-    let one = open(database.url());
-    // More than one turn finds held one by one.
-    let mails: Vec<_> = (0..60).map(|n| news(n, &format!("user{n}"))).collect();
-    accept(&one, mails).unwrap();
-    let answers = answers(begin(&one, NOW, &claim(&one, NOW)));
-    assert_eq!(answers.len(), 60);
-    let another = open(database.url());
-    let index = database.admin();
-    index.run("BEGIN; LOCK TABLE item IN SHARE MODE");
-    let held = in_time("the answers", || learn(&one, NOW, answers.clone()));
-    assert!(held.iter().all(|one| *one == Learned::Held));
-    // Leases are over, and upkeep comes by once.
-    let tidied = in_time("upkeep", || runtime().block_on(another.expire(after(3_600), false))).unwrap();
-    assert_eq!((tidied.leases_ended, tidied.doubts_ended), (0, 0));
-    index.run("ROLLBACK");
-    let at = after(3_601);
-    let tidied = runtime().block_on(another.expire(at, false)).unwrap();
-    assert_eq!((tidied.leases_ended, tidied.doubts_ended), (0, 0), "whoever called has a moment to say how it went");
-    let told = learn(&one, at, answers);
-    assert!(told.iter().all(|one| *one == Learned::Settled), "{told:?}");
-    assert_eq!(verified(&one)["delivered"], 60);
-    assert_eq!(count(&database.admin(), "attempt"), 60, "nobody was told twice");
+    let (store, other) = three(&database);
+    accept(&store, (0..120).map(|n| news(format!("b{n}"), "bob")).collect()).unwrap();
+    other.run("BEGIN; SELECT 1 FROM item WHERE mailbox_no = (SELECT no FROM mailbox WHERE recipient = 'bob') ORDER BY event_no LIMIT 10 FOR UPDATE");
+    let leased = in_time("a claim", || claim(&store, NOW));
+    assert_eq!(leased.iter().map(|one| one.recipient.as_str()).collect::<Vec<_>>(), ["ann", "bob", "kim"]);
+    other.run("SELECT 1 FROM item FOR UPDATE");
+    accept(&store, vec![news("n9", "lou")]).unwrap();
+    let leased = in_time("another claim", || claim(&store, after(1)));
+    assert!(leased.iter().any(|one| one.recipient == "lou"), "{leased:?}");
+    other.run("ROLLBACK");
 }
 
 /// `late_finish_counts`, before it is late: whoever knows the answer lets nothing else become of the digest.

@@ -33,7 +33,7 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
             let Some(digest) = books.digest_if_there(no)?.filter(|digest| is_due(digest, ask, now)) else { continue };
             let (mailbox, due_at) = (digest.mailbox, digest.due_at);
             let route = books.mailbox(mailbox)?.route.clone();
-            let leased = lease(books, no, &route, ask)?;
+            let Some(leased) = lease(books, no, &route, ask)? else { continue };
             books.reserve_share();
             let audiences = if books.tx.is_postgres() { vec![] } else { audiences(books, leased, &route)? };
             taken.push(Leased {
@@ -152,7 +152,8 @@ impl Look {
 /// Freezes a digest for good. Of a window that holds more than a mail lists, the most urgent items go into a digest that
 /// is made for them and is leased instead; the others stay where they are, in the next unfrozen digest. (Moving the few
 /// keeps a claim cheap however many wait; nobody has seen the window's number yet.)
-fn lease(books: &mut Books<'_>, no: i64, route: &str, ask: &Ask) -> Result<i64> {
+/// `None`: somebody else has all of them.
+fn lease(books: &mut Books<'_>, no: i64, route: &str, ask: &Ask) -> Result<Option<i64>> {
     let rules = books.shared.policy.rules(route);
     let (state, open, mailbox) = {
         let digest = books.digest(no)?;
@@ -162,8 +163,9 @@ fn lease(books: &mut Books<'_>, no: i64, route: &str, ask: &Ask) -> Result<i64> 
     let leased = if state == DigestState::Gathering && open > most {
         split(books, no, mailbox, rules.priority, most)?
     } else {
-        no
+        Some(no)
     };
+    let Some(leased) = leased else { return Ok(None) };
     books.set_state(leased, DigestState::Leased)?;
     let until = books.now.plus(ask.lease);
     let digest = books.digest_mut(leased)?;
@@ -171,11 +173,14 @@ fn lease(books: &mut Books<'_>, no: i64, route: &str, ask: &Ask) -> Result<i64> 
     digest.until = Some(until);
     let token = digest.token;
     books.shared.own().leased(leased, token);
-    Ok(leased)
+    Ok(Some(leased))
 }
 
-fn split(books: &mut Books<'_>, from: i64, mailbox: i64, priority: Priority, most: i64) -> Result<i64> {
+fn split(books: &mut Books<'_>, from: i64, mailbox: i64, priority: Priority, most: i64) -> Result<Option<i64>> {
     let urgent = most_urgent(books, from, most)?;
+    if urgent.is_empty() {
+        return Ok(None);
+    }
     let into = books.new_digest(mailbox, DigestState::Leased, priority)?;
     for (event_no, urgency) in &urgent {
         books.tx.prepare_cached(sql::MOVE_ITEM)?.later(params![event_no, mailbox, into])?;
@@ -188,7 +193,7 @@ fn split(books: &mut Books<'_>, from: i64, mailbox: i64, priority: Priority, mos
     // The rest keeps its gap to the mail that leaves now, although that has not begun yet.
     books.assume_sent(mailbox)?;
     books.recount(from)?;
-    Ok(into)
+    Ok(Some(into))
 }
 
 /// (event, urgency) of the most urgent items: deadline, then age, then rank, so that arrival decides nothing.

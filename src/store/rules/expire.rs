@@ -74,6 +74,13 @@ pub(super) fn ended(books: &mut Books<'_>, doubts_now: bool) -> Result<Vec<i64>>
     // Its answer is known here: the end of its time would be a doubt about what is none.
     let own = shared.own();
     ended.retain(|no| !own.has_answer(*no));
+    // Those that were seen held are tried one by one, within a bound of their own; the others make one transaction.
+    let (strangers, mut usual) = (shared.strangers(), 0);
+    ended.retain(|no| {
+        let strange = strangers.have(*no);
+        usual += u32::from(!strange);
+        strange || usual <= TURN
+    });
     Ok(ended)
 }
 
@@ -110,8 +117,15 @@ pub(super) fn lock(books: &mut Books<'_>, ended: &[i64]) -> Result<()> {
     books.hold(ended.iter().map(|no| books.digest_id(*no)).collect::<Vec<_>>().into_iter())?;
     if books.tx.is_postgres() && !ended.is_empty() {
         let of = Column::ints(ended.iter().copied());
-        for hold in [sql::PG_HOLD_DIGESTS, sql::PG_HOLD_ITEMS] {
-            books.tx.prepare_cached(hold)?.query_map([&of], |row| row.get::<i64>(0))?;
+        let rows = [
+            sql::PG_HOLD_DIGESTS,
+            sql::PG_HOLD_ITEMS,
+            sql::PG_HOLD_RELISTED,
+            sql::PG_HOLD_ATTEMPTS,
+            sql::PG_HOLD_STANDINGS,
+        ];
+        for hold in rows {
+            books.tx.prepare_cached(hold)?.query_map([&of], |_| Ok(()))?;
         }
     }
     Ok(())

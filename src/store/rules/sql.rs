@@ -178,9 +178,11 @@ pub const ITEMS_OF_EVENT: &str =
     "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ?1";
 pub const OPEN_ITEMS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item \
      WHERE digest_no = ?1 AND state IN (0, 1)";
+/// What somebody else has stays in the window.
 pub const URGENT_ITEMS: &str = "SELECT event_no, mailbox_no, urgency FROM item WHERE digest_no = ?1 AND state = 0 \
-     ORDER BY urgency LIMIT ?2";
-pub const ITEMS_AT: &str = "SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 AND state = 0 AND urgency = ?2";
+     ORDER BY urgency LIMIT ?2 /*pg: FOR UPDATE SKIP LOCKED*/";
+pub const ITEMS_AT: &str = "SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 AND state = 0 AND urgency = ?2 \
+     /*pg: FOR UPDATE SKIP LOCKED*/";
 pub const FIRST_URGENCY: &str = "SELECT min(urgency) FROM item WHERE digest_no = ?1 AND state = 0";
 /// What attempt ?2 of digest ?1 listed.
 pub const LISTED: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE digest_no = ?1 \

@@ -39,10 +39,19 @@ pub const PG_UNDER_WAY: &str = "SELECT d.no, d.state FROM unnest(CAST(?1 AS bigi
      JOIN digest d ON d.no = u.no AND d.token = u.token WHERE d.state IN (2, 3, 5)";
 /// What an answer changes, as far as a mailbox does not lock it already: who makes an index, or has an item's row, keeps answers
 /// out as well.
-pub const PG_HOLD_TABLES: &str = "LOCK TABLE item, attempt, digest IN ROW EXCLUSIVE MODE";
+pub const PG_HOLD_TABLES: &str =
+    "LOCK TABLE item, attempt, digest, standing, mail_delta, ledger_delta, quota_use IN ROW EXCLUSIVE MODE";
 pub const PG_HOLD_DIGESTS: &str = "SELECT no FROM digest WHERE no = ANY(CAST(?1 AS bigint[])) ORDER BY no FOR UPDATE";
 pub const PG_HOLD_ITEMS: &str = "SELECT event_no FROM item WHERE digest_no = ANY(CAST(?1 AS bigint[])) \
      ORDER BY event_no, mailbox_no FOR UPDATE";
+pub const PG_HOLD_RELISTED: &str = "SELECT i.event_no FROM relisted r JOIN item i ON i.event_no = r.event_no AND \
+     i.mailbox_no = r.mailbox_no WHERE r.digest_no = ANY(CAST(?1 AS bigint[])) ORDER BY i.event_no, i.mailbox_no FOR UPDATE OF i";
+pub const PG_HOLD_ATTEMPTS: &str =
+    "SELECT n FROM attempt WHERE digest_no = ANY(CAST(?1 AS bigint[])) ORDER BY digest_no, n FOR UPDATE";
+/// Of those to whom these digests' items go, in the topics of their events.
+pub const PG_HOLD_STANDINGS: &str = "SELECT s.told_ver FROM item i JOIN event e ON e.no = i.event_no JOIN mailbox m ON \
+     m.no = i.mailbox_no JOIN standing s ON s.topic = e.topic AND s.recipient = m.recipient \
+     WHERE i.digest_no = ANY(CAST(?1 AS bigint[])) ORDER BY s.topic, s.recipient FOR UPDATE OF s";
 /// All digests of mailboxes that are not closed: each once, without a sort.
 pub const PG_DIGESTS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
      waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state IN (0, 1) \
@@ -193,6 +202,11 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_AUDIENCES,
         PG_DUE_OF_LANES,
         PG_CROWDED,
+        PG_HOLD_DIGESTS,
+        PG_HOLD_ITEMS,
+        PG_HOLD_RELISTED,
+        PG_HOLD_ATTEMPTS,
+        PG_HOLD_STANDINGS,
         PG_KNOWN_KEYS,
         PG_SUBJECTS,
         PG_TIES,
