@@ -51,7 +51,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            messages: 7_000,
+            messages: 6_000,
             bytes: 8 * 1024 * 1024,
             items: 20_000,
             retry: (Duration::from_millis(250), Duration::from_secs(15)),

@@ -40,6 +40,7 @@ struct Books {
     /// Moments since the start, and the mail's digest; refused ones too.
     calls: Vec<(Duration, AttemptId)>,
     sent: Vec<(Duration, AttemptId)>,
+    sent_to: Vec<String>,
     refused_for_rate: u64,
     /// In a call now, and at most.
     lines: (usize, usize),
@@ -72,7 +73,7 @@ impl Mailer for SesLike {
         "ses"
     }
 
-    async fn send(&self, _: &Email, tag: AttemptId, by: Instant) -> Result<MessageId, SendError> {
+    async fn send(&self, mail: &Email, tag: AttemptId, by: Instant) -> Result<MessageId, SendError> {
         assert!(Instant::now() <= by, "a call starts in its slot or not at all");
         let answer = {
             let mut books = self.books();
@@ -90,6 +91,7 @@ impl Mailer for SesLike {
                 Err(SendError::Throttled { reason: "day".into(), share: Share::Day })
             } else {
                 books.sent.push((now, tag));
+                books.sent_to.push(mail.to.clone());
                 Ok(format!("m-{tag}"))
             }
         };
@@ -180,6 +182,7 @@ impl Office {
             trouble: None,
             calls: vec![],
             sent: vec![],
+            sent_to: vec![],
             refused_for_rate: 0,
             lines: (0, 0),
         };
@@ -190,10 +193,15 @@ impl Office {
 
     /// One event each, for so many people: each is a mail of its own, due at once.
     async fn events(&self, kind: &str, people: std::ops::Range<usize>) {
+        self.events_of("sports", kind, people).await;
+    }
+
+    /// The same, of a domain.
+    async fn events_of(&self, domain: &str, kind: &str, people: std::ops::Range<usize>) {
         let lines: Vec<String> = people
             .map(|n| {
                 format!(
-                    r#"{{"specversion":"1.0","id":"{kind}{n}","source":"test","type":"com.example.{kind}","data":{{"to":"user.p{n}"}}}}"#
+                    r#"{{"specversion":"1.0","id":"{kind}{n}","source":"test","type":"com.example.{kind}","data":{{"domain":"{domain}","to":"user.p{n}"}}}}"#
                 )
             })
             .collect();
@@ -304,6 +312,20 @@ fn a_rate_is_used_and_never_passed() {
             }
         });
     }
+}
+
+#[test]
+fn a_domain_with_much_to_send_does_not_keep_another_waiting() {
+    virtually(async || {
+        let office = Office::open(10.0, 1_000_000);
+        office.events_of("big", "news", 0..300).await;
+        sleep(seconds(1)).await;
+        office.events_of("small", "news", 300..303).await;
+        office.work(sleep(seconds(5))).await;
+        let books = office.mailer.books();
+        let small = (300..303).filter(|n| books.sent_to.contains(&format!("p{n}@example.com"))).count();
+        assert!(books.sent_to.len() < 60 && small == 3, "{small} of 3, among {} mails", books.sent_to.len());
+    });
 }
 
 /// What waits for its moment is begun and in no call; when its moment comes, a server that is slow has no more than that.
