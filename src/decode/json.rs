@@ -154,7 +154,7 @@ pub(super) fn locate(text: &[u8], steps: &[String]) -> Option<usize> {
 fn is_name(written: &[u8], name: &str) -> bool {
     match written.contains(&b'\\') {
         true => serde_json::from_slice::<String>(written).is_ok_and(|written| written == name),
-        false => written.get(1..written.len() - 1) == Some(name.as_bytes()),
+        false => written.get(1..written.len().saturating_sub(1)) == Some(name.as_bytes()),
     }
 }
 
