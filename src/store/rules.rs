@@ -26,6 +26,7 @@ mod purge;
 mod sql;
 mod strangers;
 mod subject;
+mod young;
 
 pub(super) use books::{AsOf, Books, Kept};
 pub(super) use calls::Engine;
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     steps: Mutex<claim::Steps>,
     /// Whose turn it is while more is due than leaves.
     turns: Mutex<claim::lanes::Turns>,
+    /// Which hashes move on next.
+    walk: Mutex<young::Walk>,
     /// What is on its way.
     air: Mutex<books::Air>,
     /// What only this process knows of it.
@@ -67,6 +70,7 @@ impl Shared {
             purge_cursor: Mutex::default(),
             steps: Mutex::default(),
             turns: Mutex::default(),
+            walk: Mutex::default(),
             air: Mutex::default(),
             own: Mutex::default(),
             strangers: Mutex::default(),
@@ -75,6 +79,10 @@ impl Shared {
 
     fn air(&self) -> MutexGuard<'_, books::Air> {
         self.air.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn walk(&self) -> MutexGuard<'_, young::Walk> {
+        self.walk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn own(&self) -> MutexGuard<'_, own::Own> {

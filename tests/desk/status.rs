@@ -44,7 +44,7 @@ async fn counts_items_digests_mails_and_letters() {
     assert_eq!((status.mails.sent, status.quota.used_24h, status.dead_letters), (1, 2, 1));
     assert_eq!(status.paused, ["held"]);
     assert_eq!(status.store_id.len(), 8);
-    assert_eq!(status.schema_version, 6);
+    assert_eq!(status.schema_version, 7);
     // A day later that is over.
     assert_eq!(world.status(after(3_601 + 86_401)).await.quota.used_24h, 0);
     assert_eq!(world.verify().await.differences, [""; 0]);

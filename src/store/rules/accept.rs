@@ -8,6 +8,7 @@ use crate::store::rules::tx::params;
 use super::books::{Books, NewItem, lane, urgency};
 use super::sql;
 use super::subject::{Mark, Subject};
+use super::young;
 use crate::model::{Arrival, Asked, Entry, ItemState, Reason, Receipt, Refused, Topic, hash16, is_collection};
 use crate::store::Result;
 use enter::NewEvent;
@@ -100,6 +101,7 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Rec
         }
     }
     books.forget_walks();
+    young::age(books, fresh.len())?;
     Ok(receipts)
 }
 

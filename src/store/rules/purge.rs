@@ -189,9 +189,8 @@ fn family(books: &mut Books<'_>, first: &Old, horizon: Time) -> Result<Vec<i64>>
         }
     }
     for topic in &topics {
-        for statement in [sql::DROP_STANDING, sql::DROP_SUBJECT] {
-            books.tx.prepare_cached(statement)?.execute([&topic.0[..]])?;
-        }
+        books.tx.prepare_cached(sql::DROP_STANDING)?.execute([&topic.0[..]])?;
+        books.drop_subject(topic)?;
     }
     Ok(events.into_iter().collect())
 }
@@ -209,6 +208,7 @@ fn drop_event(books: &mut Books<'_>, no: i64) -> Result<u64> {
         }
         items += u64::try_from(n).unwrap_or(0);
     }
+    books.drop_key(no)?;
     for statement in [sql::DROP_ITEMS, sql::DROP_RELISTED, sql::DROP_ASKED, sql::DROP_EVENT] {
         books.tx.prepare_cached(statement)?.execute([no])?;
     }

@@ -5,16 +5,14 @@
 //! changed is locked as it is read. A mailbox's row is the lock of all its digests and their items, and is taken first.
 
 mod postgres;
+mod sqlite;
 pub use postgres::*;
+pub use sqlite::*;
 
 pub const META: &str = "SELECT store_id, next_event, next_digest, next_letter, mails_sent FROM meta";
 pub const SAVE_META: &str = "UPDATE meta SET next_event = ?1, next_digest = ?2, next_letter = ?3, mails_sent = ?4";
 
 // ---- events and subjects
-pub const ADD_EVENT: &str = "INSERT INTO event (no, key, source, id, kind, ver, effect, topic, topic2, date, deadline, \
-     expiry, received_at, subject_key, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
-     ON CONFLICT (key) DO NOTHING";
-pub const EVENT_BY_KEY: &str = "SELECT no, received_at FROM event WHERE key = ?1";
 /// Somebody asks again with the very same text after it stopped counting as a copy: the older one steps aside.
 pub const RENAME_EVENT: &str = "UPDATE event SET key = ?2, id = ?3 WHERE no = ?1";
 pub const LINK_EVENT: &str = "UPDATE event SET prev = ?2, prev2 = ?3 WHERE no = ?1";
@@ -26,15 +24,6 @@ pub const EVENT_TIMES: &str = "SELECT deadline, ver FROM event WHERE no = ?1";
 
 pub const SUBJECT: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
      closer_ver, closer_no, lone FROM subject WHERE topic = ?1 /*pg: FOR UPDATE*/";
-pub const ADD_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
-     closer_no, lone) VALUES (?1, ?2, 0, ?3, ?2, ?4, ?5, ?6, ?7) ON CONFLICT (topic) DO NOTHING";
-pub const SAVE_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, \
-     before_no, before_date, closer_ver, closer_no, lone) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
-     ON CONFLICT (topic) DO UPDATE SET head = excluded.head, swept = excluded.swept, latest_ver = excluded.latest_ver, \
-     latest_no = excluded.latest_no, latest_date = excluded.latest_date, before_ver = excluded.before_ver, \
-     before_no = excluded.before_no, before_date = excluded.before_date, closer_ver = excluded.closer_ver, \
-     closer_no = excluded.closer_no, lone = excluded.lone";
-pub const DROP_SUBJECT: &str = "DELETE FROM subject WHERE topic = ?1";
 
 pub const PEOPLE_OF_EVENT: &str =
     "SELECT m.recipient FROM item i JOIN mailbox m ON m.no = i.mailbox_no WHERE i.event_no = ?1";
@@ -369,7 +358,6 @@ pub const PG_LOCK_UNUSED_MAILBOXES: &str =
 
 /// What runs for every event, mail or turn: each must find its rows by an index (`tests/store`).
 pub const HOT: &[&str] = &[
-    EVENT_BY_KEY,
     EVENT_CHAIN,
     SUBJECT,
     STANDING,

@@ -90,7 +90,8 @@ impl Books<'_> {
         if let Some(known) = self.fetched.subjects.borrow_mut().get_mut(topic) {
             *known = Some(*s);
         }
-        self.tx.prepare_cached(sql::SAVE_SUBJECT)?.later(params![
+        let save = if self.tx.is_postgres() { sql::PG_SAVE_SUBJECT } else { sql::LITE_SAVE_SUBJECT };
+        self.tx.prepare_cached(save)?.later(params![
             &topic.0[..],
             s.head,
             s.swept,
@@ -261,16 +262,17 @@ impl Books<'_> {
 
     fn new_subject(&mut self, topic: &Topic, event: Mark) -> Result<bool> {
         let closer = event.closes().then_some((event.ver, event.no));
-        let added = self.add_subject(params![
+        let lone = event.date.map(|_| event.no);
+        let marks = params![
             &topic.0[..],
             event.no,
             event.ver,
             event.date,
             closer.map(|c| c.0),
             closer.map(|c| c.1),
-            event.date.map(|_| event.no),
-        ])?;
-        Ok(added == 1)
+            lone,
+        ];
+        self.add_subject(topic, marks)
     }
 
     /// Reads an event's mark and topics again: (mark, opens, topics).

@@ -85,7 +85,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 
 fn page(path: &Path, after: &[u8]) -> rusqlite::Result<Vec<EventOutcome>> {
     let conn = connect(path)?;
-    let mut events = conn.prepare(sql::EVENTS_BY_KEY)?;
+    let has_keys: bool = conn.query_row(sql::HAS_KEYS, [], |row| row.get(0))?;
+    let mut events = conn.prepare(if has_keys { sql::EVENTS_BY_KEY } else { sql::EVENTS_BY_KEY_BEFORE })?;
     let mut items = conn.prepare(sql::OUTCOMES_OF_EVENT)?;
     let mut page = Vec::new();
     let mut rows = events.query(params![after, PAGE])?;

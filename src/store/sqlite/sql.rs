@@ -3,7 +3,11 @@
 pub use crate::store::rules::QUOTA;
 
 pub const OUTCOME_TABLES: &str = "SELECT count(*) = 3 FROM sqlite_schema WHERE name IN ('event', 'item', 'mailbox')";
-pub const EVENTS_BY_KEY: &str = "SELECT no, key, source, id FROM event WHERE key > ?1 ORDER BY key LIMIT ?2";
+/// Whether keys stand in tables of their own, as they do from schema 7 on.
+pub const HAS_KEYS: &str = "SELECT count(*) = 1 FROM sqlite_schema WHERE name = 'event_key'";
+pub const EVENTS_BY_KEY: &str = "SELECT e.no, e.key, e.source, e.id FROM (SELECT key, no FROM event_key WHERE key > ?1 \
+     ORDER BY key LIMIT ?2) k CROSS JOIN event e ON e.no = k.no ORDER BY k.key";
+pub const EVENTS_BY_KEY_BEFORE: &str = "SELECT no, key, source, id FROM event WHERE key > ?1 ORDER BY key LIMIT ?2";
 pub const OUTCOMES_OF_EVENT: &str = "SELECT m.route, m.recipient, i.state, i.reason FROM item i \
      JOIN mailbox m ON m.no = i.mailbox_no WHERE i.event_no = ?1";
 

@@ -8,7 +8,7 @@ use super::super::subject::Mark;
 use super::{CLOSES, DROPPED, Fresh, INFORMS, Key, OPENS, dedupe_key, refuse};
 use crate::model::{Arrival, Effect, Receipt, RefusedReason, Time, Topic};
 use crate::store::Result;
-use crate::store::rules::tx::{Column, Optional, params};
+use crate::store::rules::tx::{Column, params};
 
 /// An event on its way into the store.
 pub(super) struct NewEvent<'e> {
@@ -55,11 +55,7 @@ pub(super) fn turn_away(books: &mut Books<'_>, key: &Key, arrival: &Arrival) -> 
     if arrival.stale.is_none() && event.id_counts_for.is_none() {
         return Ok(None);
     }
-    let known: Option<(i64, i64)> = books
-        .tx
-        .prepare_cached(sql::EVENT_BY_KEY)?
-        .query_row([&key[..]], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+    let known = books.event_of(key)?;
     match (known, &arrival.stale, event.id_counts_for) {
         (None, Some(refused), _) => return refuse(books, refused).map(Some),
         // Somebody asks again: it is no copy of what was taken, and its audience has grown too large.
@@ -72,7 +68,7 @@ pub(super) fn turn_away(books: &mut Books<'_>, key: &Key, arrival: &Arrival) -> 
         (Some((no, received_at)), None, Some(counts_for)) if Time(received_at).plus(counts_for) <= books.now => {
             let id = format!("{}@{}", event.id, Time(received_at));
             let aside = dedupe_key(&event.source, &id);
-            books.tx.prepare_cached(sql::RENAME_EVENT)?.execute(params![no, &aside[..], id])?;
+            books.rename_event(no, &aside, &id)?;
         }
         _ => {}
     }
@@ -84,20 +80,17 @@ pub(super) fn add(books: &mut Books<'_>, events: &mut [NewEvent<'_>]) -> Result<
     if books.tx.is_postgres() {
         return add_at_once(books, events);
     }
-    // Copies come in crowds (a topic that was rewound): behind one, a look costs less than an attempt with all its texts.
-    let mut look = false;
-    let added = events.iter_mut().map(|new| {
-        let added = !(look && books.knows_event(&new.key)?) && add_one(books, new)?;
-        look = !added;
-        Ok(added)
-    });
-    added.collect()
+    events.iter_mut().map(|new| add_one(books, new)).collect()
 }
 
 fn add_one(books: &mut Books<'_>, new: &mut NewEvent<'_>) -> Result<bool> {
     new.mark.no = books.next_event()?;
+    if !books.add_key(&new.key, new.mark.no)? {
+        books.untake_event();
+        return Ok(false);
+    }
     let (event, now) = (&new.arrival.event, books.now.0);
-    let added = books.add_event(params![
+    books.add_event(params![
         new.mark.no,
         &new.key[..],
         event.source,
@@ -114,10 +107,7 @@ fn add_one(books: &mut Books<'_>, new: &mut NewEvent<'_>) -> Result<bool> {
         event.subject_key,
         new.arrival.event.data.as_str(),
     ])?;
-    if added == 0 {
-        books.untake_event();
-    }
-    Ok(added == 1)
+    Ok(true)
 }
 
 /// So many of a batch's events tell whether most of them are copies. Their keys are hashes: the first are as good as any.

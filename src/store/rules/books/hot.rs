@@ -4,13 +4,16 @@
 use super::super::sql;
 use super::Books;
 use crate::store::Result;
+use crate::model::Topic;
 use crate::store::rules::tx::{Held, Params, Tx, Value};
 
 #[derive(Default)]
 pub(super) struct Hot<'c> {
     event: Option<Box<dyn Held + 'c>>,
-    known: Option<Box<dyn Held + 'c>>,
+    old_key: Option<Box<dyn Held + 'c>>,
+    key: Option<Box<dyn Held + 'c>>,
     asked: Option<Box<dyn Held + 'c>>,
+    old_subject: Option<Box<dyn Held + 'c>>,
     subject: Option<Box<dyn Held + 'c>>,
     own: Option<Box<dyn Held + 'c>>,
     item: Option<Box<dyn Held + 'c>>,
@@ -39,19 +42,23 @@ fn hold<'h, 'c>(
 
 impl Books<'_> {
     pub fn add_event(&mut self, params: impl Params) -> Result<u64> {
-        execute(&mut self.hot.event, self.tx, sql::ADD_EVENT, params)
+        execute(&mut self.hot.event, self.tx, sql::LITE_ADD_EVENT, params)
     }
 
-    pub fn knows_event(&mut self, key: &[u8]) -> Result<bool> {
-        hold(&mut self.hot.known, self.tx, sql::EVENT_BY_KEY)?.exists(&[Value::Blob(key)])
+    /// `false`: the key of an event that is known.
+    pub fn add_key(&mut self, key: &[u8], no: i64) -> Result<bool> {
+        Ok(!hold(&mut self.hot.old_key, self.tx, sql::LITE_IN_OLD_KEY)?.exists(&[Value::Blob(key)])?
+            && execute(&mut self.hot.key, self.tx, sql::LITE_ADD_KEY, (key, no))? == 1)
     }
 
     pub fn add_asked(&mut self, params: impl Params) -> Result<u64> {
         execute(&mut self.hot.asked, self.tx, sql::ADD_ASKED, params)
     }
 
-    pub fn add_subject(&mut self, params: impl Params) -> Result<u64> {
-        execute(&mut self.hot.subject, self.tx, sql::ADD_SUBJECT, params)
+    /// `false`: it is known. `params` begin with the topic.
+    pub fn add_subject(&mut self, topic: &Topic, params: impl Params) -> Result<bool> {
+        Ok(!hold(&mut self.hot.old_subject, self.tx, sql::LITE_IN_OLD_SUBJECT)?.exists(&[Value::Blob(&topic.0)])?
+            && execute(&mut self.hot.subject, self.tx, sql::LITE_ADD_SUBJECT, params)? == 1)
     }
 
     pub fn save_own(&mut self, params: impl Params) -> Result<u64> {

@@ -103,8 +103,10 @@ pub const ITEM_FORWARDED: &str = "SELECT forwarded_at, forward_error FROM item W
 
 // ---- why
 /// Of any source: ?1 and ?2 bound the keys that begin with the hash of the id.
-pub const EVENTS_BY_ID: &str = "SELECT no, source, id, kind, subject_key, received_at, ver, effect, topic, date FROM event \
-     WHERE key >= ?1 AND key <= ?2 AND id = ?3 ORDER BY no LIMIT ?4";
+pub const PG_EVENTS_BY_ID: &str = "SELECT no, source, id, kind, subject_key, received_at, ver, effect, topic, date \
+     FROM event WHERE key >= ?1 AND key <= ?2 AND id = ?3 ORDER BY no LIMIT ?4";
+pub const LITE_EVENTS_BY_ID: &str = "SELECT no, source, id, kind, subject_key, received_at, ver, effect, topic, date \
+     FROM event WHERE no IN (SELECT no FROM event_key WHERE key >= ?1 AND key <= ?2) AND id = ?3 ORDER BY no LIMIT ?4";
 pub const EVENT_NAME: &str = "SELECT source, id, kind, received_at FROM event WHERE no = ?1";
 pub const SUBJECT_MARKS: &str =
     "SELECT latest_ver, latest_no, latest_date, closer_ver, closer_no FROM subject WHERE topic = ?1";

@@ -79,7 +79,8 @@ impl Telling<'_> {
         let (mut low, mut high) = (key, key);
         low[8..].fill(0);
         high[8..].fill(0xff);
-        let mut found = self.conn.prepare_cached(sql::EVENTS_BY_ID)?;
+        let by_id = if self.conn.is_postgres() { sql::PG_EVENTS_BY_ID } else { sql::LITE_EVENTS_BY_ID };
+        let mut found = self.conn.prepare_cached(by_id)?;
         let mut any = false;
         found.each(params![&low[..], &high[..], id, SHARED], |row| {
             any = true;

@@ -96,6 +96,14 @@ pub const PG_ADD_EVENTS: &str = "INSERT INTO event (no, key, source, id, kind, v
      bigint[]), CAST(?8 AS bytea[]), CAST(?9 AS bytea[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), CAST(?12 \
      AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS text[])) AS u(no, key, source, id, kind, ver, effect, topic, \
      topic2, date, deadline, expiry, subject_key, data) ON CONFLICT (key) DO NOTHING RETURNING no";
+pub const PG_EVENT_BY_KEY: &str = "SELECT no, received_at FROM event WHERE key = ?1";
+pub const PG_SAVE_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, \
+     before_no, before_date, closer_ver, closer_no, lone) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+     ON CONFLICT (topic) DO UPDATE SET head = excluded.head, swept = excluded.swept, latest_ver = excluded.latest_ver, \
+     latest_no = excluded.latest_no, latest_date = excluded.latest_date, before_ver = excluded.before_ver, \
+     before_no = excluded.before_no, before_date = excluded.before_date, closer_ver = excluded.closer_ver, \
+     closer_no = excluded.closer_no, lone = excluded.lone";
+pub const PG_DROP_SUBJECT: &str = "DELETE FROM subject WHERE topic = ?1";
 /// Which of these keys are known.
 pub const PG_KNOWN_KEYS: &str = "SELECT key FROM event WHERE key = ANY(CAST(?1 AS bytea[]))";
 pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
@@ -368,7 +376,7 @@ const MANY: &[Many] = &[
         "ON CONFLICT (topic, recipient) DO UPDATE SET own_ver = excluded.own_ver, own_no = excluded.own_no"
     ),
     Many {
-        one: SAVE_SUBJECT,
+        one: PG_SAVE_SUBJECT,
         many: "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, \
                before_date, closer_ver, closer_no, lone) SELECT * FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
                CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS \

@@ -1,0 +1,91 @@
+//! On SQLite what is looked up by a hash is young first: a small table takes it, all of whose pages stay in the cache. Part
+//! after part of all hashes moves on to the old table, in order, so that many rows share the pages that they come to.
+//!
+//! A hash falls on any page. Were there one table, a batch of intake would have nearly as many pages to write as it has events;
+//! so it has the young table's, and those of one part of the old one.
+
+use super::accept::Key;
+use super::books::Books;
+use super::sql;
+use crate::model::Topic;
+use crate::store::{Result, StoreError};
+use crate::store::rules::tx::{Optional, params};
+
+/// All hashes in so many parts of equal width.
+const PARTS: u32 = 32;
+
+/// A part moves on each time that so many events have come in. The young tables hold what comes in half a round, some
+/// 32,000 rows or 3 MB.
+const EVENTS: usize = 2_048;
+
+/// Longer than every hash, so that it is behind all of them.
+const END: [u8; 25] = [0xff; 25];
+
+/// A walk begins anew after a restart: what was left behind moves on a round later.
+#[derive(Default)]
+pub(super) struct Walk {
+    part: u32,
+    events: usize,
+}
+
+/// So many events have come in.
+pub(super) fn age(books: &Books<'_>, events: usize) -> Result<()> {
+    if books.tx.is_postgres() {
+        return Ok(());
+    }
+    let mut walk = books.shared.walk();
+    walk.events += events;
+    // A part a call: a batch waits for no more. (Batches are larger than EVENTS, and their share stays as large.)
+    while walk.events >= EVENTS {
+        walk.events -= EVENTS;
+        move_on(books, walk.part)?;
+        walk.part = (walk.part + 1) % PARTS;
+    }
+    Ok(())
+}
+
+fn move_on(books: &Books<'_>, part: u32) -> Result<()> {
+    let begin = |part: u32| (part * (0x1_0000 / PARTS)) as u16;
+    let from = begin(part).to_be_bytes();
+    let next = begin(part + 1).to_be_bytes();
+    let to = if part + 1 < PARTS { &next[..] } else { &END[..] };
+    for statement in sql::LITE_AGE {
+        books.tx.prepare_cached(statement)?.execute([&from[..], to])?;
+    }
+    Ok(())
+}
+
+impl Books<'_> {
+    /// Number and arrival of the event that has this key.
+    pub fn event_of(&self, key: &Key) -> Result<Option<(i64, i64)>> {
+        let find = if self.tx.is_postgres() { sql::PG_EVENT_BY_KEY } else { sql::LITE_EVENT_BY_KEY };
+        self.tx.prepare_cached(find)?.query_row([&key[..]], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    }
+
+    /// An event steps aside: its key is another's from now on.
+    pub fn rename_event(&mut self, no: i64, key: &Key, id: &str) -> Result<()> {
+        self.drop_key(no)?;
+        self.tx.prepare_cached(sql::RENAME_EVENT)?.execute(params![no, &key[..], id])?;
+        if !self.tx.is_postgres() && !self.add_key(key, no)? {
+            return Err(StoreError::Broken(format!("event {no} steps aside for one that asks again, twice in a microsecond")));
+        }
+        Ok(())
+    }
+
+    pub fn drop_key(&self, no: i64) -> Result<()> {
+        if !self.tx.is_postgres() {
+            for statement in [sql::LITE_DROP_YOUNG_KEY, sql::LITE_DROP_OLD_KEY] {
+                self.tx.prepare_cached(statement)?.execute([no])?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn drop_subject(&self, topic: &Topic) -> Result<()> {
+        let lite = &[sql::LITE_DROP_YOUNG_SUBJECT, sql::LITE_DROP_OLD_SUBJECT][..];
+        for statement in if self.tx.is_postgres() { &[sql::PG_DROP_SUBJECT][..] } else { lite } {
+            self.tx.prepare_cached(statement)?.execute([&topic.0[..]])?;
+        }
+        Ok(())
+    }
+}
