@@ -16,6 +16,11 @@ pub const SLOT: Duration = Duration::from_millis(200);
 /// stalls for as long costs a slow one no slot.
 const AHEAD: Duration = Duration::from_millis(250);
 
+/// The first call after a silence comes late to the server: its connection must be made, and its transaction is not written
+/// yet. Those that follow wait for so long more, or the one a second later would come too early; at most for as long as one
+/// call takes.
+const FIRST_LATE: Duration = Duration::from_millis(50);
+
 /// The part of the rate that is used: the server counts with a clock and a network of its own. A call that is so much later
 /// on its way than the one a second after it makes that one come too early. A slow account leaves more free: one refusal
 /// is worth seconds to it.
@@ -102,7 +107,10 @@ impl Rate {
         if from > latest {
             return Err(from.minus(AHEAD));
         }
-        self.tat = tat.max(from).plus(interval);
+        // An account with a burst counts by more than even calls.
+        let is_first = tat < now && tolerance.is_zero();
+        let late = if is_first { FIRST_LATE.min(interval) } else { Duration::ZERO };
+        self.tat = tat.max(from).plus(interval).plus(late);
         Ok(from)
     }
 

@@ -143,6 +143,23 @@ fn a_silence_saves_up_a_burst_and_no_more() {
     assert_eq!(at_once, 5);
 }
 
+/// It makes its connection first, whoever sends the others: a second later one of them must not come too early.
+#[test]
+fn the_first_call_after_a_silence_may_be_late_at_the_server() {
+    let (terms, mut state) = (terms(14.0, 1), Rate::FULL);
+    let second = Duration::from_secs(1);
+    let mut calls = Vec::new();
+    for ms in (0..5_000u64).step_by(5) {
+        let now = START.plus(Duration::from_millis(ms));
+        calls.extend(std::iter::from_fn(|| state.take(&terms, now).ok()));
+    }
+    calls[0] = calls[0].plus(Duration::from_millis(50));
+    for (i, at) in calls.iter().enumerate() {
+        let within = calls[i..].iter().filter(|later| later.since(*at) < second).count();
+        assert!(within <= 14, "{within} calls in the second from {at}");
+    }
+}
+
 #[test]
 fn too_fast_said_by_many_calls_at_once_counts_once() {
     let (terms, mut state) = (terms(14.0, 1), Rate::FULL);

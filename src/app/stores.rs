@@ -58,6 +58,7 @@ impl Parts {
             limits: limits(config),
             policy: self.policies.clone(),
             account: parts::account(config),
+            young_events: sqlite::YOUNG_EVENTS,
         };
         Ok(Sqlite::open(settings, self.clock.now())?)
     }

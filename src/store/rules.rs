@@ -33,8 +33,9 @@ pub(super) use calls::Engine;
 pub(super) use expire::{heal, take_over};
 #[cfg(test)]
 pub(super) use sql::many_of;
-pub use sql::{HOT, QUOTA, hot_of_many};
+pub use sql::{HOT, LITE_HOT, QUOTA, hot_of_many};
 pub(super) use sql::{Many, many};
+pub use young::YOUNG_EVENTS;
 
 /// What every transaction may ask.
 pub(super) struct Shared {
@@ -75,6 +76,11 @@ impl Shared {
             own: Mutex::default(),
             strangers: Mutex::default(),
         }
+    }
+
+    /// A part of what is young moves on after so many events (SQLite).
+    pub fn aging(self, events: usize) -> Shared {
+        Shared { walk: Mutex::new(young::Walk::every(events)), ..self }
     }
 
     fn air(&self) -> MutexGuard<'_, books::Air> {

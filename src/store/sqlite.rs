@@ -25,7 +25,8 @@ pub mod outcomes;
 mod sql;
 
 #[doc(hidden)]
-pub use super::rules::HOT;
+pub use super::rules::{HOT, LITE_HOT};
+pub use super::rules::YOUNG_EVENTS;
 pub use dump::Dump;
 
 mod migrations {
@@ -43,6 +44,8 @@ pub struct Settings {
     pub policy: Arc<dyn Policy>,
     /// Whose quota counts, for example `ses/eu-west-1`; `None`: the mailer has none.
     pub account: Option<String>,
+    /// After so many events a part of what is young moves on; [`YOUNG_EVENTS`], or fewer for a test.
+    pub young_events: usize,
 }
 
 pub struct Sqlite {
@@ -107,7 +110,8 @@ impl Sqlite {
         let place = Place {
             identity: identity::Identity::of(&[&path, &file::lock_path(&path)]),
             path,
-            shared: Shared::new(store_id, settings.limits, settings.policy, settings.account),
+            shared: Shared::new(store_id, settings.limits, settings.policy, settings.account)
+                .aging(settings.young_events),
         };
         if settings.opening == Opening::Worker {
             transact(&mut conn, &place, now, None, take_over)?;

@@ -63,6 +63,7 @@ impl World {
             limits: Limits { open_items_per_recipient: 10_000, retention: Duration::from_secs(90 * 86_400) },
             policy: Arc::new(Hourly),
             account: None,
+            young_events: 1,
         };
         World { store: Sqlite::open(settings, START).unwrap(), folder }
     }

@@ -69,6 +69,8 @@ fn file(path: PathBuf) -> sqlite::Settings {
         limits: Limits { open_items_per_recipient: 100_000, retention: std::time::Duration::from_secs(90 * 86_400) },
         policy: Arc::new(AtOnce),
         account: Some("test/one".into()),
+        // So that some of what is copied is young, and some old.
+        young_events: 1,
     }
 }
 

@@ -511,7 +511,7 @@ fn hot_statements_use_their_indexes() {
     let bench = OnSqlite::new();
     let mut w = World::on(Box::new(bench), Setup::default());
     w.accept(request("r1"));
-    for statement in owlpost::store::sqlite::HOT {
+    for statement in owlpost::store::sqlite::HOT.iter().chain(owlpost::store::sqlite::LITE_HOT) {
         // The plan does not depend on the values.
         let bound = (1..=9).rev().fold(statement.to_string(), |text, n| text.replace(&format!("?{n}"), "1"));
         let plan = w.bench.rows(&format!("EXPLAIN QUERY PLAN {bound}"));

@@ -28,7 +28,16 @@ impl OnSqlite {
     }
 
     pub fn settings(&self, policy: Arc<Said>, limits: Limits, opening: Opening) -> Settings {
-        Settings { path: self.path(), opening, migrate: true, limits, policy, account: Some("test/one".into()) }
+        Settings {
+            path: self.path(),
+            opening,
+            migrate: true,
+            limits,
+            policy,
+            account: Some("test/one".into()),
+            // So that after a few events some are young and some are old.
+            young_events: 1,
+        }
     }
 
     fn look(&self) -> &rusqlite::Connection {

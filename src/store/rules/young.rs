@@ -14,18 +14,30 @@ use crate::store::rules::tx::{Optional, params};
 /// All hashes in so many parts of equal width.
 const PARTS: u32 = 32;
 
-/// A part moves on each time that so many events have come in. The young tables hold what comes in half a round, some
-/// 32,000 rows or 3 MB.
-const EVENTS: usize = 2_048;
+/// A part moves on each time that so many events have come in. The young tables hold what comes in half a round: some
+/// 32,000 rows, 3 MB.
+pub const YOUNG_EVENTS: usize = 2_048;
 
 /// Longer than every hash, so that it is behind all of them.
 const END: [u8; 25] = [0xff; 25];
 
 /// A walk begins anew after a restart: what was left behind moves on a round later.
-#[derive(Default)]
 pub(super) struct Walk {
     part: u32,
     events: usize,
+    every: usize,
+}
+
+impl Walk {
+    pub fn every(events: usize) -> Walk {
+        Walk { part: 0, events: 0, every: events.max(1) }
+    }
+}
+
+impl Default for Walk {
+    fn default() -> Walk {
+        Walk::every(YOUNG_EVENTS)
+    }
 }
 
 /// So many events have come in.
@@ -35,9 +47,9 @@ pub(super) fn age(books: &Books<'_>, events: usize) -> Result<()> {
     }
     let mut walk = books.shared.walk();
     walk.events += events;
-    // A part a call: a batch waits for no more. (Batches are larger than EVENTS, and their share stays as large.)
-    while walk.events >= EVENTS {
-        walk.events -= EVENTS;
+    let parts = (walk.events / walk.every).min(PARTS as usize);
+    walk.events %= walk.every;
+    for _ in 0..parts {
         move_on(books, walk.part)?;
         walk.part = (walk.part + 1) % PARTS;
     }

@@ -183,3 +183,44 @@ pub(super) fn give_back(conn: &Connection) -> Result<()> {
     while rows.next()?.is_some() {}
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use refinery::Target;
+
+    use super::*;
+    use crate::store::sqlite::migrations::migrations;
+
+    /// Schema 7 moves keys and subjects into tables of their own.
+    #[test]
+    fn a_file_of_schema_6_keeps_its_events_keys_and_subjects() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("owlpost.db");
+        let mut conn = connect(&path).unwrap();
+        migrations::runner().set_target(Target::Version(6)).run(&mut conn).unwrap();
+        conn.execute_batch(
+            "WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 500)
+             INSERT INTO event (no, key, source, id, kind, ver, effect, topic, prev, deadline, received_at, data)
+             SELECT n, randomblob(24), 'zms', 'e' || n, 'k', 2 * n, 1, randomblob(16), n - 1, n, n, '{}' FROM n;
+             INSERT INTO subject (topic, head, swept, latest_ver, latest_no, closer_ver, closer_no, lone)
+             SELECT topic, no, 0, ver, no, ver, no, no FROM event;
+             CREATE TABLE events_before AS SELECT * FROM event;
+             CREATE TABLE subjects_before AS SELECT * FROM subject;",
+        )
+        .unwrap();
+        migrate(&mut conn, &path).unwrap();
+        let differences = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        for (now, before) in [
+            ("SELECT * FROM event", "SELECT * FROM events_before"),
+            ("SELECT key, no FROM event_key", "SELECT key, no FROM events_before"),
+            ("SELECT * FROM subject", "SELECT * FROM subjects_before"),
+        ] {
+            for (a, b) in [(now, before), (before, now)] {
+                assert_eq!(differences(&format!("SELECT count(*) FROM ({a} EXCEPT {b})")), 0, "{a} without {b}");
+            }
+        }
+        assert_eq!(differences("SELECT count(*) FROM event_key"), 500);
+        let whole: String = conn.pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
+        assert_eq!(whole, "ok");
+    }
+}

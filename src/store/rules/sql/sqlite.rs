@@ -21,6 +21,10 @@ pub const LITE_SAVE_SUBJECT: &str = "INSERT OR REPLACE INTO young_subject (topic
 pub const LITE_DROP_YOUNG_SUBJECT: &str = "DELETE FROM young_subject WHERE topic = ?1";
 pub const LITE_DROP_OLD_SUBJECT: &str = "DELETE FROM old_subject WHERE topic = ?1";
 
+/// What of this runs for every event: each must find its rows by an index (`tests/store`).
+pub const LITE_HOT: &[&str] =
+    &[LITE_EVENT_BY_KEY, LITE_IN_OLD_KEY, LITE_IN_OLD_SUBJECT, LITE_DROP_YOUNG_KEY, LITE_DROP_OLD_KEY];
+
 /// What is from ?1 to before ?2 moves on, in the order of the pages that it comes to.
 pub const LITE_AGE: [&str; 4] = [
     "INSERT INTO old_key (key, no) SELECT key, no FROM young_key WHERE key >= ?1 AND key < ?2 ORDER BY key",
