@@ -23,6 +23,7 @@ use crate::source::{Ack, Batch, Health, Room, Source, SourceError};
 
 mod condition;
 mod events;
+pub mod feed;
 mod kept;
 mod offsets;
 pub mod probe;

@@ -6,10 +6,14 @@
 //! `OWLPOST_SEEDS=N` runs N seeds, `OWLPOST_SEED=K` replays one and prints its trace.
 
 mod broker;
+mod consumer;
 mod events;
 mod faults;
 mod life;
+mod member;
 mod oracle;
+mod ours;
+mod sqs;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

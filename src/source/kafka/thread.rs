@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 
 use super::events::{Event, Events, Told};
 use super::kept::Key;
-use super::offsets::Progress;
 use super::shared::{Shared, empty_for};
 use super::{LOG, Protocol, Quiet, Settings};
 use crate::kafka::iam::Tokens;
@@ -207,23 +206,13 @@ impl Poller {
 
     fn assigned(&mut self, consumer: &Client, events: &Queue<'_>, event: &Event<'_>, list: &TopicPartitionList) {
         metrics::kafka_rebalance(&self.settings.name);
-        let mut keys = Vec::new();
-        {
+        let keys = {
             let mut state = self.shared.state();
-            state.epoch += 1;
-            let epoch = state.epoch;
-            for element in list.elements() {
-                let key = (state.topic(element.topic()), element.partition());
-                state.partitions.insert(key, Progress::new(epoch));
-                state.condition.found(element.topic());
-                keys.push(key);
-            }
-            state.condition.joined();
-            // The group's coordinator is a broker.
-            state.condition.answered();
+            let keys = state.assign(list.elements().iter().map(|e| (e.topic(), e.partition())));
             state.note_empty(empty_for(self.settings.protocol));
             metrics::kafka_partitions(&self.settings.name, state.partitions.len());
-        }
+            keys
+        };
         self.join_by = None;
         self.ids.begin(&keys);
         if let Err(why) = events.apply(event) {
@@ -254,11 +243,7 @@ impl Poller {
         self.unpause(consumer, &keys);
         {
             let mut state = self.shared.state();
-            for key in &keys {
-                state.partitions.remove(key);
-                state.condition.gone(*key);
-            }
-            state.forget_lost();
+            state.let_go(&keys);
             // Where everything is given back before it is shared out anew, having nothing says nothing: the assignment
             // that follows does.
             if events.is_incremental() || !state.partitions.is_empty() {
