@@ -117,6 +117,16 @@ impl Broker {
         Broker::Kafka(Topic::new(records, &mut dice))
     }
 
+    /// In the trace.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Broker::Kafka(topic) if topic.cooperative => "a topic, shared out cooperatively",
+            Broker::Kafka(_) => "a topic",
+            Broker::Sqs(queue) if queue.is_fifo => "a queue with groups",
+            Broker::Sqs(_) => "a queue",
+        }
+    }
+
     /// A new worker with so many consumers; nobody else is there.
     pub fn join(&mut self, members: usize, dice: &mut Dice) {
         if let Broker::Kafka(topic) = self {

@@ -103,7 +103,9 @@ pub fn poison(seed: u64) -> Vec<String> {
         .map(|i| match dice.below(4) {
             0 => format!("no event {i}"),
             1 => format!(r#"{{"specversion":"1.0","id":"p{i}","source":"zms/a","data":{{}}}}"#),
-            2 => format!(r#"{{"specversion":"9.9","id":"p{i}","source":"zms/a","type":"io.athenz.domain.changed.v1"}}"#),
+            2 => {
+                format!(r#"{{"specversion":"9.9","id":"p{i}","source":"zms/a","type":"io.athenz.domain.changed.v1"}}"#)
+            }
             _ => format!(r#"{{"specversion":"1.0","id":"p{i}","source":"zms/a","type":"io.athenz.domain.changed.v1""#),
         })
         .collect()

@@ -10,7 +10,7 @@ use owlpost::app::Parts;
 use owlpost::clock::{Clock, VirtualClock};
 use owlpost::config::{self, Config};
 use owlpost::deliver::{AccountGate, Deliver, Patience};
-use owlpost::ingest::{self, Bounds};
+use owlpost::ingest::{self, Bounds, IngestError};
 use owlpost::model::{DigestState, Time};
 use owlpost::phase::Phase;
 use owlpost::source::Source;
@@ -36,6 +36,15 @@ pub fn run(seed: u64, verbose: bool) -> Vec<String> {
     let world = world::new(seed, verbose);
     let path = folder.path().join("owlpost.db");
     name_the_store(&path, seed);
+    let kind = {
+        let world = lock(&world);
+        format!(
+            "{}, read {}",
+            world.broker.kind(),
+            if world.by_our_sources { "by our source" } else { "by the contract" }
+        )
+    };
+    lock(&world).note(kind);
     let lives = lock(&world).dice("lives").below(4);
     for _ in 0..lives {
         live(&world, &path, false);
@@ -180,7 +189,7 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
         ));
     }
     if last && by_our_sources {
-        tokio::spawn(nothing_is_left(world.clone(), enough));
+        intakes.spawn(nothing_is_left(world.clone(), enough));
     }
     let intake = async {
         while let Some(ended) = intakes.join_next().await {
@@ -260,11 +269,15 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
 }
 
 /// Our sources wait for more for ever: they are stopped once everything is acknowledged.
-async fn nothing_is_left(world: Shared, enough: CancellationToken) {
+async fn nothing_is_left(world: Shared, enough: CancellationToken) -> Result<(), IngestError> {
+    // Everything is produced within three hours, and no message is hidden for longer than the rest.
+    let by = tokio::time::Instant::now() + Duration::from_secs(12 * 3_600);
     while lock(&world).broker.lag() > 0 {
+        assert!(tokio::time::Instant::now() < by, "the lag falls to 0: {} are left", lock(&world).broker.lag());
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
     enough.cancel();
+    Ok(())
 }
 
 /// Up to three consumers share what is left.

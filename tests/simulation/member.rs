@@ -154,8 +154,12 @@ impl Member {
         let mut dice = world.dice("member").clone();
         for _ in 0..1 + dice.below(6) {
             let there = |at: usize, from: usize| topic.logs[at].get(from).filter(|r| r.at_ms <= now_ms);
-            let ready: Vec<usize> =
-                self.positions.iter().filter(|(at, (from, _))| there(**at, *from).is_some()).map(|(at, _)| *at).collect();
+            let ready: Vec<usize> = self
+                .positions
+                .iter()
+                .filter(|(at, (from, _))| there(**at, *from).is_some())
+                .map(|(at, _)| *at)
+                .collect();
             if ready.is_empty() || !self.feed.has_room() {
                 break;
             }

@@ -24,8 +24,7 @@ pub struct Ours {
 
 pub fn open(world: &Shared, me: usize) -> Ours {
     let is_topic = matches!(lock(world).broker, Broker::Kafka(_));
-    let inner: Box<dyn Source> =
-        if is_topic { Box::new(member::open(world, me)) } else { Box::new(sqs::open(world)) };
+    let inner: Box<dyn Source> = if is_topic { Box::new(member::open(world, me)) } else { Box::new(sqs::open(world)) };
     Ours { inner, world: world.clone(), me, read: None, out: Vec::new() }
 }
 

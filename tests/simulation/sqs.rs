@@ -1,6 +1,7 @@
 //! SQS itself, below the AWS SDK and in virtual time: owlpost's own source calls it as it would call AWS. Calls fail before
-//! their effect or after it, are slow, throttled, refused for a while as if the queue were gone; entries of a batch fail one
-//! by one; and all that [`crate::broker::Queue`] does.
+//! their effect or after it, are slow, throttled, refused as if the queue were gone; entries of a batch fail one by one; now
+//! and then nobody answers for minutes, and some may not hide messages for longer, so that what is held is another's by
+//! then; and all that [`crate::broker::Queue`] does.
 
 use std::fmt;
 use std::time::Duration;
@@ -101,7 +102,7 @@ enum Fate {
 }
 
 async fn answer(world: &Shared, action: &str, asked: &Value) -> Result<HttpResponse, ConnectorError> {
-    let (fate, took_ms) = fate(&mut lock(world));
+    let (fate, took_ms) = fate(&mut lock(world), action);
     sleep(Duration::from_millis(took_ms)).await;
     match fate {
         Fate::Before => {
@@ -117,9 +118,9 @@ async fn answer(world: &Shared, action: &str, asked: &Value) -> Result<HttpRespo
     let said = match action {
         "GetQueueAttributes" => json!({ "Attributes": { "VisibilityTimeout": (VISIBILITY_MS / 1000).to_string() } }),
         "ReceiveMessage" => receive(world, asked).await,
-        "DeleteMessageBatch" => each(world, action, asked, |queue, at, handle, now_ms, _, dice| {
-            queue.delete(at, handle, now_ms, dice)
-        }),
+        "DeleteMessageBatch" => {
+            each(world, action, asked, |queue, at, handle, now_ms, _, dice| queue.delete(at, handle, now_ms, dice))
+        }
         "ChangeMessageVisibilityBatch" => each(world, action, asked, |queue, at, handle, now_ms, entry, _| {
             queue.hide(at, handle, now_ms, now_ms + entry["VisibilityTimeout"].as_u64().unwrap_or(0) * 1000)
         }),
@@ -132,8 +133,17 @@ async fn answer(world: &Shared, action: &str, asked: &Value) -> Result<HttpRespo
     Ok(response(200, &said))
 }
 
-fn fate(world: &mut World) -> (Fate, u64) {
-    let faults = world.faults;
+fn fate(world: &mut World, action: &str) -> (Fate, u64) {
+    let (faults, now_ms) = (world.faults, world.elapsed().as_millis() as u64);
+    if faults && now_ms < world.sqs_away_until_ms {
+        return (Fate::Before, 3_000);
+    }
+    if faults && world.dice("sqs").below(200) == 0 {
+        world.sqs_away_until_ms = now_ms + 10_000 + world.dice("sqs").below(150_000);
+    }
+    if faults && world.may_not_hide && action == "ChangeMessageVisibilityBatch" {
+        return (Fate::Refused(400, "AccessDeniedException"), 0);
+    }
     let dice = world.dice("sqs");
     let took_ms = if faults && dice.chance(3) { dice.below(40_000) } else { dice.below(60) };
     let throw = if faults { dice.below(200) } else { 0 };

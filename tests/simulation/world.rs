@@ -39,6 +39,10 @@ pub struct World {
     pub broker: Broker,
     /// Owlpost's own sources read it, and not one by the contract alone.
     pub by_our_sources: bool,
+    /// SQS is not reached before.
+    pub sqs_away_until_ms: u64,
+    /// The right to hide messages for longer is missing.
+    pub may_not_hide: bool,
     pub calls: Vec<Call>,
     /// What each attempt lists, as begin gave it.
     pub begun: BTreeMap<(i64, u32), (Vec<ItemKey>, String)>,
@@ -84,6 +88,8 @@ pub fn new(seed: u64, verbose: bool) -> Shared {
         facts,
         poison,
         broker,
+        sqs_away_until_ms: 0,
+        may_not_hide: Dice::new(seed, "rights").chance(25),
         by_our_sources: Dice::new(seed, "sources").chance(60),
         calls: Vec::new(),
         begun: BTreeMap::new(),

@@ -123,11 +123,7 @@ impl Feed {
         self.say(of, Progress::last_commit)
     }
 
-    fn say(
-        &self,
-        of: impl Fn(Key, &str) -> bool,
-        due: impl Fn(&Progress) -> Option<i64>,
-    ) -> BTreeMap<Partition, i64> {
+    fn say(&self, of: impl Fn(Key, &str) -> bool, due: impl Fn(&Progress) -> Option<i64>) -> BTreeMap<Partition, i64> {
         let mut state = self.shared.state();
         let said = state.say(of, due);
         let partition = |key: Key, state: &State| (state.name(key).to_owned(), key.1);

@@ -226,11 +226,7 @@ impl State {
     }
 
     /// The offset that is `due` of each partition; from here on it counts as said.
-    pub fn say(
-        &mut self,
-        of: impl Fn(Key, &str) -> bool,
-        due: impl Fn(&Progress) -> Option<i64>,
-    ) -> Vec<(Key, i64)> {
+    pub fn say(&mut self, of: impl Fn(Key, &str) -> bool, due: impl Fn(&Progress) -> Option<i64>) -> Vec<(Key, i64)> {
         let State { partitions, topics: names, .. } = self;
         partitions
             .iter_mut()
