@@ -110,6 +110,10 @@ impl Broker {
         for _ in 0..if is_queue { 0 } else { dice.below(4) } {
             records.push(Record { at_ms: dice.below(span_ms), what: What::Tombstone });
         }
+        if dice.chance(50) {
+            // All in a minute: several batches are under way.
+            records.iter_mut().for_each(|r| r.at_ms /= 100);
+        }
         records.sort_by_key(|r| (r.at_ms, r.what));
         if is_queue {
             return Broker::Sqs(Queue::new(records, &mut dice));

@@ -135,7 +135,11 @@ impl Clock for SteppingClock {
 /// One life of the worker. The last one has no faults and runs until nothing is left; the others end anywhere.
 fn live(world: &Shared, path: &Path, last: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let length = Duration::from_secs(20 + lock(world).dice("lives").below(3_600));
+    let length = {
+        let mut world = lock(world);
+        let longest_s = if world.dice("lives").chance(40) { 60 } else { 3_600 };
+        Duration::from_secs(5 + world.dice("lives").below(longest_s))
+    };
     runtime.block_on(async {
         // What the sources leave to chance, their waits, is the seed's.
         fastrand::seed(lock(world).dice("chance").next());

@@ -39,6 +39,8 @@ pub struct World {
     pub broker: Broker,
     /// Owlpost's own sources read it, and not one by the contract alone.
     pub by_our_sources: bool,
+    /// How many of a hundred batches the store does not take.
+    pub refusals: u64,
     /// SQS is not reached before.
     pub sqs_away_until_ms: u64,
     /// The right to hide messages for longer is missing.
@@ -88,6 +90,7 @@ pub fn new(seed: u64, verbose: bool) -> Shared {
         facts,
         poison,
         broker,
+        refusals: if Dice::new(seed, "refusals").chance(50) { 30 } else { 4 },
         sqs_away_until_ms: 0,
         may_not_hide: Dice::new(seed, "rights").chance(25),
         by_our_sources: Dice::new(seed, "sources").chance(60),
