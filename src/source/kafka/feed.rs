@@ -8,7 +8,7 @@ use super::kept::{Key, Record};
 use super::offsets::Progress;
 use super::shared::{Shared, State, empty_for};
 use super::{KafkaSource, Protocol};
-use crate::metrics;
+use crate::metrics::kafka as metrics;
 
 /// A partition: topic and number.
 pub type Partition = (String, i32);
@@ -59,7 +59,7 @@ impl Record for Fed<'_> {
 impl KafkaSource {
     /// A source without a thread, and what feeds it.
     pub fn fed(name: &str, group: &str, event_bytes: usize) -> (KafkaSource, Feed) {
-        metrics::touch_kafka(name);
+        metrics::touch(name);
         let shared = Arc::new(Shared::default());
         let source = KafkaSource {
             name: name.to_owned(),

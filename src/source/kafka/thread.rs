@@ -15,7 +15,7 @@ use super::shared::{Shared, empty_for};
 use super::{LOG, Protocol, Quiet, Settings};
 use crate::kafka::iam::Tokens;
 use crate::kafka::is_secret;
-use crate::metrics;
+use crate::metrics::kafka as metrics;
 
 /// A poll that finds nothing: what else is due waits no longer.
 const POLL: Duration = Duration::from_millis(100);
@@ -192,7 +192,7 @@ impl Poller {
             Told::Statistics(json) => self.count(json),
             Told::Line(level, facility, line) => {
                 if facility == "OFFSET" && level <= 4 {
-                    metrics::kafka_reset(&self.settings.name);
+                    metrics::reset(&self.settings.name);
                 }
                 log_line(level, &facility, &line);
             }
@@ -205,12 +205,12 @@ impl Poller {
     }
 
     fn assigned(&mut self, consumer: &Client, events: &Queue<'_>, event: &Event<'_>, list: &TopicPartitionList) {
-        metrics::kafka_rebalance(&self.settings.name);
+        metrics::rebalance(&self.settings.name);
         let keys = {
             let mut state = self.shared.state();
             let keys = state.assign(list.elements().iter().map(|e| (e.topic(), e.partition())));
             state.note_empty(empty_for(self.settings.protocol));
-            metrics::kafka_partitions(&self.settings.name, state.partitions.len());
+            metrics::partitions(&self.settings.name, state.partitions.len());
             keys
         };
         self.join_by = None;
@@ -230,7 +230,7 @@ impl Poller {
     }
 
     fn revoked(&mut self, consumer: &Client, events: &Queue<'_>, event: &Event<'_>, list: &TopicPartitionList) {
-        metrics::kafka_rebalance(&self.settings.name);
+        metrics::rebalance(&self.settings.name);
         let keys: Vec<Key> = {
             let mut state = self.shared.state();
             list.elements().iter().map(|e| (state.topic(e.topic()), e.partition())).collect()
@@ -251,7 +251,7 @@ impl Poller {
             } else {
                 state.wait_for_assignment();
             }
-            metrics::kafka_partitions(&self.settings.name, state.partitions.len());
+            metrics::partitions(&self.settings.name, state.partitions.len());
         }
         if let Err(why) = events.apply(event) {
             tracing::warn!(source = self.settings.name, error = why, "partitions can't be given back");
@@ -277,8 +277,8 @@ impl Poller {
     fn leave(&mut self, consumer: &Client, events: &Queue<'_>) {
         self.wait_for_answers(consumer, events);
         self.commit_last(consumer, |_| true);
-        metrics::kafka_partitions(&self.settings.name, 0);
-        metrics::kafka_lag(&self.settings.name, 0);
+        metrics::partitions(&self.settings.name, 0);
+        metrics::lag(&self.settings.name, 0);
         if self.settings.protocol == Protocol::Classic && self.settings.instance_id.is_some() {
             // A static member keeps its place over a restart (KIP-345), and unsubscribing would give it up: closing, which
             // is all that is left, does not.

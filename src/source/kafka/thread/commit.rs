@@ -5,7 +5,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Client, Poller, Queue, in_words};
-use crate::metrics;
+use crate::metrics::kafka as metrics;
 use crate::source::kafka::kept::Key;
 use crate::source::kafka::offsets::Progress;
 
@@ -80,7 +80,7 @@ impl Poller {
         if code == NoOffset {
             return;
         }
-        metrics::kafka_commit_failed(&self.settings.name);
+        metrics::commit_failed(&self.settings.name);
         // Said again each second: once is enough for whoever reads the log.
         let is_news = self.commit_trouble.replace(code) != Some(code);
         match code {
