@@ -59,6 +59,10 @@ impl Source for Ours {
     async fn refuse(&mut self, ack: Ack, retry_in: Duration) {
         self.settled(ack);
         self.inner.refuse(ack, retry_in).await;
+        // Nobody has seen it: it must not come before what goes back.
+        if let Some(read) = self.read.take() {
+            self.inner.refuse(read.ack, retry_in).await;
+        }
     }
 
     async fn stop(&mut self, by: Instant) {
