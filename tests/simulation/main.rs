@@ -9,8 +9,8 @@
 //! end, and nothing of a partition or a FIFO group was kept before what came before it.
 //!
 //! `OWLPOST_SEEDS=N` runs N seeds, `OWLPOST_SEED=K` replays one and prints its trace. `tests/mutants --sources` breaks the
-//! sources and the intake loop in turn (commits what was only read, passes over what was refused, deletes before the commit,
-//! acknowledges what failed …) and shows that seeds find each.
+//! sources in turn (commits what was only read, passes over what was refused, deletes before the commit …) and shows that
+//! seeds find each; an intake loop that acknowledges what failed, or goes on behind it, is found too.
 
 mod broker;
 mod consumer;

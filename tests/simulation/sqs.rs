@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_sqs::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_sqs::config::retry::RetryConfig;
+use aws_sdk_sqs::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region, SharedHttpClient, StalledStreamProtectionConfig};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
@@ -56,6 +56,8 @@ fn caller(world: &Shared) -> Caller {
             .endpoint_url(ENDPOINT)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_config(retry)
+            // Of its own: seeds that run side by side would spend each other's tries.
+            .retry_partition(RetryPartition::custom("simulated").token_bucket(TokenBucket::new(500)).build())
             .timeout_config(within)
             .http_client(http.clone());
         aws_sdk_sqs::Client::from_conf(config.build())
