@@ -22,12 +22,12 @@ use crate::outlet::Outlet;
 use crate::phase::Phase;
 use crate::policy::Policies;
 use crate::render::Renderer;
-use crate::source::SourceError;
 use crate::store::postgres::MIGRATION_WAIT;
-use crate::store::{Gauges, Opening, Store, StoreError};
+use crate::store::{Gauges, Opening, Store};
 use crate::upkeep::{Rhythm, Upkeep};
 use crate::vitals::Vitals;
 
+mod error;
 mod intake;
 pub mod moving;
 mod outlets;
@@ -36,33 +36,12 @@ pub mod shadow;
 mod sources;
 mod stores;
 
+pub use error::AppError;
 use intake::Tap;
 pub use parts::{Parts, mailer, renderer, try_renderer};
 pub use sources::kafka as kafka_settings;
 pub use sources::sqs_options;
 use stores::Opened;
-
-/// Why the worker can't start, or had to end.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// What the configuration asks for can't be built; each line names the key.
-    #[error("{0}")]
-    Config(String),
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl From<StoreError> for AppError {
-    fn from(e: StoreError) -> AppError {
-        AppError::Failed(e.to_string())
-    }
-}
-
-impl From<SourceError> for AppError {
-    fn from(e: SourceError) -> AppError {
-        AppError::Failed(e.to_string())
-    }
-}
 
 /// Which half of the worker this process runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

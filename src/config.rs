@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub mod dead_letters;
+mod mailer;
 mod merge;
 mod nearest;
 mod read;
@@ -21,11 +22,11 @@ mod tree;
 mod validate;
 
 pub use dead_letters::DeadLettersConfig;
+pub use mailer::{MailerConfig, MailerKind, SesContent, SmtpTls};
 pub use nearest::did_you_mean;
 pub use sections::{
-    AddressRule, Allowance, DeliveryConfig, DirectoryConfig, DirectoryKind, HttpConfig, LimitsConfig, MailerConfig,
-    MailerKind, QuotaConfig, RecipientsConfig, ScheduleConfig, Secret, SesContent, SmtpTls, StoreAuth, StoreConfig,
-    TemplatesConfig,
+    AddressRule, Allowance, DeliveryConfig, DirectoryConfig, DirectoryKind, HttpConfig, LimitsConfig, QuotaConfig,
+    RecipientsConfig, ScheduleConfig, Secret, StoreAuth, StoreConfig, TemplatesConfig,
 };
 pub use source::{GroupProtocol, Property, SourceConfig, SourceKind};
 

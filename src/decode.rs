@@ -17,6 +17,7 @@ mod budget;
 mod cloudevent;
 mod envelope;
 mod finish;
+mod form;
 mod json;
 mod kinds;
 mod percent;
@@ -27,8 +28,11 @@ mod tree;
 
 use std::cell::OnceCell;
 
+pub use crate::decode::form::is_json_media;
+
 use crate::decode::budget::Budget;
 use crate::decode::envelope::Inside;
+use crate::decode::form::{Form, form_of};
 use crate::decode::json::Place;
 use crate::decode::pieces::{Piece, pieces};
 use crate::decode::problem::{Problem, Typed};
@@ -91,16 +95,6 @@ pub struct Decoder {
 /// Kafka's null value, which its source gives without headers. Blanks are a body, and no other broker takes an empty one.
 fn is_tombstone(message: &Message) -> bool {
     message.broker_id.is_some() && message.body.is_empty() && message.headers.is_empty()
-}
-
-/// How the bytes of a message are to be read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Structured,
-    Batch,
-    Binary,
-    Lines,
-    Any,
 }
 
 /// A message that is being decoded.
@@ -390,46 +384,7 @@ fn base_id(message: &Message, piece: &Piece<'_>) -> Option<String> {
     })
 }
 
-fn form_of(message: &Message) -> Result<Form, Problem> {
-    let media = message.header("content-type").map(media_type).unwrap_or_default();
-    let unknown = |what| Err(Problem::new(RefusedReason::UnknownFormat, what));
-    if let Some(format) = media.strip_prefix("application/cloudevents") {
-        return match format {
-            "" | "+json" => Ok(Form::Structured),
-            "-batch" | "-batch+json" => Ok(Form::Batch),
-            _ => unknown("of the CloudEvents event formats only JSON is read; send application/cloudevents+json"),
-        };
-    }
-    let binary = ["ce-type", "ce_type", "ce-specversion", "ce_specversion"];
-    if binary.iter().any(|name| message.header(name).is_some()) {
-        return Ok(Form::Binary);
-    }
-    match media.as_str() {
-        "application/x-ndjson" | "application/ndjson" | "application/x-jsonlines" | "application/jsonl" => {
-            Ok(Form::Lines)
-        }
-        "" => Ok(Form::Any),
-        other if is_json(other) => Ok(Form::Any),
-        _ => unknown("the content type is none of application/cloudevents+json, -batch+json, x-ndjson and json"),
-    }
-}
-
-/// `type/subtype` without parameters, in lower case (RFC 9110, 8.3.1).
-fn media_type(text: &str) -> String {
-    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-/// Whether data of this content type is JSON.
-pub fn is_json_media(content_type: &str) -> bool {
-    is_json(&media_type(content_type))
-}
-
 /// The value of a member of a JSON object, as it was written. `text` is valid JSON.
 pub fn member<'t>(text: &'t [u8], name: &str) -> Option<&'t [u8]> {
     json::member(text, name)
-}
-
-/// As the CloudEvents JSON format, 3.1: the subtype is `json` or ends in `+json`.
-fn is_json(media: &str) -> bool {
-    media.split_once('/').is_some_and(|(_, subtype)| subtype == "json" || subtype.ends_with("+json"))
 }

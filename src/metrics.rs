@@ -12,7 +12,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use crate::model::{DigestState, ItemState, Time};
 use crate::quota::Day;
 
+pub mod kafka;
+mod outcome;
 pub mod sqs;
+
+pub use outcome::{Breaker, EventOutcome, LetterOutcome, MailOutcome};
 
 const EVENTS: &str = "owlpost_events_total";
 const ITEMS: &str = "owlpost_items";
@@ -40,12 +44,6 @@ const QUOTA_USED: &str = "owlpost_quota_used_24h";
 const QUOTA_RESERVED: &str = "owlpost_quota_reserved";
 const QUOTA_EXTERNAL: &str = "owlpost_quota_external_24h";
 const QUOTA_FACTOR: &str = "owlpost_quota_rate_factor";
-const SOURCE_LAG: &str = "owlpost_source_lag_messages";
-const SOURCE_PARTITIONS: &str = "owlpost_source_partitions";
-const SOURCE_ERRORS: &str = "owlpost_source_errors_total";
-const SOURCE_COMMIT_FAILURES: &str = "owlpost_source_commit_failures_total";
-const SOURCE_REBALANCES: &str = "owlpost_source_rebalances_total";
-const SOURCE_RESETS: &str = "owlpost_source_offset_resets_total";
 const BUILD_INFO: &str = "owlpost_build_info";
 const HTTP_REQUESTS: &str = "owlpost_http_requests_total";
 const RESIDENT: &str = "owlpost_process_resident_memory_bytes";
@@ -69,97 +67,6 @@ pub const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// The statuses that the listener counts; anything else stands under `other`.
 const STATUSES: [&str; 15] =
     ["200", "202", "400", "401", "404", "405", "408", "413", "415", "417", "429", "431", "500", "503", "other"];
-
-/// What became of an event of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventOutcome {
-    Accepted,
-    Duplicate,
-    Dropped,
-    Dead,
-}
-
-impl EventOutcome {
-    pub const ALL: [EventOutcome; 4] =
-        [EventOutcome::Accepted, EventOutcome::Duplicate, EventOutcome::Dropped, EventOutcome::Dead];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EventOutcome::Accepted => "accepted",
-            EventOutcome::Duplicate => "duplicate",
-            EventOutcome::Dropped => "dropped",
-            EventOutcome::Dead => "dead",
-        }
-    }
-}
-
-/// What a mailer's call, or the decision not to call, came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MailOutcome {
-    Delivered,
-    Retryable,
-    Throttled,
-    Halted,
-    Permanent,
-    Ambiguous,
-    NotCalled,
-}
-
-impl MailOutcome {
-    pub const ALL: [MailOutcome; 7] = [
-        MailOutcome::Delivered,
-        MailOutcome::Retryable,
-        MailOutcome::Throttled,
-        MailOutcome::Halted,
-        MailOutcome::Permanent,
-        MailOutcome::Ambiguous,
-        MailOutcome::NotCalled,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            MailOutcome::Delivered => "delivered",
-            MailOutcome::Retryable => "retryable",
-            MailOutcome::Throttled => "throttled",
-            MailOutcome::Halted => "halted",
-            MailOutcome::Permanent => "permanent",
-            MailOutcome::Ambiguous => "ambiguous",
-            MailOutcome::NotCalled => "not_called",
-        }
-    }
-}
-
-/// What became of a dead letter that was sent to a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LetterOutcome {
-    /// Confirmed.
-    Forwarded,
-    /// It will never be taken.
-    Refused,
-    /// Not confirmed: sent again.
-    Failed,
-}
-
-impl LetterOutcome {
-    pub const ALL: [LetterOutcome; 3] = [LetterOutcome::Forwarded, LetterOutcome::Refused, LetterOutcome::Failed];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LetterOutcome::Forwarded => "forwarded",
-            LetterOutcome::Refused => "refused",
-            LetterOutcome::Failed => "failed",
-        }
-    }
-}
-
-/// Whether calls to a mailer are let through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Breaker {
-    Closed = 0,
-    /// One mail at a time, to see whether it works again.
-    Probing = 1,
-    Open = 2,
-}
 
 /// Reads out what was counted.
 #[derive(Clone)]
@@ -248,21 +155,10 @@ fn describe() {
         QUOTA_FACTOR,
         "The part of the rate that is used after the server said that it was too fast; 1: all."
     );
-    describe_gauge!(
-        SOURCE_LAG,
-        "Messages of this process's partitions that are not settled; open transactions count once they end (Kafka)."
-    );
-    describe_gauge!(SOURCE_PARTITIONS, "Partitions that are assigned to this process (Kafka).");
-    describe_counter!(SOURCE_ERRORS, "Errors of brokers, topics and partitions that the source met (Kafka).");
-    describe_counter!(SOURCE_COMMIT_FAILURES, "Commits of offsets that failed; each is tried again (Kafka).");
-    describe_counter!(SOURCE_REBALANCES, "Assignments and revocations of partitions (Kafka).");
-    describe_counter!(
-        SOURCE_RESETS,
-        "Partitions that were read from elsewhere because the committed offset is not there (Kafka)."
-    );
     describe_gauge!(BUILD_INFO, "Always 1; the version stands in the label.");
     describe_counter!(HTTP_REQUESTS, "Requests to the listener by status, without probes.");
     describe_gauge!(RESIDENT, "Resident memory of this process.");
+    kafka::describe();
     sqs::describe();
 }
 
@@ -388,39 +284,6 @@ pub fn leases_expired(count: u64) {
 
 pub fn source_up(source: &str, up: bool) {
     gauge!(SOURCE_UP, "source" => source.to_owned()).set(if up { 1.0 } else { 0.0 });
-}
-
-/// Makes the metrics that only a source of kind `kafka` has, at zero.
-pub fn touch_kafka(source: &str) {
-    kafka_lag(source, 0);
-    kafka_partitions(source, 0);
-    for name in [SOURCE_ERRORS, SOURCE_COMMIT_FAILURES, SOURCE_REBALANCES, SOURCE_RESETS] {
-        counter!(name, "source" => source.to_owned()).absolute(0);
-    }
-}
-
-pub fn kafka_lag(source: &str, messages: u64) {
-    gauge!(SOURCE_LAG, "source" => source.to_owned()).set(messages as f64);
-}
-
-pub fn kafka_partitions(source: &str, count: usize) {
-    gauge!(SOURCE_PARTITIONS, "source" => source.to_owned()).set(count as f64);
-}
-
-pub fn kafka_error(source: &str) {
-    counter!(SOURCE_ERRORS, "source" => source.to_owned()).increment(1);
-}
-
-pub fn kafka_commit_failed(source: &str) {
-    counter!(SOURCE_COMMIT_FAILURES, "source" => source.to_owned()).increment(1);
-}
-
-pub fn kafka_rebalance(source: &str) {
-    counter!(SOURCE_REBALANCES, "source" => source.to_owned()).increment(1);
-}
-
-pub fn kafka_reset(source: &str) {
-    counter!(SOURCE_RESETS, "source" => source.to_owned()).increment(1);
 }
 
 /// A source is opened again.

@@ -6,9 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::decode::finish::{Content, Draft};
+use crate::decode::form::{is_json, media_type};
 use crate::decode::problem::Problem;
 use crate::decode::tree::{Object, Tree};
-use crate::decode::{Limits, Settings, is_json, json, kinds, media_type, percent};
+use crate::decode::{Limits, Settings, json, kinds, percent};
 use crate::model::{RefusedReason, Time};
 use crate::source::Message;
 

@@ -1,9 +1,10 @@
 //! The JSON values of a message: its lines, the items of its array, or all of it.
 
+use crate::decode::Limits;
 use crate::decode::budget::too_many_events;
+use crate::decode::form::Form;
 use crate::decode::json::{self, Broken, Place};
 use crate::decode::problem::Problem;
-use crate::decode::{Form, Limits};
 use crate::model::RefusedReason;
 use crate::source::Message;
 

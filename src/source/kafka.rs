@@ -17,12 +17,13 @@ use tokio::time::Instant;
 use crate::aws::Identity;
 use crate::kafka::Cluster;
 use crate::kafka::iam::Tokens;
-use crate::metrics;
+use crate::metrics::kafka as metrics;
 use crate::model::Receipt;
 use crate::source::{Ack, Batch, Health, Room, Source, SourceError};
 
 mod condition;
 mod events;
+pub mod feed;
 mod kept;
 mod offsets;
 pub mod probe;
@@ -110,7 +111,7 @@ impl KafkaSource {
     pub fn open(settings: Settings) -> Result<KafkaSource, SourceError> {
         let name = settings.name.clone();
         let fatal = |why: String| SourceError::Fatal(format!("source {name}: {why}"));
-        metrics::touch_kafka(&name);
+        metrics::touch(&name);
         let consumer: BaseConsumer<Quiet> =
             settings.client().create_with_context(Quiet).map_err(|e| fatal(thread::in_words(&e)))?;
         let shared = Arc::new(Shared::default());

@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::aws::Identity;
-use crate::aws::queue::{self, Named};
+use crate::aws::queue::{self, Caller, Named};
 use crate::metrics::sqs as metrics;
 use crate::model::Receipt;
 use crate::source::{Ack, Batch, Health, Room, Source, SourceError};
@@ -87,6 +87,11 @@ impl SqsSource {
         let caller = queue::caller(options.identity.clone(), endpoint, &options.queue, wait)
             .await
             .map_err(|why| SourceError::Fatal(format!("source {name}: {why}")))?;
+        Ok(SqsSource::with(name, options, caller))
+    }
+
+    /// The same, by clients that are there already. Inside of a runtime.
+    pub fn with(name: &str, options: Options, caller: Caller) -> SqsSource {
         metrics::touch(name);
         let shared = Arc::new(Shared::new(name, options, caller));
         let tasks = vec![
@@ -94,7 +99,7 @@ impl SqsSource {
             tokio::spawn(keep::visibility(Arc::clone(&shared))),
             tokio::spawn(settle::delete(Arc::clone(&shared))),
         ];
-        Ok(SqsSource { shared, out: VecDeque::new(), next_batch: 0, tasks, has_ended: false })
+        SqsSource { shared, out: VecDeque::new(), next_batch: 0, tasks, has_ended: false }
     }
 
     fn settled(&mut self, ack: Ack) -> Option<Vec<u64>> {

@@ -95,6 +95,22 @@ pub fn traffic(seed: u64) -> Vec<Fact> {
     facts
 }
 
+/// What producers send that is no event.
+pub fn poison(seed: u64) -> Vec<String> {
+    let mut dice = Dice::new(seed, "poison");
+    let n = if dice.chance(50) { 1 + dice.below(3) } else { 0 };
+    (0..n)
+        .map(|i| match dice.below(4) {
+            0 => format!("no event {i}"),
+            1 => format!(r#"{{"specversion":"1.0","id":"p{i}","source":"zms/a","data":{{}}}}"#),
+            2 => {
+                format!(r#"{{"specversion":"9.9","id":"p{i}","source":"zms/a","type":"io.athenz.domain.changed.v1"}}"#)
+            }
+            _ => format!(r#"{{"specversion":"1.0","id":"p{i}","source":"zms/a","type":"io.athenz.domain.changed.v1""#),
+        })
+        .collect()
+}
+
 fn fact(dice: &mut Dice, i: u64, span_ms: u64) -> Fact {
     // Few subjects and few moments, so that things meet.
     let member = *dice.pick(&["user.dan", "user.eve"]);

@@ -50,7 +50,8 @@ impl FaultyStore {
         work: impl Future<Output = Result<T>>,
         after: impl FnOnce(&mut Oracle, &T),
     ) -> Result<T> {
-        if lock(&self.world).fault(kind, 4) {
+        let percent = if kind == "accept" { lock(&self.world).refusals } else { 4 };
+        if lock(&self.world).fault(kind, percent) {
             slot(&self.world, offset_ms).await;
             lock(&self.world).note(format!("{kind}: fails before"));
             return Err(StoreError::Unavailable("fault before".into()));

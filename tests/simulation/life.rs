@@ -10,9 +10,10 @@ use owlpost::app::Parts;
 use owlpost::clock::{Clock, VirtualClock};
 use owlpost::config::{self, Config};
 use owlpost::deliver::{AccountGate, Deliver, Patience};
-use owlpost::ingest::{self, Bounds};
+use owlpost::ingest::{self, Bounds, IngestError};
 use owlpost::model::{DigestState, Time};
 use owlpost::phase::Phase;
+use owlpost::source::Source;
 use owlpost::store::sqlite::{Opening, Sqlite};
 use owlpost::store::{Command, Desk, Intake, Store, Upkeep as _};
 use owlpost::upkeep::{Rhythm, Upkeep};
@@ -21,10 +22,11 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Consumer;
+use crate::consumer::Consumer;
 use crate::events::PEOPLE;
 use crate::faults::{FaultyStore, SimDirectory, SimMailer, tell};
 use crate::oracle::{ATTEMPTS_MAX, MAX_LISTED, Oracle};
+use crate::ours;
 use crate::world::{self, Shared, World, lock};
 
 /// Runs a seed to its end; panics where a promise breaks. Gives the trace.
@@ -34,11 +36,20 @@ pub fn run(seed: u64, verbose: bool) -> Vec<String> {
     let world = world::new(seed, verbose);
     let path = folder.path().join("owlpost.db");
     name_the_store(&path, seed);
+    let kind = {
+        let world = lock(&world);
+        format!(
+            "{}, read {}",
+            world.broker.kind(),
+            if world.by_our_sources { "by our source" } else { "by the contract" }
+        )
+    };
+    lock(&world).note(kind);
     let lives = lock(&world).dice("lives").below(4);
     for _ in 0..lives {
         live(&world, &path, false);
     }
-    lock(&world).faults = false;
+    lock(&world).last_life();
     live(&world, &path, true);
     let mut oracle = Oracle::new(world.clone(), &path);
     oracle.check("end");
@@ -124,8 +135,14 @@ impl Clock for SteppingClock {
 /// One life of the worker. The last one has no faults and runs until nothing is left; the others end anywhere.
 fn live(world: &Shared, path: &Path, last: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let length = Duration::from_secs(20 + lock(world).dice("lives").below(3_600));
+    let length = {
+        let mut world = lock(world);
+        let longest_s = if world.dice("lives").chance(40) { 60 } else { 3_600 };
+        Duration::from_secs(5 + world.dice("lives").below(longest_s))
+    };
     runtime.block_on(async {
+        // What the sources leave to chance, their waits, is the seed's.
+        fastrand::seed(lock(world).dice("chance").next());
         lock(world).start_life();
         lock(world).note(if last { "last life" } else { "life" });
         let start = World::start_time().plus(lock(world).lived);
@@ -156,17 +173,27 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
     let store = Arc::new(FaultyStore { inner, world: world.clone(), oracle: tokio::sync::Mutex::new(oracle) });
     let (vitals, wake, stop) = (Vitals::new(), Arc::new(Notify::new()), CancellationToken::new());
     let (phase, phases) = watch::channel(Phase::Normal);
+    // Small batches, so that several are under way, and some are refused in the middle.
+    let room = 1 + lock(world).dice("room").below(12) as usize;
     let mut intakes = tokio::task::JoinSet::new();
+    let (enough, by_our_sources) = (CancellationToken::new(), lock(world).by_our_sources);
     for me in 0..join_the_group(world) {
+        let source: Box<dyn Source> = match by_our_sources {
+            true => Box::new(ours::open(world, me)),
+            false => Box::new(Consumer::new(world.clone(), me, last)),
+        };
         intakes.spawn(ingest::run(
-            Box::new(Consumer::new(world.clone(), me, last)),
+            source,
             Arc::new(parts.pipeline(&config, "zms", "zms/a")),
             store.clone() as Arc<dyn Intake>,
-            Bounds::default(),
+            Bounds { messages: room, ..Bounds::default() },
             vitals.clone(),
             wake.clone(),
-            stop.clone(),
+            enough.clone(),
         ));
+    }
+    if last && by_our_sources {
+        intakes.spawn(nothing_is_left(world.clone(), enough));
     }
     let intake = async {
         while let Some(ended) = intakes.join_next().await {
@@ -243,6 +270,18 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
         end = account => panic!("the account loop ended: {end:?}"),
         end = upkeep => panic!("upkeep ended: {end:?}"),
     }
+}
+
+/// Our sources wait for more for ever: they are stopped once everything is acknowledged.
+async fn nothing_is_left(world: Shared, enough: CancellationToken) -> Result<(), IngestError> {
+    // Everything is produced within three hours, and no message is hidden for longer than the rest.
+    let by = tokio::time::Instant::now() + Duration::from_secs(12 * 3_600);
+    while lock(&world).broker.lag() > 0 {
+        assert!(tokio::time::Instant::now() < by, "the lag falls to 0: {} are left", lock(&world).broker.lag());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    enough.cancel();
+    Ok(())
 }
 
 /// Up to three consumers share what is left.

@@ -8,6 +8,7 @@ use owlpost::model::{Entry, Receipt};
 use owlpost::store::{Answer, Begun, Command, Evidence, Intent, Learned, Leased, Report};
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::broker::What;
 use crate::events::{Does, Fact};
 use crate::world::{ItemKey, Shared, World, lock};
 
@@ -68,6 +69,13 @@ impl Oracle {
         all.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap().map(Result::unwrap).collect()
     }
 
+    /// Bodies of what was refused.
+    fn letters(&self) -> Vec<String> {
+        let mut all = self.conn.prepare_cached("SELECT body FROM dead_letter ORDER BY 1").unwrap();
+        let body = |r: &rusqlite::Row<'_>| Ok(String::from_utf8_lossy(&r.get::<_, Vec<u8>>(0)?).into_owned());
+        all.query_map([], body).unwrap().map(Result::unwrap).collect()
+    }
+
     fn number(&self, sql: &str) -> i64 {
         self.conn.prepare_cached(sql).unwrap().query_row([], |r| r.get(0)).unwrap()
     }
@@ -75,14 +83,30 @@ impl Oracle {
     // ---- after each kind of call
 
     pub fn accepted(&mut self, entries: &[Entry], receipts: &[Receipt]) {
-        let durable = self.durable();
+        let (durable, letters) = (self.durable(), self.letters());
         let mut world = lock(&self.world);
         for (entry, receipt) in entries.iter().zip(receipts) {
-            let Entry::Event(arrival) = entry else { panic!("the simulation sends no poison") };
+            let arrival = match entry {
+                Entry::Event(arrival) => arrival,
+                Entry::Refused(refused) => {
+                    let body = String::from_utf8_lossy(&refused.body).into_owned();
+                    world.note(format!("refused: {receipt:?}"));
+                    assert!(matches!(receipt, Receipt::Refused { .. }), "{receipt:?}");
+                    assert!(letters.contains(&body), "ack after durable: {body}");
+                    let n = world.poison.iter().position(|p| *p == body).expect("only what is no event is refused");
+                    in_order(&world, What::Poison(n), &durable, &letters);
+                    continue;
+                }
+            };
             let event = &arrival.event;
             world.note(format!("accept {} {}: {receipt:?}", event.source, event.id));
             assert!(matches!(receipt, Receipt::Accepted | Receipt::Duplicate), "{receipt:?}");
             assert!(durable.contains(&(event.source.clone(), event.id.clone())), "ack after durable");
+            if *receipt == Receipt::Accepted {
+                let of = |f: &Fact| f.source == event.source && f.id == event.id;
+                let fact = world.facts.iter().position(of).expect("only what was produced is accepted");
+                in_order(&world, What::Fact(fact), &durable, &letters);
+            }
             // A copy owes nothing new: it may have been accepted under another audience.
             for asked in arrival.asked.iter().filter(|_| *receipt == Receipt::Accepted) {
                 for person in &asked.people {
@@ -363,6 +387,10 @@ impl Oracle {
             let here = durable.contains(&(fact.source.clone(), fact.id.clone()));
             assert!(here, "acked is durable: {} {}", fact.source, fact.id);
         }
+        assert_eq!(durable.len(), world.facts.len(), "accepted is what was produced");
+        let mut poison = world.poison.clone();
+        poison.sort();
+        assert_eq!(self.letters(), poison, "each input that is no event is one dead letter");
         for row in &rows {
             assert!(row.state > IN_DOUBT, "everything comes to an end: {:?} {}", row.key, row.state);
             let over = truly_over(&world, &durable, &rows, &row.key);
@@ -411,6 +439,16 @@ impl Oracle {
             assert!(heard, "whoever was told hears that it is handled: {:?}", row.key);
         }
     }
+}
+
+/// What comes of a partition or a group is kept in its order.
+fn in_order(world: &World, what: What, durable: &BTreeSet<(String, String)>, letters: &[String]) {
+    let is_kept = |other: What| match other {
+        What::Fact(n) => durable.contains(&(world.facts[n].source.clone(), world.facts[n].id.clone())),
+        What::Poison(n) => letters.contains(&world.poison[n]),
+        What::Tombstone | What::Marker => true,
+    };
+    assert!(world.broker.is_in_order(what, is_kept), "{} is kept, and something before it is not", world.name(what));
 }
 
 /// What was asked by this item ends with that event.

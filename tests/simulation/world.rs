@@ -8,8 +8,8 @@ use std::time::Duration;
 use owlpost::model::{AttemptId, Time};
 use tokio::time::Instant;
 
-use crate::broker::Broker;
-use crate::events::{BASE_S, Dice, Fact, PEOPLE, traffic};
+use crate::broker::{Broker, What};
+use crate::events::{BASE_S, Dice, Fact, PEOPLE, poison, traffic};
 
 /// Source, id, recipient, route.
 pub type ItemKey = (String, String, String, String);
@@ -35,7 +35,16 @@ pub struct World {
     /// How often the worker's clock has stepped: each step may admit a call early.
     pub steps: u64,
     pub facts: Vec<Fact>,
+    pub poison: Vec<String>,
     pub broker: Broker,
+    /// Owlpost's own sources read it, and not one by the contract alone.
+    pub by_our_sources: bool,
+    /// How many of a hundred batches the store does not take.
+    pub refusals: u64,
+    /// SQS is not reached before.
+    pub sqs_away_until_ms: u64,
+    /// The right to hide messages for longer is missing.
+    pub may_not_hide: bool,
     pub calls: Vec<Call>,
     /// What each attempt lists, as begin gave it.
     pub begun: BTreeMap<(i64, u32), (Vec<ItemKey>, String)>,
@@ -70,7 +79,8 @@ pub type Shared = Arc<Mutex<World>>;
 
 pub fn new(seed: u64, verbose: bool) -> Shared {
     let facts = traffic(seed);
-    let broker = Broker::new(seed, &facts);
+    let poison = poison(seed);
+    let broker = Broker::new(seed, &facts, poison.len());
     Arc::new(Mutex::new(World {
         seed,
         // Seldom so small that it runs out: then the worker looks once a second for hours.
@@ -78,7 +88,12 @@ pub fn new(seed: u64, verbose: bool) -> Shared {
         external: Dice::new(seed, "external").below(8),
         steps: 0,
         facts,
+        poison,
         broker,
+        refusals: if Dice::new(seed, "refusals").chance(50) { 30 } else { 4 },
+        sqs_away_until_ms: 0,
+        may_not_hide: Dice::new(seed, "rights").chance(25),
+        by_our_sources: Dice::new(seed, "sources").chance(60),
         calls: Vec::new(),
         begun: BTreeMap::new(),
         role: PEOPLE[..2].iter().copied().collect(),
@@ -125,6 +140,16 @@ impl World {
         self.lived += self.began.take().map_or(Duration::ZERO, |b| b.elapsed());
     }
 
+    /// Everything is well again, and nothing is left in a dead-letter queue.
+    pub fn last_life(&mut self) {
+        self.faults = false;
+        let now_ms = self.elapsed().as_millis() as u64;
+        if let Broker::Sqs(queue) = &mut self.broker {
+            queue.never_bury();
+            queue.redrive(now_ms);
+        }
+    }
+
     pub fn elapsed(&self) -> Duration {
         self.lived + self.began.map_or(Duration::ZERO, |b| b.elapsed())
     }
@@ -169,6 +194,38 @@ impl World {
             println!("{line}");
         }
         self.trace.push(line);
+    }
+
+    /// The group is shared out anew, now and then.
+    pub fn perhaps_rebalance(&mut self, percent: u64) {
+        if !self.fault("rebalance", percent) {
+            return;
+        }
+        let mut dice = self.dice("rebalance").clone();
+        if let Broker::Kafka(topic) = &mut self.broker {
+            topic.rebalance(&mut dice);
+        }
+        *self.dice("rebalance") = dice;
+        self.note("the group is rebalanced");
+    }
+
+    /// In the trace.
+    pub fn name(&self, what: What) -> String {
+        match what {
+            What::Fact(fact) => self.facts[fact].id.clone(),
+            What::Poison(n) => format!("poison{n}"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// Headers and body as a broker gives them; no body: null.
+    pub fn on_wire(&self, what: What) -> (&'static [(&'static str, &'static str)], Option<&[u8]>) {
+        const JSON: &[(&str, &str)] = &[("content-type", "application/cloudevents+json")];
+        match what {
+            What::Fact(fact) => (JSON, Some(self.facts[fact].json.as_bytes())),
+            What::Poison(n) => (JSON, Some(self.poison[n].as_bytes())),
+            What::Tombstone | What::Marker => (&[], None),
+        }
     }
 
     pub fn fact(&self, source: &str, id: &str) -> Option<&Fact> {

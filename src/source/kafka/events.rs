@@ -14,6 +14,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::kept::Record;
+
 mod ids;
 mod notes;
 
@@ -34,7 +36,7 @@ pub(super) struct Event<'q> {
 
 /// What an event says.
 pub(super) enum Told<'e> {
-    Message(Record<'e>),
+    Message(Fetched<'e>),
     /// All messages of the partition before this offset have been given.
     End {
         topic: String,
@@ -226,7 +228,7 @@ impl Event<'_> {
             let Some(message) = message.as_ref() else { return Told::Nothing };
             let topic = || if message.rkt.is_null() { None } else { Some(text(sys::rd_kafka_topic_name(message.rkt))) };
             match code_of(message.err) {
-                None => Told::Message(Record { message }),
+                None => Told::Message(Fetched { message }),
                 Some(code) => {
                     let partition = Some(message.partition).filter(|number| *number >= 0);
                     Told::Failed(Failure { code, text: code.to_string(), topic: topic(), partition, fatal: false })
@@ -266,12 +268,12 @@ impl Event<'_> {
 
 /// A message, as long as its event lives.
 #[derive(Clone, Copy)]
-pub(super) struct Record<'e> {
+pub(super) struct Fetched<'e> {
     message: &'e sys::rd_kafka_message_t,
 }
 
-impl<'e> Record<'e> {
-    pub fn topic(&self) -> &'e [u8] {
+impl Record for Fetched<'_> {
+    fn topic(&self) -> &[u8] {
         if self.message.rkt.is_null() {
             return b"";
         }
@@ -279,22 +281,20 @@ impl<'e> Record<'e> {
         unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.message.rkt)) }.to_bytes()
     }
 
-    pub fn partition(&self) -> i32 {
+    fn partition(&self) -> i32 {
         self.message.partition
     }
 
-    pub fn offset(&self) -> i64 {
+    fn offset(&self) -> i64 {
         self.message.offset
     }
 
-    /// `None`: null.
-    pub fn payload(&self) -> Option<&'e [u8]> {
+    fn payload(&self) -> Option<&[u8]> {
         // SAFETY: so many bytes stand there as long as the message lives.
         unsafe { slice(self.message.payload.cast(), self.message.len) }
     }
 
-    /// Milliseconds since 1970: when it was produced, or appended, as the topic has it.
-    pub fn time_ms(&self) -> Option<i64> {
+    fn time_ms(&self) -> Option<i64> {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is alive.
         let ms = unsafe { sys::rd_kafka_message_timestamp(self.message, &mut kind) };
@@ -302,7 +302,7 @@ impl<'e> Record<'e> {
     }
 
     /// Names end at a null byte; values may be null.
-    pub fn headers(&self) -> impl Iterator<Item = (&'e [u8], Option<&'e [u8]>)> + use<'e> {
+    fn headers(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut headers = std::ptr::null_mut();
         // SAFETY: the message is alive, and owns its headers.
         let count = unsafe {

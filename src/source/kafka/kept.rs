@@ -7,12 +7,24 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::events::Record;
 use crate::model::{DEAD_LETTER_BYTES, RefusedReason, Time};
 use crate::source::{Message, Room, TRUNCATED, UNREADABLE};
 
 /// A partition: place of the topic's name in [`super::shared::State`]'s list, and the partition's number.
 pub(super) type Key = (usize, i32);
+
+/// A message as it is read; it lives no longer than that.
+pub(super) trait Record {
+    fn topic(&self) -> &[u8];
+    fn partition(&self) -> i32;
+    fn offset(&self) -> i64;
+    /// `None`: null.
+    fn payload(&self) -> Option<&[u8]>;
+    /// Milliseconds since 1970: when it was produced, or appended, as the topic has it.
+    fn time_ms(&self) -> Option<i64>;
+    /// Values may be null.
+    fn headers(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)>;
+}
 
 /// What a batch is made of, or will be.
 #[derive(Debug, Default)]
@@ -99,7 +111,7 @@ impl Kept {
     }
 
     /// Above `event_bytes` only the beginning is kept, with length and hash of the whole.
-    pub fn push(&mut self, record: &Record<'_>, place: Place, event_bytes: usize) {
+    pub fn push(&mut self, record: &impl Record, place: Place, event_bytes: usize) {
         let mut fault = None;
         let headers = self.headers.len();
         let from = self.bytes.len();
@@ -131,7 +143,7 @@ impl Kept {
 
     /// Headers of the message whose first one is at `first`. A header that stands there twice with different values, or
     /// whose value is no UTF-8, is left out, and the message is refused: nobody can tell which was meant.
-    fn push_headers(&mut self, record: &Record<'_>, first: usize) -> Option<Fault> {
+    fn push_headers(&mut self, record: &impl Record, first: usize) -> Option<Fault> {
         let mut fault = None;
         let mut bytes = 0;
         for (name, value) in record.headers() {

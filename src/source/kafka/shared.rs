@@ -11,8 +11,7 @@ use tokio::time::Instant;
 
 use super::Protocol;
 use super::condition::Condition;
-use super::events::Record;
-use super::kept::{Kept, Key, Place};
+use super::kept::{Kept, Key, Place, Record};
 use super::offsets::Progress;
 use crate::source::Room;
 
@@ -145,7 +144,7 @@ impl Shared {
     }
 
     /// Keeps a message. `true`: there is no room for another.
-    pub fn push(&self, record: &Record<'_>, event_bytes: usize) -> bool {
+    pub fn push(&self, record: &impl Record, event_bytes: usize) -> bool {
         let mut state = self.state();
         let was_empty = state.filling.is_empty();
         let full = state.push(record, event_bytes);
@@ -174,7 +173,7 @@ impl State {
         self.topics.get(key.0).map_or("", |name| name)
     }
 
-    fn push(&mut self, record: &Record<'_>, event_bytes: usize) -> bool {
+    fn push(&mut self, record: &impl Record, event_bytes: usize) -> bool {
         if self.topics.get(self.last_topic).is_none_or(|known| known.as_bytes() != record.topic()) {
             self.last_topic = self.topic(&String::from_utf8_lossy(record.topic()));
         }
@@ -198,6 +197,46 @@ impl State {
         self.filling.push(record, place, event_bytes);
         self.condition.read(key);
         self.is_full()
+    }
+
+    /// Partitions have come, with what is new to say about them.
+    pub fn assign<'n>(&mut self, list: impl Iterator<Item = (&'n str, i32)>) -> Vec<Key> {
+        self.epoch += 1;
+        let epoch = self.epoch;
+        let mut keys = Vec::new();
+        for (topic, partition) in list {
+            let key = (self.topic(topic), partition);
+            self.partitions.insert(key, Progress::new(epoch));
+            self.condition.found(topic);
+            keys.push(key);
+        }
+        self.condition.joined();
+        // The group's coordinator is a broker.
+        self.condition.answered();
+        keys
+    }
+
+    /// Partitions are another member's by now, and what was read of them with them.
+    pub fn let_go(&mut self, keys: &[Key]) {
+        for key in keys {
+            self.partitions.remove(key);
+            self.condition.gone(*key);
+        }
+        self.forget_lost();
+    }
+
+    /// The offset that is `due` of each partition; from here on it counts as said.
+    pub fn say(&mut self, of: impl Fn(Key, &str) -> bool, due: impl Fn(&Progress) -> Option<i64>) -> Vec<(Key, i64)> {
+        let State { partitions, topics: names, .. } = self;
+        partitions
+            .iter_mut()
+            .filter(|(key, _)| of(**key, names.get(key.0).map_or("", |name| name)))
+            .filter_map(|(key, progress)| {
+                let offset = due(progress)?;
+                progress.commits(offset);
+                Some((*key, offset))
+            })
+            .collect()
     }
 
     /// The log of a partition begins again.

@@ -11,12 +11,11 @@ use tokio::sync::oneshot;
 
 use super::events::{Event, Events, Told};
 use super::kept::Key;
-use super::offsets::Progress;
 use super::shared::{Shared, empty_for};
 use super::{LOG, Protocol, Quiet, Settings};
 use crate::kafka::iam::Tokens;
 use crate::kafka::is_secret;
-use crate::metrics;
+use crate::metrics::kafka as metrics;
 
 /// A poll that finds nothing: what else is due waits no longer.
 const POLL: Duration = Duration::from_millis(100);
@@ -193,7 +192,7 @@ impl Poller {
             Told::Statistics(json) => self.count(json),
             Told::Line(level, facility, line) => {
                 if facility == "OFFSET" && level <= 4 {
-                    metrics::kafka_reset(&self.settings.name);
+                    metrics::reset(&self.settings.name);
                 }
                 log_line(level, &facility, &line);
             }
@@ -206,24 +205,14 @@ impl Poller {
     }
 
     fn assigned(&mut self, consumer: &Client, events: &Queue<'_>, event: &Event<'_>, list: &TopicPartitionList) {
-        metrics::kafka_rebalance(&self.settings.name);
-        let mut keys = Vec::new();
-        {
+        metrics::rebalance(&self.settings.name);
+        let keys = {
             let mut state = self.shared.state();
-            state.epoch += 1;
-            let epoch = state.epoch;
-            for element in list.elements() {
-                let key = (state.topic(element.topic()), element.partition());
-                state.partitions.insert(key, Progress::new(epoch));
-                state.condition.found(element.topic());
-                keys.push(key);
-            }
-            state.condition.joined();
-            // The group's coordinator is a broker.
-            state.condition.answered();
+            let keys = state.assign(list.elements().iter().map(|e| (e.topic(), e.partition())));
             state.note_empty(empty_for(self.settings.protocol));
-            metrics::kafka_partitions(&self.settings.name, state.partitions.len());
-        }
+            metrics::partitions(&self.settings.name, state.partitions.len());
+            keys
+        };
         self.join_by = None;
         self.ids.begin(&keys);
         if let Err(why) = events.apply(event) {
@@ -241,7 +230,7 @@ impl Poller {
     }
 
     fn revoked(&mut self, consumer: &Client, events: &Queue<'_>, event: &Event<'_>, list: &TopicPartitionList) {
-        metrics::kafka_rebalance(&self.settings.name);
+        metrics::rebalance(&self.settings.name);
         let keys: Vec<Key> = {
             let mut state = self.shared.state();
             list.elements().iter().map(|e| (state.topic(e.topic()), e.partition())).collect()
@@ -254,11 +243,7 @@ impl Poller {
         self.unpause(consumer, &keys);
         {
             let mut state = self.shared.state();
-            for key in &keys {
-                state.partitions.remove(key);
-                state.condition.gone(*key);
-            }
-            state.forget_lost();
+            state.let_go(&keys);
             // Where everything is given back before it is shared out anew, having nothing says nothing: the assignment
             // that follows does.
             if events.is_incremental() || !state.partitions.is_empty() {
@@ -266,7 +251,7 @@ impl Poller {
             } else {
                 state.wait_for_assignment();
             }
-            metrics::kafka_partitions(&self.settings.name, state.partitions.len());
+            metrics::partitions(&self.settings.name, state.partitions.len());
         }
         if let Err(why) = events.apply(event) {
             tracing::warn!(source = self.settings.name, error = why, "partitions can't be given back");
@@ -292,8 +277,8 @@ impl Poller {
     fn leave(&mut self, consumer: &Client, events: &Queue<'_>) {
         self.wait_for_answers(consumer, events);
         self.commit_last(consumer, |_| true);
-        metrics::kafka_partitions(&self.settings.name, 0);
-        metrics::kafka_lag(&self.settings.name, 0);
+        metrics::partitions(&self.settings.name, 0);
+        metrics::lag(&self.settings.name, 0);
         if self.settings.protocol == Protocol::Classic && self.settings.instance_id.is_some() {
             // A static member keeps its place over a restart (KIP-345), and unsubscribing would give it up: closing, which
             // is all that is left, does not.

@@ -131,8 +131,5 @@ async fn receive(
 
 /// At most 128 letters and digits (SQS, `ReceiveRequestAttemptId`), never the same twice.
 fn attempt_id() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    // Random keys each time.
-    let chance = || RandomState::new().hash_one(Instant::now());
-    format!("{:016x}{:016x}", chance(), chance())
+    format!("{:032x}", fastrand::u128(..))
 }

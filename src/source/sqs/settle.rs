@@ -135,6 +135,8 @@ pub async fn delete(shared: Arc<Shared>) {
             }
         };
         tokio::select! {
+            // What is deleted makes room first.
+            biased;
             Some(done) = calls.join_next() => match done {
                 Ok((outcome, began)) => settle(&shared, &mut tries, outcome, began),
                 Err(broken) if broken.is_panic() => std::panic::resume_unwind(broken.into_panic()),

@@ -1,6 +1,5 @@
 //! Failures in a row, of calls that are made side by side: one outage fails all of them, and counts once.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -40,9 +39,7 @@ impl Streak {
 
 /// From half of `longest` to all of it.
 pub fn jittered(longest: Duration) -> Duration {
-    // A hasher of the standard library has random keys.
-    let chance = (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64;
-    longest.mul_f64(0.5 + chance / 2.0)
+    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]

@@ -5,25 +5,15 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Client, Poller, Queue, in_words};
-use crate::metrics;
+use crate::metrics::kafka as metrics;
 use crate::source::kafka::kept::Key;
 use crate::source::kafka::offsets::Progress;
-use crate::source::kafka::shared::State;
 
 impl Poller {
     /// What `due` says of each partition; from here on it counts as said.
     fn commits(&self, of: impl Fn(Key) -> bool, due: impl Fn(&Progress) -> Option<i64>) -> TopicPartitionList {
         let mut state = self.shared.state();
-        let State { partitions, topics: names, .. } = &mut *state;
-        let due: Vec<(Key, i64)> = partitions
-            .iter_mut()
-            .filter(|(key, _)| of(**key) && self.ids.may_commit(**key, names.get(key.0).map_or("", |name| name)))
-            .filter_map(|(key, progress)| {
-                let offset = due(progress)?;
-                progress.commits(offset);
-                Some((*key, offset))
-            })
-            .collect();
+        let due = state.say(|key, topic| of(key) && self.ids.may_commit(key, topic), due);
         let mut list = TopicPartitionList::with_capacity(due.len());
         for (key, offset) in due {
             if let Err(e) = list.add_partition_offset(state.name(key), key.1, Offset::Offset(offset)) {
@@ -90,7 +80,7 @@ impl Poller {
         if code == NoOffset {
             return;
         }
-        metrics::kafka_commit_failed(&self.settings.name);
+        metrics::commit_failed(&self.settings.name);
         // Said again each second: once is enough for whoever reads the log.
         let is_news = self.commit_trouble.replace(code) != Some(code);
         match code {

@@ -9,7 +9,7 @@ use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
 
 use super::{Client, POLL, Poller, Queue, in_words};
-use crate::metrics;
+use crate::metrics::kafka as metrics;
 use crate::source::kafka::events::{Note, Told, TopicId, written};
 use crate::source::kafka::kept::Key;
 
@@ -246,7 +246,7 @@ impl Poller {
             topic,
             "the topic was deleted and made again; it is read from its beginning"
         );
-        metrics::kafka_reset(&self.settings.name);
+        metrics::reset(&self.settings.name);
         self.ids.anew.extend(keys);
     }
 

@@ -6,7 +6,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::{Client, JOINS_WITHIN, Poller};
-use crate::metrics;
+use crate::metrics::kafka as metrics;
 use crate::source::kafka::condition::Meaning;
 use crate::source::kafka::events::Failure;
 use crate::source::kafka::kept::Key;
@@ -31,7 +31,7 @@ impl Poller {
             });
             return;
         }
-        metrics::kafka_error(name);
+        metrics::error(name);
         let (is_news, meaning, words) = {
             let mut state = self.shared.state();
             let before = state.condition.words();
@@ -72,7 +72,7 @@ impl Poller {
         let of = |(key, progress): (&Key, &Progress)| statistics.lag(state.name(*key), key.1, progress.settled());
         let lag = state.partitions.iter().filter_map(of).sum();
         state.lag = Some(lag);
-        metrics::kafka_lag(&self.settings.name, lag);
+        metrics::lag(&self.settings.name, lag);
     }
 
     /// librdkafka tells once that a topic is not there, and not that it has come if another member gets it.
