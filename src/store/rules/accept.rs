@@ -9,11 +9,12 @@ use super::books::{Books, NewItem, lane, urgency};
 use super::sql;
 use super::subject::{Mark, Subject};
 use crate::model::{Arrival, Asked, Entry, ItemState, Reason, Receipt, Refused, Topic, hash16, is_collection};
-use crate::store::Result;
-use enter::NewEvent;
+use crate::store::line::Key;
+use crate::store::{Place, Result};
 
 mod enter;
 mod fetch;
+mod line;
 
 pub(super) const INFORMS: i64 = 0;
 pub(super) const OPENS: i64 = 1;
@@ -21,8 +22,6 @@ pub(super) const CLOSES: i64 = 2;
 pub(super) const DROPPED: i64 = 3;
 
 /// 8 bytes of a hash of the id, so that `why` finds it in every source; then 16 of (source, id).
-pub(super) type Key = [u8; 24];
-
 pub(super) fn dedupe_key(source: &str, id: &str) -> Key {
     let mut key = [0; 24];
     key[..8].copy_from_slice(&hash16(b"id", &[id])[..8]);
@@ -38,39 +37,9 @@ struct Fresh<'e> {
     opens: bool,
 }
 
-pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Receipt>> {
+pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) -> Result<Vec<Receipt>> {
     let mut receipts = vec![Receipt::Duplicate; entries.len()];
-    let mut keyed: Vec<(Key, usize, &Arrival)> = Vec::with_capacity(entries.len());
-    for (i, entry) in entries.iter().enumerate() {
-        match entry {
-            Entry::Event(arrival) => keyed.push((dedupe_key(&arrival.event.source, &arrival.event.id), i, arrival)),
-            Entry::Refused(refused) => receipts[i] = refuse(books, refused)?,
-        }
-    }
-    // In the order of the key, so that the unique index is filled page by page; of copies the first one counts.
-    keyed.sort_unstable_by_key(|(key, i, _)| (*key, *i));
-    let mut places = Vec::with_capacity(keyed.len());
-    let mut events = Vec::with_capacity(keyed.len());
-    for copies in keyed.chunk_by(|a, b| a.0 == b.0) {
-        for (key, i, arrival) in copies {
-            // A refused one takes no key: a corrected event behind it may reuse the id.
-            if let Some(receipt) = enter::turn_away(books, key, arrival)? {
-                receipts[*i] = receipt;
-                continue;
-            }
-            places.push(*i);
-            events.push(NewEvent::of(key, arrival, books.now));
-            break;
-        }
-    }
-    let added = enter::add(books, &mut events)?;
-    let mut fresh = Vec::with_capacity(events.len());
-    for ((i, event), added) in places.into_iter().zip(events).zip(added) {
-        if added {
-            receipts[i] = if event.is_dropped() { Receipt::Dropped } else { Receipt::Accepted };
-            fresh.extend(event.entered());
-        }
-    }
+    let fresh = enter::enter(books, entries, place, &mut receipts)?;
     let (subjects, stirred) = mark(books, &fresh)?;
     fetch::before_items(books, &fresh, &subjects, &stirred)?;
     let mut made = Made { items: Vec::with_capacity(fresh.len()), replaced: Vec::new() };

@@ -79,7 +79,7 @@ impl Books<'_> {
         let found = self
             .tx
             .prepare_cached(sql::PG_SUBJECTS)?
-            .query_map([Column::blobs(topics.iter().map(|t| t.0))], |row| {
+            .query_map([Column::blobs(topics.iter().map(|t| &t.0))], |row| {
                 Ok((Topic(row.get(11)?), Some(Subject::read(row)?)))
             })?;
         known.extend(found);
@@ -235,7 +235,7 @@ impl Books<'_> {
         let closer = |mark: &Mark| mark.closes().then_some((mark.ver, mark.no));
         let added = self.tx.prepare_cached(sql::PG_ADD_SUBJECTS)?.query_map(
             params![
-                Column::blobs(firsts.iter().map(|(topic, _)| topic.0)),
+                Column::blobs(firsts.iter().map(|(topic, _)| &topic.0)),
                 Column::ints(firsts.iter().map(|(_, m)| m.no)),
                 Column::ints(firsts.iter().map(|(_, m)| m.ver)),
                 Column::Ints(firsts.iter().map(|(_, m)| m.date).collect()),
