@@ -27,8 +27,8 @@ mod size;
 
 use flight::{Flight, Next};
 use outage::Outage;
-use pipeline::{Stamps, prepare};
 pub use pipeline::{Pipeline, replay_input};
+use pipeline::{Stamps, prepare};
 use size::Size;
 
 /// How much the loop takes at once.

@@ -1,10 +1,9 @@
 //! The line in which the batches of one intake loop stand. While one is on its way through the store, the next may write
-//! its own events already; it goes no further before that one is durable, and not at all if that one is not: what is
-//! durable is what came first, as if there were one after the other.
+//! its own events already, and begin subjects that are new with them; it goes no further before that one is durable, and
+//! not at all if that one is not: what is durable is what came first, as if there were one after the other.
 //!
-//! Who waits here has nothing that the one before it could want: its events have other keys (`entered` says which those
-//! of the one before are), and there it stops. So no two of a line wait for each other, also where the one before is
-//! begun anew.
+//! Who waits here has nothing that the one before it could want: its events have other keys and speak of other topics
+//! ([`Names`]), and there it stops. So no two of a line wait for each other, also where the one before is begun anew.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,20 +13,31 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::{Result, StoreError};
+use crate::model::Topic;
 
 /// The key of an event, as the store makes it.
 pub type Key = [u8; 24];
 
-/// How long a transaction waits for the batch before it while others may wait for its events; then it lets go of them. As
-/// long as for anybody's rows, and well under the time after which the server ends a transaction that asks nothing.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a transaction waits for the batch before it, while others may wait for its events; then it lets go of them. A
+/// batch takes a second. Whoever is waited for in a ring, which the server can't see as this part of it is here, waits no
+/// longer than this.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a batch writes, whether it is new or not; sorted.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// Of its events.
+    pub keys: Vec<Key>,
+    /// Of which they speak.
+    pub topics: Vec<Topic>,
+}
 
 /// How far a batch has come.
 #[derive(Clone, Debug)]
 enum Step {
     Begun,
-    /// All its events are written, and these are their keys, sorted.
-    Entered(Arc<Vec<Key>>),
+    /// All its events are written.
+    Entered(Arc<Names>),
     Durable,
     Failed,
 }
@@ -81,7 +91,8 @@ impl Place {
         let Some(mut before) = self.before.clone() else { return Ok(()) };
         let failed = || StoreError::Unavailable("the batch before it was not taken".into());
         // Who is gone without a word has failed too, unless all was said before.
-        let step = before.wait_for(|step| has_come(step) || matches!(step, Step::Failed)).await.map_err(|_| failed())?;
+        let step =
+            before.wait_for(|step| has_come(step) || matches!(step, Step::Failed)).await.map_err(|_| failed())?;
         if has_come(&step) { Ok(()) } else { Err(failed()) }
     }
 
@@ -107,19 +118,18 @@ impl Place {
         self.let_go.swap(false, Ordering::Relaxed)
     }
 
-    /// The keys of the batch before, while it is not durable.
-    pub(super) fn keys_before(&self) -> Option<Arc<Vec<Key>>> {
+    /// What the batch before writes, while it is not durable.
+    pub(super) fn before(&self) -> Option<Arc<Names>> {
         match &*self.before.as_ref()?.borrow() {
-            Step::Entered(keys) => Some(keys.clone()),
+            Step::Entered(names) => Some(names.clone()),
             Step::Begun | Step::Durable | Step::Failed => None,
         }
     }
 
-    /// All events are written, under these keys: the next batch may write its own. (Once: a transaction that is begun anew
-    /// has the same.)
-    pub(super) fn entered(&self, keys: impl FnOnce() -> Vec<Key>) {
+    /// All events are written: the next batch may write its own. (Once: a transaction that is begun anew has the same.)
+    pub(super) fn entered(&self, names: impl FnOnce() -> Names) {
         if self.step.receiver_count() > 0 && matches!(&*self.step.borrow(), Step::Begun) {
-            self.step.send_replace(Step::Entered(Arc::new(keys())));
+            self.step.send_replace(Step::Entered(Arc::new(names())));
         }
     }
 

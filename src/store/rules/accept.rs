@@ -1,6 +1,6 @@
 //! Intake: one transaction for a batch. Dedupe keys, events, marks, items, closures, due times, dead letters.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::store::rules::tx::params;
@@ -15,6 +15,8 @@ use crate::store::{Place, Result};
 mod enter;
 mod fetch;
 mod line;
+
+use enter::Entered;
 
 pub(super) const INFORMS: i64 = 0;
 pub(super) const OPENS: i64 = 1;
@@ -39,8 +41,8 @@ struct Fresh<'e> {
 
 pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) -> Result<Vec<Receipt>> {
     let mut receipts = vec![Receipt::Duplicate; entries.len()];
-    let fresh = enter::enter(books, entries, place, &mut receipts)?;
-    let (subjects, stirred) = mark(books, &fresh)?;
+    let Entered { fresh, begun } = enter::enter(books, entries, place, &mut receipts)?;
+    let (subjects, stirred) = mark(books, &fresh, &begun)?;
     fetch::before_items(books, &fresh, &subjects, &stirred)?;
     let mut made = Made { items: Vec::with_capacity(fresh.len()), replaced: Vec::new() };
     for i in in_topic_order(&fresh) {
@@ -136,9 +138,10 @@ impl Hasher for FirstBytes {
 
 type Topics = HashMap<Topic, Known, BuildHasherDefault<FirstBytes>>;
 
-/// Enters all marks before any item is made, so that what is over in the batch already is born withdrawn. Gives the
-/// subjects as they are now, and the topics in which somebody else's items may have to leave.
-fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic>)> {
+/// Enters all marks before any item is made, so that what is over in the batch already is born withdrawn. `begun`: topics
+/// that this batch has begun already. Gives the subjects as they are now, and the topics in which somebody else's items may
+/// have to leave.
+fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>], begun: &HashSet<Topic>) -> Result<(Topics, Vec<Topic>)> {
     // Sorted by topic: the lock order of every database, and the page order of this one.
     let mut by_topic: Vec<(Topic, usize)> =
         fresh.iter().enumerate().flat_map(|(i, event)| event.topics.iter().map(move |topic| (*topic, i))).collect();
@@ -148,7 +151,9 @@ fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic
     let mut stirred = Vec::new();
     let firsts: Vec<(Topic, Mark)> =
         by_topic.chunk_by(|a, b| a.0 == b.0).filter_map(|all| all.first()).map(|(t, i)| (*t, fresh[*i].mark)).collect();
-    let new = books.new_subjects(&firsts)?;
+    let others: Vec<(Topic, Mark)> = firsts.iter().filter(|(topic, _)| !begun.contains(topic)).copied().collect();
+    let mut added = books.new_subjects(&others)?.into_iter();
+    let new = firsts.iter().map(|(topic, _)| begun.contains(topic) || added.next().unwrap_or_default());
     fetch::before_marks(books, fresh, &by_topic)?;
     for (of_topic, new) in by_topic.chunk_by(|a, b| a.0 == b.0).zip(new) {
         let Some((topic, first)) = of_topic.first().copied() else { continue };

@@ -22,10 +22,7 @@ pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
         let addresses: Vec<Option<String>> =
             mails.iter().map(|mail| mail.recipient.address.as_ref().map(|a| a.to_lowercase())).collect();
         let addresses = Column::Texts(addresses.iter().map(Option::as_deref).collect());
-        let found = books
-            .tx
-            .prepare_cached(sql::PG_SUPPRESSED)?
-            .query_map([addresses], |row| row.get::<String>(0))?;
+        let found = books.tx.prepare_cached(sql::PG_SUPPRESSED)?.query_map([addresses], |row| row.get::<String>(0))?;
         books.held.suppressed = Some(found.into_iter().collect());
     }
     // Under the locks: a stop that came while they were waited for still counts.

@@ -1,6 +1,7 @@
 //! Subjects: what is over, by rank and never by arrival (lifecycle.md, "Subject" and "Over").
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 use crate::store::rules::tx::{Column, Optional, Row, params};
 
@@ -229,8 +230,24 @@ impl Books<'_> {
         if !self.tx.is_postgres() {
             return firsts.iter().map(|(topic, event)| self.new_subject(topic, *event)).collect();
         }
+        let added = self.add_subjects(firsts)?;
+        let new: Vec<bool> = firsts.iter().map(|(topic, _)| added.contains(topic)).collect();
+        let known: Vec<Topic> =
+            firsts.iter().zip(&new).filter(|(_, new)| !**new).map(|((topic, _), _)| *topic).collect();
+        self.fetch_subjects(&known)?;
+        let here = self.fetched.subjects.borrow();
+        if known.iter().any(|topic| here.get(topic).is_none_or(Option::is_none)) {
+            // Known to the first statement and gone for the second: two workers would both begin it, and the marks of one be
+            // lost.
+            return Err(StoreError::Unavailable("a subject left with a purge just now; the batch comes again".into()));
+        }
+        Ok(new)
+    }
+
+    /// Enters the first marks of those topics that nobody has spoken of, and gives them.
+    pub fn add_subjects(&self, firsts: &[(Topic, Mark)]) -> Result<HashSet<Topic>> {
         if firsts.is_empty() {
-            return Ok(vec![]);
+            return Ok(HashSet::new());
         }
         let closer = |mark: &Mark| mark.closes().then_some((mark.ver, mark.no));
         let added = self.tx.prepare_cached(sql::PG_ADD_SUBJECTS)?.query_map(
@@ -245,18 +262,7 @@ impl Books<'_> {
             ],
             |row| Ok(Topic(row.get(0)?)),
         )?;
-        let added: std::collections::HashSet<Topic> = added.into_iter().collect();
-        let new: Vec<bool> = firsts.iter().map(|(topic, _)| added.contains(topic)).collect();
-        let known: Vec<Topic> =
-            firsts.iter().zip(&new).filter(|(_, new)| !**new).map(|((topic, _), _)| *topic).collect();
-        self.fetch_subjects(&known)?;
-        let here = self.fetched.subjects.borrow();
-        if known.iter().any(|topic| here.get(topic).is_none_or(Option::is_none)) {
-            // Known to the first statement and gone for the second: two workers would both begin it, and the marks of one be
-            // lost.
-            return Err(StoreError::Unavailable("a subject left with a purge just now; the batch comes again".into()));
-        }
-        Ok(new)
+        Ok(added.into_iter().collect())
     }
 
     fn new_subject(&mut self, topic: &Topic, event: Mark) -> Result<bool> {

@@ -35,6 +35,12 @@ pub(in crate::store) struct Fetched {
     pub told: RefCell<HashMap<Topic, Vec<(String, i64)>>>,
 }
 
+impl Fetched {
+    fn openers(&self) -> impl Iterator<Item = i64> {
+        self.links.iter().filter(|(_, link)| link.opens).map(|((no, _), _)| *no)
+    }
+}
+
 /// (route, recipient), and the zone that is known of them now.
 pub(in crate::store::rules) type Wanted<'w> = BTreeMap<(&'w str, &'w str), Option<&'w str>>;
 
@@ -49,11 +55,10 @@ impl Books<'_> {
         numbers
             .extend(self.tx.prepare_cached(sql::PG_MAILBOXES_BY_NAME)?.query_map(params![recipients, routes], number)?);
         if !stirred.is_empty() {
+            self.fetch_chains(stirred)?;
+            let openers = Column::ints(self.fetched.openers());
+            numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_SWEEP)?.query_map([openers], number)?);
             let topics = Column::blobs(stirred.iter().map(|(topic, _)| &topic.0));
-            let heads = Column::ints(stirred.iter().map(|(_, s)| s.head));
-            let swept = Column::ints(stirred.iter().map(|(_, s)| s.swept));
-            let of = params![topics, heads, swept];
-            numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_SWEEP)?.query_map(of, number)?);
             numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_TELL)?.query_map([&topics], number)?);
         }
         let found = self.tx.prepare_cached(sql::PG_MAILBOXES)?.query_map([Column::ints(numbers)], read_mailbox)?;
@@ -155,11 +160,8 @@ impl Books<'_> {
         Ok(())
     }
 
-    /// The chains that a sweep of these topics will walk, with the items of their events.
-    pub fn fetch_walks(&mut self, stirred: &[(Topic, Subject)]) -> Result<()> {
-        if stirred.is_empty() {
-            return Ok(());
-        }
+    /// The chains that a sweep of these topics will walk: their subjects are locked, so that nobody adds to them.
+    fn fetch_chains(&mut self, stirred: &[(Topic, Subject)]) -> Result<()> {
         let of = params![
             Column::blobs(stirred.iter().map(|(topic, _)| &topic.0)),
             Column::ints(stirred.iter().map(|(_, s)| s.head)),
@@ -171,8 +173,16 @@ impl Books<'_> {
             let opens = row.get::<i64>(2)? == super::super::accept::OPENS;
             Ok(((no, Topic(row.get(0)?)), Link { opens, mark, prev: row.get::<Option<i64>>(3)?.unwrap_or(0) }))
         })?;
-        let openers: BTreeSet<i64> = found.iter().filter(|(_, link)| link.opens).map(|((no, _), _)| *no).collect();
         self.fetched.links.extend(found);
+        Ok(())
+    }
+
+    /// The items of the events in these chains.
+    pub fn fetch_walks(&mut self, stirred: &[(Topic, Subject)]) -> Result<()> {
+        if stirred.is_empty() {
+            return Ok(());
+        }
+        let openers: BTreeSet<i64> = self.fetched.openers().collect();
         let topics = Column::blobs(stirred.iter().map(|(topic, _)| &topic.0));
         let told = self
             .tx
