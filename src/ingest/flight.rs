@@ -181,8 +181,9 @@ impl Flight {
     /// The first piece is durable. Gives its items, and how long it held up the store: since it began, or since the one
     /// before it was done.
     pub fn keep(&mut self, pipeline: &Pipeline, receipts: &[Receipt], at: Instant) -> (usize, Duration) {
-        let (Some(UnderWay { piece, began, .. }), Some(open)) = (self.pieces.pop_front(), self.batches.front_mut())
-        else {
+        // Pieces come in the order of their batches.
+        let open = self.batches.iter_mut().find(|open| open.out > 0);
+        let (Some(UnderWay { piece, began, .. }), Some(open)) = (self.pieces.pop_front(), open) else {
             return (0, Duration::ZERO);
         };
         let took = at.duration_since(began.max(self.answered));
