@@ -101,7 +101,7 @@ impl Place {
     /// # Errors
     /// The batch before failed; or it takes too long ([`Place::has_let_go`]).
     pub(super) fn turn_here(&self) -> Result<()> {
-        if self.before.is_none() {
+        if self.before.as_ref().is_none_or(|before| matches!(&*before.borrow(), Step::Durable)) {
             return Ok(());
         }
         match Handle::current().block_on(async { tokio::time::timeout(PATIENCE, self.turn()).await }) {
