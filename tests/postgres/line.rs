@@ -110,6 +110,8 @@ fn a_batch_writes_its_events_ahead_and_copies_and_decisions_meet_the_batch_befor
 #[test]
 fn what_came_later_is_not_taken_if_the_batch_before_fails() {
     let mut w = World::new();
+    // Nothing of it needs what is held: only the batch before is in its way.
+    let second = || second().split_off(1);
     let one = w.give(first());
     let two = w.give(second());
     w.until_ahead();
@@ -126,7 +128,7 @@ fn what_came_later_is_not_taken_if_the_batch_before_fails() {
     w.line = Line::default();
     let (one, two) = (w.give(first()), w.give(second()));
     assert_eq!(ends(one).unwrap(), vec![Receipt::Accepted; 2]);
-    assert_eq!(ends(two).unwrap()[1..], vec![Receipt::Accepted; 3]);
+    assert_eq!(ends(two).unwrap(), vec![Receipt::Accepted; 3]);
     assert_eq!(verified(&w.store)["items"], 7);
 }
 
