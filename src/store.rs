@@ -14,6 +14,7 @@ use crate::quota::{Day, Terms};
 
 pub mod desk;
 pub mod letters;
+pub mod line;
 pub mod moving;
 pub mod postgres;
 mod rules;
@@ -22,6 +23,7 @@ pub mod sqlite;
 pub use crate::model::Window;
 pub use desk::{Command, Desk, Page, Query, Report, Rows};
 pub use letters::{Fate, Letter, Letters, Portion};
+pub use line::{Line, Place};
 #[doc(hidden)]
 pub use rules::{HOT, hot_of_many};
 
@@ -101,6 +103,17 @@ pub trait Intake: Send + Sync {
     /// One transaction for all entries: dedupe keys, events, items, closures, due times, dead letters. Receipts come in
     /// the order of the entries, and only after the commit.
     async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>>;
+    /// The same for a batch that stands in a line: it is taken if all those before it were, and after them.
+    async fn accept_in_line(&self, now: Time, entries: Arc<Vec<Entry>>, place: Place) -> Result<Vec<Receipt>> {
+        place.turn().await?;
+        let taken = self.accept(now, entries).await;
+        place.ends(taken.is_ok());
+        taken
+    }
+    /// Whether a batch that is handed over before the one before it is durable is done sooner.
+    fn works_ahead(&self) -> bool {
+        false
+    }
 }
 
 /// What a claim may take.

@@ -12,7 +12,7 @@ use owlpost::ingest::{self, Bounds, Pipeline};
 use owlpost::model::{Arrival, Entry, Person, Receipt, RefusedReason, Time, is_collection};
 use owlpost::route::{RouteConfig, Router};
 use owlpost::source::{Ack, Batch, Health, Message, Room, Source, SourceError};
-use owlpost::store::{Intake, StoreError};
+use owlpost::store::{Intake, Place, StoreError};
 use owlpost::vitals::Vitals;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -93,6 +93,10 @@ struct Notebook {
     /// Larger transactions run into a timeout; 0: none does.
     most: usize,
     pieces: Mutex<Vec<Arc<Vec<Entry>>>>,
+    /// It takes a batch that is handed over before the one before it is durable.
+    ahead: bool,
+    /// How many it has now, and had at most.
+    has: Mutex<(usize, usize)>,
 }
 
 impl Notebook {
@@ -134,6 +138,86 @@ impl Intake for Notebook {
         self.pieces.lock().unwrap().push(entries);
         Ok(receipts)
     }
+
+    async fn accept_in_line(
+        &self,
+        now: Time,
+        entries: Arc<Vec<Entry>>,
+        place: Place,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        {
+            let mut has = self.has.lock().unwrap();
+            *has = (has.0 + 1, has.1.max(has.0 + 1));
+        }
+        let taken = match place.turn().await {
+            Ok(()) => self.accept(now, entries).await,
+            failed => failed.map(|()| vec![]),
+        };
+        self.has.lock().unwrap().0 -= 1;
+        place.ends(taken.is_ok());
+        taken
+    }
+
+    fn works_ahead(&self) -> bool {
+        self.ahead
+    }
+}
+
+#[test]
+fn a_store_that_works_ahead_has_two_batches_at_once_and_they_end_in_their_order_whatever_fails() {
+    let batches = || (0..6).map(|n| for_one_person(n * 600, 600)).collect();
+    for away in 0..4 {
+        let store = Notebook { away: Mutex::new(away), ahead: true, ..Notebook::default() };
+        let (store, acked) = take_into(store, batches(), CROWD);
+        let arrivals = store.arrivals();
+        assert!(arrivals.is_sorted_by(|a, b| a.event.id < b.event.id && a.time < b.time), "{away}");
+        let acked: Vec<(u64, usize)> = acked.into_iter().map(|(n, receipts)| (n, receipts.len())).collect();
+        assert_eq!(acked, [0, 1, 2, 3, 4, 5].map(|n| (n, 600)), "{away}");
+        assert_eq!(store.has.lock().unwrap().1, 2, "{away}");
+    }
+    let (store, _) = take_into(Notebook::default(), batches(), CROWD);
+    assert_eq!(store.has.lock().unwrap().1, 1, "one that does not has one");
+}
+
+#[test]
+fn small_batches_follow_one_another_also_where_the_store_works_ahead() {
+    let store = Notebook { ahead: true, ..Notebook::default() };
+    let (store, acked) = take_into(store, (0..6).map(|n| for_one_person(n * 100, 100)).collect(), CROWD);
+    assert_eq!((acked.len(), store.has.lock().unwrap().1), (6, 1));
+}
+
+#[test]
+fn a_batch_in_pieces_is_acknowledged_after_its_last_also_where_the_store_works_ahead() {
+    let store = Notebook { ahead: true, ..Notebook::default() };
+    let (store, acked) = take_into(store, (0..3).map(|n| for_one_person(n * 2_500, 2_500)).collect(), CROWD);
+    let sizes: Vec<usize> = store.sizes().into_iter().map(|(entries, _)| entries).collect();
+    assert!(sizes.len() > 3 && store.has.lock().unwrap().1 == 2, "{sizes:?}");
+    let acked: Vec<(u64, usize)> = acked.into_iter().map(|(n, receipts)| (n, receipts.len())).collect();
+    assert_eq!(acked, [0, 1, 2].map(|n| (n, 2_500)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_stop_both_batches_that_the_store_has_are_finished_and_acknowledged() {
+    let store = Arc::new(Notebook { ahead: true, ..Notebook::default() });
+    let tape = Tape::of((0..6).map(|n| for_one_person(n * 600, 600)).collect());
+    let (acked, stop) = (tape.acked.clone(), CancellationToken::new());
+    let intake = ingest::run(
+        Box::new(tape),
+        Arc::new(pipeline(CROWD)),
+        store.clone(),
+        Bounds::default(),
+        Vitals::new(),
+        Arc::new(Notify::new()),
+        stop.clone(),
+    );
+    let task = tokio::spawn(intake);
+    while store.has.lock().unwrap().0 < 2 {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    task.await.unwrap().unwrap();
+    let acked: Vec<u64> = acked.lock().unwrap().iter().map(|(n, _)| *n).collect();
+    assert_eq!((store.sizes().len(), acked), (2, vec![0, 1]));
 }
 
 struct Crowd;

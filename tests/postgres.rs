@@ -17,6 +17,8 @@ mod failover;
 mod faults;
 #[path = "postgres/idle.rs"]
 mod idle;
+#[path = "postgres/line.rs"]
+mod line;
 #[path = "postgres/moving.rs"]
 mod moving;
 #[path = "postgres/odd.rs"]

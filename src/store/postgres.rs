@@ -3,7 +3,8 @@
 //!
 //! Locks are taken in one order: events (their unique key), subjects by topic, mailboxes by number; a mailbox's row is the
 //! lock of all its digests and items. Who meets a deadlock all the same is begun anew. No lock is held while a mail is on
-//! its way.
+//! its way. Two batches of one intake loop overlap: the second writes its events, and begins what subjects are new with
+//! them, while the first is at its mailboxes (`line.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;

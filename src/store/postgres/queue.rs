@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::values::Owned;
-use crate::store::rules::tx::{Column, Value};
+use super::values::{Owned, OwnedColumn};
+use crate::store::rules::tx::Value;
 use crate::store::rules::{Many, many};
 
 /// Rows that travel together at most: what the server has not answered yet is bounded.
@@ -106,23 +106,23 @@ fn key(values: &[Owned]) -> Vec<u8> {
 /// Rows of equal length, turned. What is null in every row is taken for numbers: the statement's cast makes it what it is.
 fn columns(rows: Vec<Vec<Owned>>) -> Vec<Owned> {
     let (width, height) = (rows.first().map_or(0, Vec::len), rows.len());
-    let mut turned: Vec<Column> = Vec::new();
+    let mut turned: Vec<OwnedColumn> = Vec::new();
     for n in 0..width {
         turned.push(match rows.iter().map(|row| &row[n]).find(|value| !matches!(value, Owned::Null)) {
-            Some(Owned::Text(_)) => Column::Texts(Vec::with_capacity(height)),
-            Some(Owned::Blob(_)) => Column::Blobs(Vec::with_capacity(height)),
-            _ => Column::Ints(Vec::with_capacity(height)),
+            Some(Owned::Text(_)) => OwnedColumn::Texts(Vec::with_capacity(height)),
+            Some(Owned::Blob(_)) => OwnedColumn::Blobs(Vec::with_capacity(height)),
+            _ => OwnedColumn::Ints(Vec::with_capacity(height)),
         });
     }
     for row in rows {
         for (value, column) in row.into_iter().zip(&mut turned) {
             match (column, value) {
-                (Column::Ints(all), Owned::Int(n)) => all.push(Some(n)),
-                (Column::Texts(all), Owned::Text(text)) => all.push(Some(text)),
-                (Column::Blobs(all), Owned::Blob(bytes)) => all.push(Some(bytes)),
-                (Column::Ints(all), _) => all.push(None),
-                (Column::Texts(all), _) => all.push(None),
-                (Column::Blobs(all), _) => all.push(None),
+                (OwnedColumn::Ints(all), Owned::Int(n)) => all.push(Some(n)),
+                (OwnedColumn::Texts(all), Owned::Text(text)) => all.push(Some(text)),
+                (OwnedColumn::Blobs(all), Owned::Blob(bytes)) => all.push(Some(bytes)),
+                (OwnedColumn::Ints(all), _) => all.push(None),
+                (OwnedColumn::Texts(all), _) => all.push(None),
+                (OwnedColumn::Blobs(all), _) => all.push(None),
             }
         }
     }

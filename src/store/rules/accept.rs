@@ -1,6 +1,6 @@
 //! Intake: one transaction for a batch. Dedupe keys, events, marks, items, closures, due times, dead letters.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::store::rules::tx::params;
@@ -10,11 +10,14 @@ use super::sql;
 use super::subject::{Mark, Subject};
 use super::young;
 use crate::model::{Arrival, Asked, Entry, ItemState, Reason, Receipt, Refused, Topic, hash16, is_collection};
-use crate::store::Result;
-use enter::NewEvent;
+use crate::store::line::Key;
+use crate::store::{Place, Result};
 
 mod enter;
 mod fetch;
+mod line;
+
+use enter::Entered;
 
 pub(super) const INFORMS: i64 = 0;
 pub(super) const OPENS: i64 = 1;
@@ -22,8 +25,6 @@ pub(super) const CLOSES: i64 = 2;
 pub(super) const DROPPED: i64 = 3;
 
 /// 8 bytes of a hash of the id, so that `why` finds it in every source; then 16 of (source, id).
-pub(super) type Key = [u8; 24];
-
 pub(super) fn dedupe_key(source: &str, id: &str) -> Key {
     let mut key = [0; 24];
     key[..8].copy_from_slice(&hash16(b"id", &[id])[..8]);
@@ -39,40 +40,10 @@ struct Fresh<'e> {
     opens: bool,
 }
 
-pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry]) -> Result<Vec<Receipt>> {
+pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) -> Result<Vec<Receipt>> {
     let mut receipts = vec![Receipt::Duplicate; entries.len()];
-    let mut keyed: Vec<(Key, usize, &Arrival)> = Vec::with_capacity(entries.len());
-    for (i, entry) in entries.iter().enumerate() {
-        match entry {
-            Entry::Event(arrival) => keyed.push((dedupe_key(&arrival.event.source, &arrival.event.id), i, arrival)),
-            Entry::Refused(refused) => receipts[i] = refuse(books, refused)?,
-        }
-    }
-    // In the order of the key, so that the unique index is filled page by page; of copies the first one counts.
-    keyed.sort_unstable_by_key(|(key, i, _)| (*key, *i));
-    let mut places = Vec::with_capacity(keyed.len());
-    let mut events = Vec::with_capacity(keyed.len());
-    for copies in keyed.chunk_by(|a, b| a.0 == b.0) {
-        for (key, i, arrival) in copies {
-            // A refused one takes no key: a corrected event behind it may reuse the id.
-            if let Some(receipt) = enter::turn_away(books, key, arrival)? {
-                receipts[*i] = receipt;
-                continue;
-            }
-            places.push(*i);
-            events.push(NewEvent::of(key, arrival, books.now));
-            break;
-        }
-    }
-    let added = enter::add(books, &mut events)?;
-    let mut fresh = Vec::with_capacity(events.len());
-    for ((i, event), added) in places.into_iter().zip(events).zip(added) {
-        if added {
-            receipts[i] = if event.is_dropped() { Receipt::Dropped } else { Receipt::Accepted };
-            fresh.extend(event.entered());
-        }
-    }
-    let (subjects, stirred) = mark(books, &fresh)?;
+    let Entered { fresh, begun } = enter::enter(books, entries, place, &mut receipts)?;
+    let (subjects, stirred) = mark(books, &fresh, &begun)?;
     fetch::before_items(books, &fresh, &subjects, &stirred)?;
     let mut made = Made { items: Vec::with_capacity(fresh.len()), replaced: Vec::new() };
     for i in in_topic_order(&fresh) {
@@ -169,9 +140,10 @@ impl Hasher for FirstBytes {
 
 type Topics = HashMap<Topic, Known, BuildHasherDefault<FirstBytes>>;
 
-/// Enters all marks before any item is made, so that what is over in the batch already is born withdrawn. Gives the
-/// subjects as they are now, and the topics in which somebody else's items may have to leave.
-fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic>)> {
+/// Enters all marks before any item is made, so that what is over in the batch already is born withdrawn. `begun`: topics
+/// that this batch has begun already. Gives the subjects as they are now, and the topics in which somebody else's items may
+/// have to leave.
+fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>], begun: &HashSet<Topic>) -> Result<(Topics, Vec<Topic>)> {
     // Sorted by topic: the lock order of every database, and the page order of this one.
     let mut by_topic: Vec<(Topic, usize)> =
         fresh.iter().enumerate().flat_map(|(i, event)| event.topics.iter().map(move |topic| (*topic, i))).collect();
@@ -181,7 +153,9 @@ fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic
     let mut stirred = Vec::new();
     let firsts: Vec<(Topic, Mark)> =
         by_topic.chunk_by(|a, b| a.0 == b.0).filter_map(|all| all.first()).map(|(t, i)| (*t, fresh[*i].mark)).collect();
-    let new = books.new_subjects(&firsts)?;
+    let others: Vec<(Topic, Mark)> = firsts.iter().filter(|(topic, _)| !begun.contains(topic)).copied().collect();
+    let mut added = books.new_subjects(&others)?.into_iter();
+    let new = firsts.iter().map(|(topic, _)| begun.contains(topic) || added.next().unwrap_or_default());
     fetch::before_marks(books, fresh, &by_topic)?;
     for (of_topic, new) in by_topic.chunk_by(|a, b| a.0 == b.0).zip(new) {
         let Some((topic, first)) = of_topic.first().copied() else { continue };

@@ -19,11 +19,10 @@ pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
             mine.partition(|mail| mail.lease.token == 1 && mail.audiences.is_empty());
         let numbers = |of: Vec<&Intent>| of.into_iter().map(|mail| mail.lease.digest.number).collect::<Vec<_>>();
         books.hold_to_begin(&numbers(first), &numbers(again), listed)?;
-        let addresses = mails.iter().map(|mail| mail.recipient.address.as_ref().map(|a| a.to_lowercase()));
-        let found = books
-            .tx
-            .prepare_cached(sql::PG_SUPPRESSED)?
-            .query_map([Column::Texts(addresses.collect())], |row| row.get::<String>(0))?;
+        let addresses: Vec<Option<String>> =
+            mails.iter().map(|mail| mail.recipient.address.as_ref().map(|a| a.to_lowercase())).collect();
+        let addresses = Column::Texts(addresses.iter().map(Option::as_deref).collect());
+        let found = books.tx.prepare_cached(sql::PG_SUPPRESSED)?.query_map([addresses], |row| row.get::<String>(0))?;
         books.held.suppressed = Some(found.into_iter().collect());
     }
     // Under the locks: a stop that came while they were waited for still counts.

@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use super::each::{Each, HELD_AT_MOST, Kind, each};
 use super::strangers::ALONE;
 use super::tx::Tx;
-use super::{Books, Shared, accept, act, asking, begin, claim, condition, desk, expire, forward, learn, own, purge};
-use crate::model::{Entry, Lease, Receipt, Time};
+use super::{Books, Shared, act, asking, begin, claim, condition, desk, expire, forward, learn, own, purge};
+use crate::model::{Lease, Time};
 use crate::quota::Terms;
 use crate::store::{
-    Answer, Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned,
-    Leased, Letter, Letters, Page, Portion, Query, Report, Result, Rows, Tidied, Turn, Upkeep,
+    Answer, Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intent, Learned, Leased,
+    Letter, Letters, Page, Portion, Query, Report, Result, Rows, Tidied, Turn, Upkeep,
 };
 
 /// A database that runs the rules. What it gets may run more than once: a transaction that lost a race is begun anew.
@@ -132,13 +132,6 @@ async fn end_each<E: Engine>(engine: &E, now: Time, ended: Vec<i64>, doubts_now:
         engine.write(now, move |books| expire::put_off(books, no)).await?;
     }
     Ok(expire::tidied(&all))
-}
-
-#[async_trait]
-impl<E: Engine> Intake for E {
-    async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>> {
-        self.take_in(now, move |books| accept::accept(books, &entries)).await
-    }
 }
 
 #[async_trait]

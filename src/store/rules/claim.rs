@@ -47,11 +47,14 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
         }
     }
     if books.tx.is_postgres() {
-        let digests = Column::ints(taken.iter().map(|one: &Leased| one.lease.digest.number));
-        let routes = Column::Texts(taken.iter().map(|one| Some(one.route.clone())).collect());
         let read = |row: &Row<'_>| Ok((row.get::<i64>(3)?, named(row)?));
         let mut asked: HashMap<i64, Vec<Named>> = HashMap::new();
-        for (no, named) in books.tx.prepare_cached(sql::PG_AUDIENCES)?.query_map([digests, routes], read)? {
+        let found = {
+            let digests = Column::ints(taken.iter().map(|one: &Leased| one.lease.digest.number));
+            let routes = Column::texts(taken.iter().map(|one| one.route.as_str()));
+            books.tx.prepare_cached(sql::PG_AUDIENCES)?.query_map([digests, routes], read)?
+        };
+        for (no, named) in found {
             asked.entry(no).or_default().push(named);
         }
         for one in &mut taken {

@@ -1,6 +1,7 @@
 //! Subjects: what is over, by rank and never by arrival (lifecycle.md, "Subject" and "Over").
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 use crate::store::rules::tx::{Column, Optional, Row, params};
 
@@ -79,7 +80,7 @@ impl Books<'_> {
         let found = self
             .tx
             .prepare_cached(sql::PG_SUBJECTS)?
-            .query_map([Column::blobs(topics.iter().map(|t| t.0))], |row| {
+            .query_map([Column::blobs(topics.iter().map(|t| &t.0))], |row| {
                 Ok((Topic(row.get(11)?), Some(Subject::read(row)?)))
             })?;
         known.extend(found);
@@ -230,23 +231,7 @@ impl Books<'_> {
         if !self.tx.is_postgres() {
             return firsts.iter().map(|(topic, event)| self.new_subject(topic, *event)).collect();
         }
-        if firsts.is_empty() {
-            return Ok(vec![]);
-        }
-        let closer = |mark: &Mark| mark.closes().then_some((mark.ver, mark.no));
-        let added = self.tx.prepare_cached(sql::PG_ADD_SUBJECTS)?.query_map(
-            params![
-                Column::blobs(firsts.iter().map(|(topic, _)| topic.0)),
-                Column::ints(firsts.iter().map(|(_, m)| m.no)),
-                Column::ints(firsts.iter().map(|(_, m)| m.ver)),
-                Column::Ints(firsts.iter().map(|(_, m)| m.date).collect()),
-                Column::Ints(firsts.iter().map(|(_, m)| closer(m).map(|c| c.0)).collect()),
-                Column::Ints(firsts.iter().map(|(_, m)| closer(m).map(|c| c.1)).collect()),
-                Column::Ints(firsts.iter().map(|(_, m)| m.date.map(|_| m.no)).collect()),
-            ],
-            |row| Ok(Topic(row.get(0)?)),
-        )?;
-        let added: std::collections::HashSet<Topic> = added.into_iter().collect();
+        let added = self.add_subjects(firsts)?;
         let new: Vec<bool> = firsts.iter().map(|(topic, _)| added.contains(topic)).collect();
         let known: Vec<Topic> =
             firsts.iter().zip(&new).filter(|(_, new)| !**new).map(|((topic, _), _)| *topic).collect();
@@ -258,6 +243,27 @@ impl Books<'_> {
             return Err(StoreError::Unavailable("a subject left with a purge just now; the batch comes again".into()));
         }
         Ok(new)
+    }
+
+    /// Enters the first marks of those topics that nobody has spoken of, and gives them.
+    pub fn add_subjects(&self, firsts: &[(Topic, Mark)]) -> Result<HashSet<Topic>> {
+        if firsts.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let closer = |mark: &Mark| mark.closes().then_some((mark.ver, mark.no));
+        let added = self.tx.prepare_cached(sql::PG_ADD_SUBJECTS)?.query_map(
+            params![
+                Column::blobs(firsts.iter().map(|(topic, _)| &topic.0)),
+                Column::ints(firsts.iter().map(|(_, m)| m.no)),
+                Column::ints(firsts.iter().map(|(_, m)| m.ver)),
+                Column::Ints(firsts.iter().map(|(_, m)| m.date).collect()),
+                Column::Ints(firsts.iter().map(|(_, m)| closer(m).map(|c| c.0)).collect()),
+                Column::Ints(firsts.iter().map(|(_, m)| closer(m).map(|c| c.1)).collect()),
+                Column::Ints(firsts.iter().map(|(_, m)| m.date.map(|_| m.no)).collect()),
+            ],
+            |row| Ok(Topic(row.get(0)?)),
+        )?;
+        Ok(added.into_iter().collect())
     }
 
     fn new_subject(&mut self, topic: &Topic, event: Mark) -> Result<bool> {

@@ -14,18 +14,18 @@ pub enum Value<'v> {
     Text(&'v str),
     Blob(&'v [u8]),
     /// Columns of many rows: a statement for any number of them (PostgreSQL alone has these).
-    Column(&'v Column),
+    Column(&'v Column<'v>),
 }
 
-/// One column of many rows.
-#[derive(Clone, Debug)]
-pub enum Column {
+/// One column of many rows; texts and bytes stay where they are.
+#[derive(Debug)]
+pub enum Column<'v> {
     Ints(Vec<Option<i64>>),
-    Texts(Vec<Option<String>>),
-    Blobs(Vec<Option<Vec<u8>>>),
+    Texts(Vec<Option<&'v str>>),
+    Blobs(Vec<Option<&'v [u8]>>),
 }
 
-impl Column {
+impl<'v> Column<'v> {
     pub fn len(&self) -> usize {
         match self {
             Column::Ints(all) => all.len(),
@@ -34,12 +34,16 @@ impl Column {
         }
     }
 
-    pub fn ints(all: impl IntoIterator<Item = i64>) -> Column {
+    pub fn ints(all: impl IntoIterator<Item = i64>) -> Column<'v> {
         Column::Ints(all.into_iter().map(Some).collect())
     }
 
-    pub fn blobs<B: AsRef<[u8]>>(all: impl IntoIterator<Item = B>) -> Column {
-        Column::Blobs(all.into_iter().map(|b| Some(b.as_ref().to_vec())).collect())
+    pub fn texts(all: impl IntoIterator<Item = &'v str>) -> Column<'v> {
+        Column::Texts(all.into_iter().map(Some).collect())
+    }
+
+    pub fn blobs<B: AsRef<[u8]> + ?Sized + 'v>(all: impl IntoIterator<Item = &'v B>) -> Column<'v> {
+        Column::Blobs(all.into_iter().map(|b| Some(b.as_ref())).collect())
     }
 }
 
@@ -263,7 +267,7 @@ impl<const N: usize> Bind for [u8; N] {
     }
 }
 
-impl Bind for Column {
+impl Bind for Column<'_> {
     fn value(&self) -> Value<'_> {
         Value::Column(self)
     }

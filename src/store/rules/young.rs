@@ -4,10 +4,10 @@
 //! A hash falls on any page. Were there one table, a batch of intake would have nearly as many pages to write as it has events;
 //! so it has the young table's, and those of one part of the old one.
 
-use super::accept::Key;
 use super::books::Books;
 use super::sql;
 use crate::model::Topic;
+use crate::store::line::Key;
 use crate::store::{Result, StoreError};
 use crate::store::rules::tx::{Optional, params};
 

@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use super::super::books::Books;
 use super::super::sql;
 use super::super::subject::Mark;
-use super::{CLOSES, DROPPED, Fresh, INFORMS, Key, OPENS, dedupe_key, refuse};
-use crate::model::{Arrival, Effect, Receipt, RefusedReason, Time, Topic};
-use crate::store::Result;
+use super::{CLOSES, DROPPED, Fresh, INFORMS, OPENS, dedupe_key, refuse};
+use crate::model::{Arrival, Effect, Entry, Event, Receipt, RefusedReason, Time, Topic};
+use crate::store::line::{Key, Names};
 use crate::store::rules::tx::{Column, params};
+use crate::store::{Place, Result};
 
 /// An event on its way into the store.
-pub(super) struct NewEvent<'e> {
+struct NewEvent<'e> {
     key: Key,
     arrival: &'e Arrival,
     effect: i64,
@@ -21,7 +22,7 @@ pub(super) struct NewEvent<'e> {
 }
 
 impl<'e> NewEvent<'e> {
-    pub fn of(key: &Key, arrival: &'e Arrival, now: Time) -> NewEvent<'e> {
+    fn of(key: &Key, arrival: &'e Arrival, now: Time) -> NewEvent<'e> {
         let event = &arrival.event;
         let (effect, topics, date) = match &event.effect {
             _ if event.expiry.is_some_and(|expiry| expiry <= now) => (DROPPED, vec![], None),
@@ -38,19 +39,124 @@ impl<'e> NewEvent<'e> {
         NewEvent { key: *key, arrival, effect, topics, mark: Mark { ver, no: 0, date: date.map(|d| d.0) } }
     }
 
-    pub fn is_dropped(&self) -> bool {
+    fn is_dropped(&self) -> bool {
         self.effect == DROPPED
     }
 
     /// What goes on; nothing of one that was dropped at the door.
-    pub fn entered(self) -> Option<Fresh<'e>> {
+    fn entered(self) -> Option<Fresh<'e>> {
         let opens = self.effect == OPENS;
         (!self.is_dropped()).then_some(Fresh { arrival: self.arrival, mark: self.mark, topics: self.topics, opens })
     }
 }
 
+/// An event of a batch, with its key and its place there.
+type Keyed<'e> = (Key, usize, &'e Arrival);
+
+/// What a batch has brought that was not here before.
+pub(super) struct Entered<'e> {
+    pub fresh: Vec<Fresh<'e>>,
+    /// Topics that were new with them, and are written.
+    pub begun: HashSet<Topic>,
+}
+
+/// Writes the batch's events, whose fates become receipts. While the batch before is on its way, only what has nothing to do
+/// with it is written; the rest follows in its turn.
+pub(super) fn enter<'e>(
+    books: &mut Books<'_>,
+    entries: &'e [Entry],
+    place: &Place,
+    receipts: &mut [Receipt],
+) -> Result<Entered<'e>> {
+    let events = entries.iter().enumerate().filter_map(|(i, entry)| match entry {
+        Entry::Event(arrival) => Some((dedupe_key(&arrival.event.source, &arrival.event.id), i, &**arrival)),
+        Entry::Refused(_) => None,
+    });
+    // In the order of the key, so that the unique index is filled page by page; of copies the first one counts.
+    let mut keyed: Vec<Keyed<'_>> = events.collect();
+    keyed.sort_unstable_by_key(|(key, i, _)| (*key, *i));
+    let before = place.before();
+    let (ahead, rest): (Vec<&[Keyed<'_>]>, Vec<_>) =
+        keyed.chunk_by(|a, b| a.0 == b.0).partition(|copies| is_alone(copies, before.as_deref()));
+    let mut fresh = Vec::with_capacity(keyed.len());
+    enter_some(books, ahead, receipts, &mut fresh)?;
+    let begun = match &before {
+        Some(before) => begin_subjects(books, &fresh, before)?,
+        None => HashSet::new(),
+    };
+    place.turn_here()?;
+    for (i, entry) in entries.iter().enumerate() {
+        if let Entry::Refused(refused) = entry {
+            receipts[i] = refuse(books, refused)?;
+        }
+    }
+    enter_some(books, rest, receipts, &mut fresh)?;
+    place.entered(|| names(&keyed));
+    Ok(Entered { fresh, begun })
+}
+
+fn names(keyed: &[Keyed<'_>]) -> Names {
+    let topics = keyed.iter().flat_map(|(.., arrival)| match &arrival.event.effect {
+        Effect::Informs => &[],
+        Effect::Opens { topic, .. } => std::slice::from_ref(topic),
+        Effect::Closes { topics } => &topics[..],
+    });
+    let mut topics: Vec<Topic> = topics.copied().collect();
+    topics.sort_unstable();
+    Names { keys: keyed.iter().map(|(key, ..)| *key).collect(), topics }
+}
+
+/// Begins the topics that nobody has spoken of, the batch before included; gives them. Those that are known already are
+/// neither changed nor locked: that has an order, and comes in its turn.
+fn begin_subjects(books: &mut Books<'_>, fresh: &[Fresh<'_>], before: &Names) -> Result<HashSet<Topic>> {
+    let mut firsts: Vec<(Topic, Mark)> = fresh
+        .iter()
+        .flat_map(|event| event.topics.iter().map(|topic| (*topic, event.mark)))
+        .filter(|(topic, _)| before.topics.binary_search(topic).is_err())
+        .collect();
+    firsts.sort_unstable_by_key(|(topic, mark)| (*topic, mark.no));
+    firsts.dedup_by_key(|(topic, _)| *topic);
+    books.add_subjects(&firsts)
+}
+
+/// Whether these copies of an event are decided by their key alone, and the batch before has nothing under it.
+fn is_alone(copies: &[Keyed<'_>], before: Option<&Names>) -> bool {
+    let (Some((key, _, first)), Some(before)) = (copies.first(), before) else { return false };
+    first.stale.is_none() && first.event.id_counts_for.is_none() && before.keys.binary_search(key).is_err()
+}
+
+fn enter_some<'e>(
+    books: &mut Books<'_>,
+    some: Vec<&[Keyed<'e>]>,
+    receipts: &mut [Receipt],
+    fresh: &mut Vec<Fresh<'e>>,
+) -> Result<()> {
+    let mut places = Vec::with_capacity(some.len());
+    let mut events = Vec::with_capacity(some.len());
+    for copies in some {
+        for (key, i, arrival) in copies {
+            // A refused one takes no key: a corrected event behind it may reuse the id.
+            if let Some(receipt) = turn_away(books, key, arrival)? {
+                receipts[*i] = receipt;
+                continue;
+            }
+            places.push(*i);
+            events.push(NewEvent::of(key, arrival, books.now));
+            break;
+        }
+    }
+    let added = add(books, &mut events)?;
+    for ((i, event), added) in places.into_iter().zip(events).zip(added) {
+        if added {
+            receipts[i] = if event.is_dropped() { Receipt::Dropped } else { Receipt::Accepted };
+            fresh.extend(event.entered());
+        }
+    }
+    Ok(())
+}
+
 /// What a look at the key decides before anything is written: `None`, the event may try.
-pub(super) fn turn_away(books: &mut Books<'_>, key: &Key, arrival: &Arrival) -> Result<Option<Receipt>> {
+fn turn_away(books: &mut Books<'_>, key: &Key, arrival: &Arrival) -> Result<Option<Receipt>> {
     let event = &arrival.event;
     if arrival.stale.is_none() && event.id_counts_for.is_none() {
         return Ok(None);
@@ -76,7 +182,7 @@ pub(super) fn turn_away(books: &mut Books<'_>, key: &Key, arrival: &Arrival) -> 
 }
 
 /// Writes events whose keys are new; `false`: a copy.
-pub(super) fn add(books: &mut Books<'_>, events: &mut [NewEvent<'_>]) -> Result<Vec<bool>> {
+fn add(books: &mut Books<'_>, events: &mut [NewEvent<'_>]) -> Result<Vec<bool>> {
     if books.tx.is_postgres() {
         return add_at_once(books, events);
     }
@@ -113,10 +219,13 @@ fn add_one(books: &mut Books<'_>, new: &mut NewEvent<'_>) -> Result<bool> {
 /// So many of a batch's events tell whether most of them are copies. Their keys are hashes: the first are as good as any.
 const SAMPLE: usize = 64;
 
+/// Events that one statement takes: all their texts stand in memory once more, and again, on their way to the server.
+const AT_ONCE: usize = 2_000;
+
 /// Whether the event of each key is known already; `None`: hardly any is, and writing them is the shorter way to know.
 fn known(books: &Books<'_>, events: &[NewEvent<'_>]) -> Result<Option<HashSet<Key>>> {
     let look = |events: &[NewEvent<'_>]| -> Result<HashSet<Key>> {
-        let keys = Column::blobs(events.iter().map(|e| e.key));
+        let keys = Column::blobs(events.iter().map(|e| &e.key));
         Ok(books.tx.prepare_cached(sql::PG_KNOWN_KEYS)?.query_map([keys], |row| row.get(0))?.into_iter().collect())
     };
     if events.len() <= SAMPLE || look(&events[..SAMPLE])?.len() < SAMPLE / 2 {
@@ -132,21 +241,26 @@ fn add_at_once(books: &mut Books<'_>, all: &mut [NewEvent<'_>]) -> Result<Vec<bo
         event.mark.no = books.next_event()?;
     }
     let events: Vec<&NewEvent<'_>> = all.iter().filter(|event| is_new(event)).collect();
-    if events.is_empty() {
-        return Ok(vec![false; all.len()]);
+    let mut added: HashSet<i64> = HashSet::with_capacity(events.len());
+    for some in events.chunks(AT_ONCE) {
+        added.extend(add_some(books, some)?);
     }
-    let events = &events;
+    // A number of ours is never 0, which is what a known one has.
+    Ok(all.iter().map(|e| added.contains(&e.mark.no)).collect())
+}
+
+/// Gives the numbers of those that were added.
+fn add_some(books: &Books<'_>, events: &[&NewEvent<'_>]) -> Result<Vec<i64>> {
     let ints = |of: &dyn Fn(&NewEvent<'_>) -> Option<i64>| Column::Ints(events.iter().map(|e| of(e)).collect());
-    let texts = |of: &dyn Fn(&NewEvent<'_>) -> Option<String>| Column::Texts(events.iter().map(|e| of(e)).collect());
-    let topic =
-        |place: usize| Column::Blobs(events.iter().map(|e| e.topics.get(place).map(|t| t.0.to_vec())).collect());
-    let added = books.tx.prepare_cached(sql::PG_ADD_EVENTS)?.query_map(
+    let texts = |of: fn(&Event) -> &str| Column::texts(events.iter().map(|e| of(&e.arrival.event)));
+    let topic = |place: usize| Column::Blobs(events.iter().map(|e| e.topics.get(place).map(|t| &t.0[..])).collect());
+    books.tx.prepare_cached(sql::PG_ADD_EVENTS)?.query_map(
         params![
             ints(&|e| Some(e.mark.no)),
-            Column::Blobs(events.iter().map(|e| Some(e.key.to_vec())).collect()),
-            texts(&|e| Some(e.arrival.event.source.clone())),
-            texts(&|e| Some(e.arrival.event.id.clone())),
-            texts(&|e| Some(e.arrival.event.kind.clone())),
+            Column::blobs(events.iter().map(|e| &e.key)),
+            texts(|e| &e.source),
+            texts(|e| &e.id),
+            texts(|e| &e.kind),
             ints(&|e| Some(e.mark.ver)),
             ints(&|e| Some(e.effect)),
             topic(0),
@@ -155,12 +269,9 @@ fn add_at_once(books: &mut Books<'_>, all: &mut [NewEvent<'_>]) -> Result<Vec<bo
             ints(&|e| e.arrival.event.deadline.map(|t| t.0)),
             ints(&|e| e.arrival.event.expiry.map(|t| t.0)),
             books.now.0,
-            texts(&|e| e.arrival.event.subject_key.clone()),
-            texts(&|e| Some(e.arrival.event.data.as_str().to_owned())),
+            Column::Texts(events.iter().map(|e| e.arrival.event.subject_key.as_deref()).collect()),
+            texts(|e| e.data.as_str()),
         ],
-        |row| row.get::<i64>(0),
-    )?;
-    // A number of ours is never 0, which is what a known one has.
-    let added: HashSet<i64> = added.into_iter().collect();
-    Ok(all.iter().map(|e| added.contains(&e.mark.no)).collect())
+        |row| row.get(0),
+    )
 }

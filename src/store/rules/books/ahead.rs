@@ -112,7 +112,7 @@ impl Books<'_> {
         if digests.is_empty() && topics.is_empty() {
             return Ok(());
         }
-        let of = [Column::ints(digests.iter().copied()), Column::blobs(topics.into_iter().map(|topic| topic.0))];
+        let of = [Column::ints(digests.iter().copied()), Column::blobs(topics.iter().map(|topic| &topic.0))];
         let subjects =
             self.read(sql::PG_SUBJECTS_OF_DIGESTS, of, |row| Ok((Topic(row.get(11)?), Some(Subject::read(row)?))))?;
         self.fetched.subjects.borrow_mut().extend(subjects);

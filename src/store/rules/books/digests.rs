@@ -356,7 +356,7 @@ impl Books<'_> {
                 ints(|d| d.token),
                 maybe(|d| d.until.map(|t| t.0)),
                 ints(|d| d.attempts),
-                Column::Texts(moved.iter().map(|d| d.address.clone()).collect()),
+                Column::Texts(moved.iter().map(|d| d.address.as_deref()).collect()),
                 maybe(|d| d.closed_at.map(|t| t.0)),
             ])?;
         }
@@ -380,7 +380,7 @@ impl Books<'_> {
                 maybe(|d| d.until.map(|t| t.0)),
                 ints(|d| d.attempts),
                 ints(|d| d.waited_us),
-                Column::Texts(rows.iter().map(|d| d.address.clone()).collect()),
+                Column::Texts(rows.iter().map(|d| d.address.as_deref()).collect()),
                 ints(|d| d.opened_at.0),
                 maybe(|d| d.closed_at.map(|t| t.0)),
                 ints(|d| d.lane),

@@ -35,6 +35,12 @@ pub(in crate::store) struct Fetched {
     pub told: RefCell<HashMap<Topic, Vec<(String, i64)>>>,
 }
 
+impl Fetched {
+    fn openers(&self) -> impl Iterator<Item = i64> {
+        self.links.iter().filter(|(_, link)| link.opens).map(|((no, _), _)| *no)
+    }
+}
+
 /// (route, recipient), and the zone that is known of them now.
 pub(in crate::store::rules) type Wanted<'w> = BTreeMap<(&'w str, &'w str), Option<&'w str>>;
 
@@ -43,17 +49,16 @@ impl Books<'_> {
     /// windows and how much is open for their recipients.
     pub fn fetch_mailboxes(&mut self, wanted: &Wanted<'_>, stirred: &[(Topic, Subject)]) -> Result<()> {
         let mut numbers: BTreeSet<i64> = BTreeSet::new();
-        let recipients = Column::Texts(wanted.keys().map(|(_, who)| Some((*who).to_owned())).collect());
-        let routes = Column::Texts(wanted.keys().map(|(route, _)| Some((*route).to_owned())).collect());
+        let recipients = Column::texts(wanted.keys().map(|(_, who)| *who));
+        let routes = Column::texts(wanted.keys().map(|(route, _)| *route));
         let number = |row: &Row<'_>| row.get::<i64>(0);
         numbers
             .extend(self.tx.prepare_cached(sql::PG_MAILBOXES_BY_NAME)?.query_map(params![recipients, routes], number)?);
         if !stirred.is_empty() {
-            let topics = Column::blobs(stirred.iter().map(|(topic, _)| topic.0));
-            let heads = Column::ints(stirred.iter().map(|(_, s)| s.head));
-            let swept = Column::ints(stirred.iter().map(|(_, s)| s.swept));
-            let of = params![topics, heads, swept];
-            numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_SWEEP)?.query_map(of, number)?);
+            self.fetch_chains(stirred)?;
+            let openers = Column::ints(self.fetched.openers());
+            numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_SWEEP)?.query_map([openers], number)?);
+            let topics = Column::blobs(stirred.iter().map(|(topic, _)| &topic.0));
             numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_TELL)?.query_map([&topics], number)?);
         }
         let found = self.tx.prepare_cached(sql::PG_MAILBOXES)?.query_map([Column::ints(numbers)], read_mailbox)?;
@@ -66,9 +71,9 @@ impl Books<'_> {
             .collect();
         if !missing.is_empty() {
             let of = params![
-                Column::Texts(missing.iter().map(|((_, who), _)| Some((*who).to_owned())).collect()),
-                Column::Texts(missing.iter().map(|((route, _), _)| Some((*route).to_owned())).collect()),
-                Column::Texts(missing.iter().map(|(_, zone)| zone.map(str::to_owned)).collect()),
+                Column::texts(missing.iter().map(|((_, who), _)| *who)),
+                Column::texts(missing.iter().map(|((route, _), _)| *route)),
+                Column::Texts(missing.iter().map(|(_, zone)| **zone).collect()),
             ];
             for (no, mailbox) in self.tx.prepare_cached(sql::PG_ADD_MAILBOXES)?.query_map(of, read_mailbox)? {
                 self.know(no, mailbox, wanted)?;
@@ -79,7 +84,7 @@ impl Books<'_> {
         for recipient in &who {
             self.kept.open.insert((*recipient).to_owned(), 0);
         }
-        let of = Column::Texts(who.into_iter().map(|who| Some(who.to_owned())).collect());
+        let of = Column::texts(who);
         let open = self
             .tx
             .prepare_cached(sql::PG_OPEN_OF_RECIPIENTS)?
@@ -139,8 +144,8 @@ impl Books<'_> {
         if of.is_empty() {
             return Ok(());
         }
-        let topics = Column::blobs(of.iter().map(|(topic, _)| topic.0));
-        let people = Column::Texts(of.iter().map(|(_, who)| Some((*who).to_owned())).collect());
+        let topics = Column::blobs(of.iter().map(|(topic, _)| &topic.0));
+        let people = Column::texts(of.iter().map(|(_, who)| *who));
         let found = self.tx.prepare_cached(sql::PG_STANDINGS)?.query_map(params![topics, people], |row| {
             let own = row.get::<Option<i64>>(2)?.zip(row.get::<Option<i64>>(3)?);
             Ok((Topic(row.get(0)?), row.get::<String>(1)?, own))
@@ -155,13 +160,10 @@ impl Books<'_> {
         Ok(())
     }
 
-    /// The chains that a sweep of these topics will walk, with the items of their events.
-    pub fn fetch_walks(&mut self, stirred: &[(Topic, Subject)]) -> Result<()> {
-        if stirred.is_empty() {
-            return Ok(());
-        }
+    /// The chains that a sweep of these topics will walk: their subjects are locked, so that nobody adds to them.
+    fn fetch_chains(&mut self, stirred: &[(Topic, Subject)]) -> Result<()> {
         let of = params![
-            Column::blobs(stirred.iter().map(|(topic, _)| topic.0)),
+            Column::blobs(stirred.iter().map(|(topic, _)| &topic.0)),
             Column::ints(stirred.iter().map(|(_, s)| s.head)),
             Column::ints(stirred.iter().map(|(_, s)| s.swept)),
         ];
@@ -171,9 +173,17 @@ impl Books<'_> {
             let opens = row.get::<i64>(2)? == super::super::accept::OPENS;
             Ok(((no, Topic(row.get(0)?)), Link { opens, mark, prev: row.get::<Option<i64>>(3)?.unwrap_or(0) }))
         })?;
-        let openers: BTreeSet<i64> = found.iter().filter(|(_, link)| link.opens).map(|((no, _), _)| *no).collect();
         self.fetched.links.extend(found);
-        let topics = Column::blobs(stirred.iter().map(|(topic, _)| topic.0));
+        Ok(())
+    }
+
+    /// The items of the events in these chains.
+    pub fn fetch_walks(&mut self, stirred: &[(Topic, Subject)]) -> Result<()> {
+        if stirred.is_empty() {
+            return Ok(());
+        }
+        let openers: BTreeSet<i64> = self.fetched.openers().collect();
+        let topics = Column::blobs(stirred.iter().map(|(topic, _)| &topic.0));
         let told = self
             .tx
             .prepare_cached(sql::PG_TOLD)?

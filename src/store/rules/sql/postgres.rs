@@ -125,12 +125,10 @@ pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no
      u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
 pub const PG_MAILBOXES_BY_NAME: &str = "SELECT m.no FROM unnest(CAST(?1 AS text[]), CAST(?2 AS text[])) AS u(recipient, route) JOIN mailbox m ON \
      m.recipient = u.recipient AND m.route = u.route";
+/// Where events have open items.
+pub const PG_MAILBOXES_TO_SWEEP: &str =
+    "SELECT DISTINCT mailbox_no FROM item WHERE event_no = ANY(CAST(?1 AS bigint[])) AND state IN (0, 1)";
 /// From the head of each topic back to what everything behind is final.
-pub const PG_MAILBOXES_TO_SWEEP: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
-     CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
-     e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
-     DISTINCT i.mailbox_no FROM chain c JOIN LATERAL (SELECT mailbox_no FROM item WHERE event_no = c.no AND state IN \
-     (0, 1) OFFSET 0) AS i ON true WHERE c.no <> c.swept";
 pub const PG_CHAINS: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
      CAST(?3 AS bigint[])) AS u(topic, no, swept) UNION ALL SELECT c.topic, CASE WHEN e.topic = c.topic THEN \
      e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \

@@ -1,0 +1,50 @@
+//! The store's intake for every [`Engine`]: batches alone, and batches in a line.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::super::calls::Engine;
+use super::accept;
+use crate::model::{Entry, Receipt, Time};
+use crate::store::{Intake, Place, Result};
+
+#[async_trait]
+impl<E: Engine> Intake for E {
+    async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>> {
+        self.take_in(now, move |books| accept(books, &entries, &Place::alone())).await
+    }
+
+    async fn accept_in_line(&self, now: Time, entries: Arc<Vec<Entry>>, place: Place) -> Result<Vec<Receipt>> {
+        let place = Arc::new(place);
+        let taken = take_in_turn(self, now, entries, &place).await;
+        place.ends(taken.is_ok());
+        taken
+    }
+
+    fn works_ahead(&self) -> bool {
+        Engine::works_side_by_side(self)
+    }
+}
+
+async fn take_in_turn<E: Engine>(
+    engine: &E,
+    now: Time,
+    entries: Arc<Vec<Entry>>,
+    place: &Arc<Place>,
+) -> Result<Vec<Receipt>> {
+    match engine.works_side_by_side() {
+        true => place.may_enter().await?,
+        false => place.turn().await?,
+    }
+    let take = || {
+        let (entries, place) = (entries.clone(), place.clone());
+        engine.take_in(now, move |books| accept(books, &entries, &place))
+    };
+    let taken = take().await;
+    if taken.is_ok() || !place.has_let_go() {
+        return taken;
+    }
+    place.turn().await?;
+    take().await
+}

@@ -1,0 +1,217 @@
+//! Two batches of one loop in the store at once: the second writes its events ahead, and is taken after the first, or not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use owlpost::model::{Effect, Entry, Receipt, Time, Topic};
+use owlpost::store::postgres::Postgres;
+use owlpost::store::{Delivery as _, Intake as _, Line, Opening, StoreError};
+use tokio::task::JoinHandle;
+
+use crate::postgres::{Admin, Database, Server, Value};
+use crate::process::until;
+use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, verified};
+
+type Taken = Result<Vec<Receipt>, StoreError>;
+
+/// A store that knows bob and ann, and whoever holds bob's mailbox: a batch that brings him something waits at its second
+/// half.
+struct World {
+    store: Arc<Postgres>,
+    database: Database,
+    other: Admin,
+    look: Admin,
+    line: Line,
+}
+
+impl World {
+    fn new() -> World {
+        let database = Server::shared().database(None);
+        let store = open(database.url());
+        accept(&store, vec![news("known-ann", "ann"), news("known-bob", "bob")]).unwrap();
+        let (other, look) = (database.admin(), database.admin());
+        other.run("BEGIN; SELECT 1 FROM mailbox WHERE recipient = 'bob' FOR UPDATE");
+        World { store, database, other, look, line: Line::default() }
+    }
+
+    fn give(&mut self, entries: Vec<Entry>) -> JoinHandle<Taken> {
+        let (store, place) = (self.store.clone(), self.line.place());
+        runtime().spawn(async move { store.accept_in_line(NOW, Arc::new(entries), place).await })
+    }
+
+    fn count(&self, what: &str) -> i64 {
+        match self.look.rows(&format!("SELECT count(*) FROM {what}"))[0][0] {
+            Value::Int(n) => n,
+            ref other => panic!("no count: {other:?}"),
+        }
+    }
+
+    fn sessions(&self, which: &str) -> i64 {
+        self.count(&format!("pg_stat_activity WHERE datname = '{}' AND {which}", self.database.name))
+    }
+
+    /// Both are in the store: the first waits for bob's mailbox, the second has written what it may.
+    fn until_ahead(&self) {
+        let which = "state = 'idle in transaction' AND query LIKE 'INSERT INTO %'";
+        until("a batch that waits", || (self.sessions(WAITS) == 1).then_some(()));
+        until("a batch ahead", || (self.sessions(which) == 1).then_some(()));
+    }
+}
+
+const WAITS: &str = "wait_event_type = 'Lock' AND query LIKE '%mailbox%'";
+
+fn ends(task: JoinHandle<Taken>) -> Taken {
+    runtime().block_on(task).unwrap()
+}
+
+fn speaks(id: &str, who: &str, effect: Effect, seconds: i64) -> Entry {
+    let mut entry = news(id, who);
+    if let Entry::Event(arrival) = &mut entry {
+        (arrival.event.effect, arrival.time) = (effect, Time(NOW.0 + seconds * 1_000_000));
+    }
+    entry
+}
+
+fn opens(id: &str, who: &str, about: &str) -> Entry {
+    speaks(id, who, Effect::Opens { topic: Topic::of(&["test", about]), date: None }, 0)
+}
+
+fn closes(id: &str, who: &str, about: &str) -> Entry {
+    speaks(id, who, Effect::Closes { topics: vec![Topic::of(&["test", about])] }, 1)
+}
+
+fn first() -> Vec<Entry> {
+    vec![opens("r1", "bob", "one"), news("n1", "bob")]
+}
+
+/// A copy, a decision about the first's request, and what has nothing to do with it.
+fn second() -> Vec<Entry> {
+    vec![news("n1", "bob"), closes("d1", "ann", "one"), news("n2", "kim"), opens("r2", "kim", "two")]
+}
+
+#[test]
+fn a_batch_writes_its_events_ahead_and_copies_and_decisions_meet_the_batch_before() {
+    use Receipt::{Accepted, Duplicate};
+    let mut w = World::new();
+    let one = w.give(first());
+    let two = w.give(second());
+    w.until_ahead();
+    assert!(!one.is_finished() && !two.is_finished());
+    assert_eq!(w.count("event"), 2, "nothing is there before it is durable");
+    w.other.run("ROLLBACK");
+    assert_eq!(ends(one).unwrap(), [Accepted, Accepted]);
+    assert_eq!(ends(two).unwrap(), [Duplicate, Accepted, Accepted, Accepted]);
+    let withdrawn = "item i JOIN event e ON e.no = i.event_no WHERE e.id = 'r1' AND i.state = 3";
+    assert_eq!(w.count(withdrawn), 1, "it was decided");
+    assert_eq!(w.count("subject"), 2);
+    assert_eq!(verified(&w.store)["items"], 7);
+}
+
+#[test]
+fn what_came_later_is_not_taken_if_the_batch_before_fails() {
+    let mut w = World::new();
+    // Nothing of it needs what is held: only the batch before is in its way.
+    let second = || second().split_off(1);
+    let one = w.give(first());
+    let two = w.give(second());
+    w.until_ahead();
+    w.look.run(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND {WAITS}",
+        w.database.name
+    ));
+    for task in [one, two] {
+        assert!(matches!(ends(task), Err(StoreError::Unavailable(_))));
+    }
+    w.other.run("ROLLBACK");
+    assert_eq!((w.count("event"), w.count("subject")), (2, 0), "nothing of either");
+    // As the source gives them again.
+    w.line = Line::default();
+    let (one, two) = (w.give(first()), w.give(second()));
+    assert_eq!(ends(one).unwrap(), vec![Receipt::Accepted; 2]);
+    assert_eq!(ends(two).unwrap(), vec![Receipt::Accepted; 3]);
+    assert_eq!(verified(&w.store)["items"], 7);
+}
+
+/// It lost a race when the next had written its events: they are not in its way.
+#[test]
+fn a_batch_that_is_begun_anew_is_taken_before_the_one_that_is_ahead() {
+    let mut w = World::new();
+    w.other.run("SET deadlock_timeout = '60s'");
+    let both = || [first(), vec![news("a1", "ann")]].concat();
+    let one = w.give(both());
+    let two = w.give(second());
+    w.until_ahead();
+    // Ann's mailbox, which the first has: now each waits for the other, and the first sees it.
+    w.other.run("SELECT 1 FROM mailbox WHERE recipient = 'ann' FOR UPDATE; ROLLBACK");
+    assert_eq!(ends(one).unwrap(), vec![Receipt::Accepted; 3]);
+    assert_eq!(ends(two).unwrap()[1..], vec![Receipt::Accepted; 3]);
+    assert_eq!(verified(&w.store)["items"], 8);
+}
+
+#[test]
+fn who_waits_long_for_the_batch_before_lets_go_of_its_events_and_comes_in_its_turn() {
+    let mut w = World::new();
+    let one = w.give(first());
+    let two = w.give(second());
+    w.until_ahead();
+    // Another worker's copy of what the second has written.
+    let elsewhere = try_open(settings(w.database.url(), Opening::Worker)).unwrap();
+    assert_eq!(accept(&elsewhere, vec![news("n2", "kim")]).unwrap(), [Receipt::Accepted]);
+    assert!(!one.is_finished() && !two.is_finished());
+    w.other.run("ROLLBACK");
+    assert_eq!(ends(one).unwrap(), vec![Receipt::Accepted; 2]);
+    use Receipt::{Accepted, Duplicate};
+    assert_eq!(ends(two).unwrap(), [Duplicate, Accepted, Duplicate, Accepted]);
+    assert_eq!(verified(&w.store)["items"], 7);
+}
+
+/// Wherever the two are just then.
+#[test]
+fn cut_connections_lose_nothing_of_two_batches_and_repeat_nothing() {
+    const BATCHES: usize = 40;
+    let database = Server::shared().database(None);
+    let store = open(database.url());
+    // Every batch has copies of the one before it, and decides what that one asks.
+    let batch = |n: usize| {
+        let mut entries: Vec<Entry> = (0..20).map(|i| news(format!("{n}-{i}"), &format!("p{}", i % 7))).collect();
+        entries.push(opens(&format!("ask-{n}"), "bob", &n.to_string()));
+        if n > 0 {
+            entries
+                .extend([news(format!("{}-3", n - 1), "p3"), closes(&format!("say-{n}"), "ann", &(n - 1).to_string())]);
+        }
+        entries
+    };
+    let taken = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let admin = Server::shared().admin("postgres");
+            let cut =
+                format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", database.name);
+            let mut seen = 0;
+            while seen < BATCHES {
+                let now = taken.load(Ordering::Relaxed);
+                if now > seen {
+                    seen = now;
+                    admin.run(&cut);
+                }
+                std::thread::yield_now();
+            }
+        });
+        while taken.load(Ordering::Relaxed) < BATCHES {
+            let (from, mut line) = (taken.load(Ordering::Relaxed), Line::default());
+            let pair: Vec<_> = (from..(from + 2).min(BATCHES))
+                .map(|n| {
+                    let (store, place, entries) = (store.clone(), line.place(), Arc::new(batch(n)));
+                    runtime().spawn(async move { store.accept_in_line(NOW, entries, place).await })
+                })
+                .collect();
+            let ended: Vec<bool> = pair.into_iter().map(|task| ends(task).is_ok()).collect();
+            assert!(ended.is_sorted_by(|a, b| a >= b), "none after one that failed: {ended:?}");
+            taken.fetch_add(ended.into_iter().filter(|ok| *ok).count(), Ordering::Relaxed);
+        }
+    });
+    until("a look that is not cut", || runtime().block_on(store.next_due(&ask())).ok());
+    assert_eq!(verified(&store)["items"], (BATCHES * 21 + BATCHES - 1) as u64);
+    let withdrawn = "SELECT count(*) FROM item WHERE state = 3";
+    assert_eq!(database.admin().rows(withdrawn), [[Value::Int(BATCHES as i64 - 1)]]);
+}
