@@ -25,6 +25,9 @@ pub const PG_SUBJECTS_OF_DIGESTS: &str = "SELECT head, swept, latest_ver, latest
 /// These, and those of digests.
 pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?2 AS bigint[]) || \
      ARRAY(SELECT mailbox_no FROM digest WHERE no = ANY(CAST(?1 AS bigint[])))) ORDER BY no FOR UPDATE";
+/// Those of these that nobody has.
+pub const PG_FREE_MAILBOXES: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?1 AS bigint[])) \
+     ORDER BY no FOR UPDATE SKIP LOCKED";
 /// Digests alone, whatever else their mailboxes have.
 pub const PG_DIGESTS_ALONE: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
      waited_us, address, opened_at, closed_at, lane FROM digest WHERE no = ANY(CAST(?1 AS bigint[]))";
@@ -193,6 +196,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_DIGESTS_ALONE,
         PG_CLAIMED,
         PG_MAILBOXES_OF_DIGESTS,
+        PG_FREE_MAILBOXES,
         PG_SUBJECTS_OF_DIGESTS,
         PG_ITEMS_OF_DIGESTS,
         PG_RELISTED,
