@@ -105,22 +105,30 @@ impl Books<'_> {
 
     /// Digests that a claim has locked, with their mailboxes.
     pub fn read_claimed(&mut self, digests: &[i64]) -> Result<()> {
-        if !self.tx.is_postgres() || digests.is_empty() {
-            return Ok(());
+        let unknown = digests.iter().copied().filter(|no| !self.kept.digests.contains_key(no));
+        let of = Column::ints(unknown);
+        if self.tx.is_postgres() && of.len() > 0 {
+            self.read_due(sql::PG_CLAIMED, [&of])?;
         }
-        let of = Column::ints(digests.iter().copied());
-        let claimed = self.read(sql::PG_CLAIMED, [&of], |row| {
+        Ok(())
+    }
+
+    /// The same, as a statement has just locked them; gives their numbers.
+    pub fn read_due(&mut self, statement: &str, of: impl Params) -> Result<Vec<i64>> {
+        let due = self.read(statement, of, |row| {
             let previous_at = row.get::<Option<i64>>(20)?.map(Time);
             let mailbox = Mailbox { recipient: row.get(17)?, route: row.get(18)?, zone: row.get(19)?, previous_at };
             Ok((Digest::read(row)?, mailbox))
         })?;
+        let mut numbers = Vec::with_capacity(due.len());
         let mut air = self.shared.air();
-        for (digest, mailbox) in claimed {
+        for (digest, mailbox) in due {
+            numbers.push(digest.no);
             air.claimed(digest.no, digest.mailbox);
             self.kept.mailboxes.entry(digest.mailbox).or_insert(mailbox);
             self.kept.digests.entry(digest.no).or_insert(digest);
         }
-        Ok(())
+        Ok(numbers)
     }
 
     fn hold_subjects(&mut self, digests: &[i64], topics: BTreeSet<Topic>) -> Result<()> {
