@@ -123,7 +123,11 @@ fn what_is_not_to_wait_is_busy_at_once_and_the_others_begin() {
         let intents = leased.iter().map(|one| Intent { waits: false, ..intent(one) }).collect();
         let begun = Instant::now();
         let all = runtime().block_on(store.begin(NOW, Arc::new(intents))).unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(1), "one that waits takes two seconds, this took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "one that waits takes two seconds, this took {:?}",
+            begun.elapsed()
+        );
         all
     };
     let begun = hasty(&leased);
