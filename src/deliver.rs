@@ -301,6 +301,8 @@ impl Deliver {
                     later.push((leased, intent));
                 }
                 Begun::Later => over.extend(air.ahead.put_by(leased)),
+                // Most often another worker's claim, which looked at it just before it was claimed here.
+                Begun::Busy => later.push((leased, Intent { waits: true, ..intent })),
                 Begun::Empty => done += 1,
                 // It may be due again at once.
                 Begun::Lost | Begun::Paused => {}

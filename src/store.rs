@@ -177,6 +177,8 @@ pub struct Intent {
     pub send_within: Duration,
     /// How long a begin takes here lately: a permit for a moment that is over before the answer is known helps nobody.
     pub lead: Duration,
+    /// It waits for whoever has its rows. Else, where that costs the others of its list nothing, it is [`Begun::Busy`].
+    pub waits: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -193,6 +195,9 @@ pub enum Begun {
     NoRate(Time),
     /// Somebody else holds its rows for now: nothing was begun and nothing used; try again under the same lease.
     Later,
+    /// Somebody else has its rows this moment, and it was not to wait: nothing was begun and nothing used; try again at once
+    /// under the same lease, and wait.
+    Busy,
 }
 
 /// What is known of an attempt. `unknown < refused`; `unknown < accepted < failed`.

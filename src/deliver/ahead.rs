@@ -170,13 +170,7 @@ impl Deliver {
 
     /// Claims for the room that there is, and ahead what will leave in a moment. `None`: it did not ask.
     pub(super) async fn claim(&self, air: &mut Air, phase: Phase) -> Result<Option<usize>, StoreError> {
-        let (room, kept, now) = (self.room(air), air.ahead.digests.len(), Instant::now());
-        let ahead = air.ahead.pace.lately(now).min(self.patience.in_flight);
-        let most = if air.valve.is_probing() { room } else { room + ahead };
-        air.ahead.not_before = air.ahead.not_before.filter(|at| *at > now);
-        if air.ahead.until.is_some() || air.ahead.not_before.is_some() || kept >= most.div_ceil(2) {
-            return Ok(None);
-        }
+        let Some(most) = self.to_claim(air, 0) else { return Ok(None) };
         if self.quota.is_some() && !air.account_known {
             air.account_known = self.store.gauges(self.clock.now()).await?.quota.is_some();
             if !air.account_known {
@@ -184,19 +178,45 @@ impl Deliver {
                 return Ok(None);
             }
         }
-        let claimed = self.store.claim(self.clock.now(), &self.ask((most - kept).min(CLAIM_MAX), phase)).await?;
-        if claimed.is_empty() {
-            return Ok(Some(0));
+        let claimed = self.store.claim(self.clock.now(), &self.ask(most, phase)).await?;
+        self.take_in(air, claimed).await.map(Some)
+    }
+
+    /// How many to claim once so many of those that were claimed before have begun.
+    fn to_claim(&self, air: &mut Air, begin: usize) -> Option<usize> {
+        let now = Instant::now();
+        let (room, kept) = (self.room(air).saturating_sub(begin), air.ahead.digests.len().saturating_sub(begin));
+        let ahead = air.ahead.pace.lately(now).min(self.patience.in_flight);
+        let most = if air.valve.is_probing() { room } else { room + ahead };
+        air.ahead.not_before = air.ahead.not_before.filter(|at| *at > now);
+        let waits = air.ahead.until.is_some() || air.ahead.not_before.is_some();
+        (!waits && kept < most.div_ceil(2)).then(|| (most - kept).min(CLAIM_MAX))
+    }
+
+    /// How many to claim while others begin, where it is known before what becomes of those: no account gives out permits, and
+    /// no mail tries whether the mailer is back.
+    pub(super) fn to_claim_beside(&self, air: &mut Air) -> Option<usize> {
+        let begin = if air.ahead.may_begin() { self.room(air).min(CLAIM_MAX).min(air.ahead.digests.len()) } else { 0 };
+        if begin == 0 || self.quota.is_some() || air.valve.is_probing() {
+            return None;
+        }
+        self.to_claim(air, begin)
+    }
+
+    /// Looks up what is to be known of those that were claimed; gives how many they are.
+    pub(super) async fn take_in(&self, air: &mut Air, claimed: Vec<Leased>) -> Result<usize, StoreError> {
+        let digests = claimed.len();
+        if digests == 0 {
+            return Ok(0);
         }
         match self.intents(&claimed).await {
-            Ok(intents) => air.ahead.put(claimed.iter().cloned().zip(intents)),
+            Ok(intents) => air.ahead.put(claimed.into_iter().zip(intents)),
             Err(why) => {
-                let digests = claimed.len();
                 tracing::warn!(error = why, digests, "the directory gave no answer; the digests go back");
                 air.ahead.not_before = Some(Instant::now() + DIRECTORY_AWAY);
                 self.give_back(&claimed).await?;
             }
         }
-        Ok(Some(claimed.len()))
+        Ok(digests)
     }
 }

@@ -127,13 +127,26 @@ impl Air {
 }
 
 impl Deliver {
-    /// Settles what was answered while the next ones begin and are claimed: neither has to do with the other.
+    /// Settles what was answered while the next ones begin and those behind them are claimed: none has to do with another.
     pub(super) async fn settle_beside(
         self: &Arc<Self>,
         air: &mut Air,
         phase: Phase,
     ) -> Result<(bool, Option<usize>), StoreError> {
         let answers = air.answers_to_settle();
+        if let Some(most) = self.to_claim_beside(air) {
+            let ask = self.ask(most, phase);
+            let claim = self.store.claim(self.clock.now(), &ask);
+            let (in_vain, claimed, settled) = tokio::join!(self.begins_in_vain(air), claim, self.learn(answers));
+            let settled = air.settled(settled);
+            // What was claimed is kept, whatever became of the others.
+            let claimed = match claimed {
+                Ok(claimed) => self.take_in(air, claimed).await,
+                Err(why) => Err(why),
+            };
+            settled?;
+            return Ok((in_vain?, Some(claimed?)));
+        }
         let go_on = async {
             let in_vain = self.begins_in_vain(air).await?;
             Ok((in_vain, self.claim(air, phase).await?))

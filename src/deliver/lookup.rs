@@ -34,6 +34,7 @@ impl Deliver {
                 // Of the whole call: a lease that ends in its middle would be taken for a doubt, and the mail sent again.
                 send_within: self.patience.send_within + self.patience.call_timeout,
                 lead: Duration::ZERO,
+                waits: false,
             }
         };
         Ok(claimed.iter().map(intent).collect())

@@ -24,9 +24,9 @@ mod link;
 pub mod outcomes;
 mod sql;
 
+pub use super::rules::YOUNG_EVENTS;
 #[doc(hidden)]
 pub use super::rules::{HOT, LITE_HOT};
-pub use super::rules::YOUNG_EVENTS;
 pub use dump::Dump;
 
 mod migrations {

@@ -102,6 +102,7 @@ impl World {
                 audiences: vec![],
                 send_within: Duration::from_secs(15),
                 lead: Duration::ZERO,
+                waits: true,
             });
         }
         let begun = self.store.begin(now, Arc::new(intents)).await.unwrap();

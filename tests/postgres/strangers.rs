@@ -9,7 +9,7 @@ use owlpost::model::{Effect, Entry, Time, Topic};
 use owlpost::quota::Terms;
 use owlpost::store::postgres::Postgres;
 use owlpost::store::{
-    ANSWERS_FIRST, Answer, Ask, Begun, Command, Delivery as _, Desk as _, Evidence, Learned, Leased, Opening,
+    ANSWERS_FIRST, Answer, Ask, Begun, Command, Delivery as _, Desk as _, Evidence, Intent, Learned, Leased, Opening,
     Upkeep as _,
 };
 
@@ -111,6 +111,31 @@ fn what_a_stranger_holds_begins_later_and_the_others_now() {
         assert!(matches!(&begun[0], Begun::Send(mail) if mail.attempt.number == 1), "{begun:?}");
         assert_ne!(permits(), before, "and now it does");
     }
+}
+
+#[test]
+fn what_is_not_to_wait_is_busy_at_once_and_the_others_begin() {
+    let database = Server::shared().database(None);
+    let (store, other) = three(&database);
+    let leased = claim(&store, NOW);
+    other.run(&format!("BEGIN; {HELD}"));
+    let hasty = |leased: &[Leased]| {
+        let intents = leased.iter().map(|one| Intent { waits: false, ..intent(one) }).collect();
+        let begun = Instant::now();
+        let all = runtime().block_on(store.begin(NOW, Arc::new(intents))).unwrap();
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "one that waits takes two seconds, this took {:?}",
+            begun.elapsed()
+        );
+        all
+    };
+    let begun = hasty(&leased);
+    assert!(matches!(&begun[..], [Begun::Send(_), Begun::Busy, Begun::Send(_)]), "{begun:?}");
+    assert_eq!(count(&database.admin(), "attempt"), 2, "nothing of it is written");
+    assert_eq!(hasty(&leased[1..2]), [Begun::Busy]);
+    other.run("ROLLBACK");
+    assert!(matches!(&hasty(&leased[1..2])[..], [Begun::Send(mail)] if mail.attempt.number == 1));
 }
 
 #[test]

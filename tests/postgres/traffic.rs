@@ -156,6 +156,7 @@ pub fn intent(leased: &Leased) -> Intent {
         audiences: vec![],
         send_within: Duration::from_secs(15),
         lead: Duration::ZERO,
+        waits: true,
     }
 }
 

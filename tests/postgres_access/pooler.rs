@@ -30,6 +30,7 @@ fn intent(leased: &Leased) -> Intent {
         audiences: vec![],
         send_within: std::time::Duration::from_secs(15),
         lead: std::time::Duration::ZERO,
+        waits: true,
     }
 }
 

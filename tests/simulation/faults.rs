@@ -40,6 +40,8 @@ pub struct FaultyStore {
     pub world: Shared,
     /// One call at a time, so that the oracle sees the store as the call left it.
     pub oracle: tokio::sync::Mutex<Oracle>,
+    /// The loops take it for one that does more than one call at once, and have several under way.
+    pub side_by_side: bool,
 }
 
 impl FaultyStore {
@@ -117,10 +119,16 @@ impl Delivery for FaultyStore {
     }
 
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>> {
-        let (held, intents) = self.strangers("begin of", mails, |mail| mail.lease.digest.number);
+        let (held, intents) = self.strangers("begin of", mails.clone(), |mail| mail.lease.digest.number);
         let begin = self.inner.begin(now, intents.clone());
         let begun = self.call("begin", DELIVERY, begin, |oracle, begun| oracle.begun(&intents, begun)).await?;
-        Ok(with_held(&held, begun, || Begun::Later))
+        let mut begun = with_held(&held, begun, || Begun::Later);
+        // The first time it does not wait to see whether they stay.
+        let hasty = mails.iter().map(|mail| !mail.waits);
+        for (one, _) in begun.iter_mut().zip(hasty).filter(|(one, hasty)| *hasty && **one == Begun::Later) {
+            *one = Begun::Busy;
+        }
+        Ok(begun)
     }
 
     async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
@@ -140,6 +148,10 @@ impl Delivery for FaultyStore {
 
     async fn release(&self, now: Time, leases: Arc<Vec<Lease>>) -> Result<()> {
         self.call("release", DELIVERY, self.inner.release(now, leases), |_, ()| {}).await
+    }
+
+    fn works_side_by_side(&self) -> bool {
+        self.side_by_side
     }
 
     async fn under_way(&self, now: Time) -> Result<u64> {

@@ -170,7 +170,9 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
     let inner: Arc<Sqlite> = Arc::new(parts.open_sqlite(&config, Opening::Worker).unwrap_or_else(|e| panic!("{e}")));
     let mut oracle = Oracle::new(world.clone(), path);
     oracle.check("open");
-    let store = Arc::new(FaultyStore { inner, world: world.clone(), oracle: tokio::sync::Mutex::new(oracle) });
+    let side_by_side = lock(world).dice("side by side").chance(50);
+    let oracle = tokio::sync::Mutex::new(oracle);
+    let store = Arc::new(FaultyStore { inner, world: world.clone(), oracle, side_by_side });
     let (vitals, wake, stop) = (Vitals::new(), Arc::new(Notify::new()), CancellationToken::new());
     let (phase, phases) = watch::channel(Phase::Normal);
     // Small batches, so that several are under way, and some are refused in the middle.

@@ -210,6 +210,7 @@ impl World {
             audiences: leased.audiences.iter().map(|n| (n.event_number, named(&n.references))).collect(),
             send_within: Duration::from_secs(15),
             lead: Duration::ZERO,
+            waits: true,
         }
     }
 

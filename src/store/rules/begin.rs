@@ -1,5 +1,7 @@
 //! Begin: the last gate before a call. Everything that may forbid the mail is checked here; the intent is written.
 
+use std::collections::BTreeSet;
+
 use crate::store::rules::tx::{Column, Optional, Row, params};
 
 use super::accept::nobody;
@@ -14,11 +16,16 @@ pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
     if books.tx.is_postgres() {
         let store_id = books.shared.store_id;
         let mine = mails.iter().filter(|mail| mail.lease.digest.store == store_id);
+        let number = |mail: &&Intent| mail.lease.digest.number;
         // Under its first lease no digest was called yet; an audience that changed makes items of its subject's events.
         let (first, again): (Vec<&Intent>, Vec<&Intent>) =
             mine.partition(|mail| mail.lease.token == 1 && mail.audiences.is_empty());
-        let numbers = |of: Vec<&Intent>| of.into_iter().map(|mail| mail.lease.digest.number).collect::<Vec<_>>();
-        books.hold_to_begin(&numbers(first), &numbers(again), listed)?;
+        let numbers = |of: &[&Intent]| of.iter().map(number).collect::<Vec<_>>();
+        let if_free: BTreeSet<i64> = {
+            let strangers = books.shared.strangers();
+            first.iter().filter(|mail| !mail.waits).map(number).filter(|no| !strangers.have(*no)).collect()
+        };
+        books.hold_to_begin(&numbers(&first), &numbers(&again), if_free, listed)?;
         let addresses: Vec<Option<String>> =
             mails.iter().map(|mail| mail.recipient.address.as_ref().map(|a| a.to_lowercase())).collect();
         let addresses = Column::Texts(addresses.iter().map(Option::as_deref).collect());
@@ -32,6 +39,9 @@ pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
 
 pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
     let no = mail.lease.digest.number;
+    if books.held.busy.contains(&no) {
+        return Ok(Begun::Busy);
+    }
     let (now, last_call) = (books.now, books.now.plus(mail.send_within));
     let Some(digest) = books.held_under(mail.lease)? else { return Ok(Begun::Lost) };
     let mailbox = digest.mailbox;

@@ -80,7 +80,7 @@ fn paused(books: &Books<'_>) -> Result<Vec<String>> {
 }
 
 /// With some routes paused, those are stepped over: they must not use up the limit of the others.
-fn due(books: &Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused: bool) -> Result<Vec<i64>> {
+fn due(books: &mut Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_paused: bool) -> Result<Vec<i64>> {
     let statement = match (ask.everything, some_paused) {
         (false, false) => return lanes::due(books, priority, limit as usize),
         (true, false) => sql::ANY_DUE,

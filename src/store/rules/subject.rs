@@ -269,15 +269,8 @@ impl Books<'_> {
     fn new_subject(&mut self, topic: &Topic, event: Mark) -> Result<bool> {
         let closer = event.closes().then_some((event.ver, event.no));
         let lone = event.date.map(|_| event.no);
-        let marks = params![
-            &topic.0[..],
-            event.no,
-            event.ver,
-            event.date,
-            closer.map(|c| c.0),
-            closer.map(|c| c.1),
-            lone,
-        ];
+        let marks =
+            params![&topic.0[..], event.no, event.ver, event.date, closer.map(|c| c.0), closer.map(|c| c.1), lone,];
         self.add_subject(topic, marks)
     }
 

@@ -8,8 +8,8 @@ use super::books::Books;
 use super::sql;
 use crate::model::Topic;
 use crate::store::line::Key;
-use crate::store::{Result, StoreError};
 use crate::store::rules::tx::{Optional, params};
+use crate::store::{Result, StoreError};
 
 /// All hashes in so many parts of equal width.
 const PARTS: u32 = 32;
@@ -79,7 +79,9 @@ impl Books<'_> {
         self.drop_key(no)?;
         self.tx.prepare_cached(sql::RENAME_EVENT)?.execute(params![no, &key[..], id])?;
         if !self.tx.is_postgres() && !self.add_key(key, no)? {
-            return Err(StoreError::Broken(format!("event {no} steps aside for one that asks again, twice in a microsecond")));
+            return Err(StoreError::Broken(format!(
+                "event {no} steps aside for one that asks again, twice in a microsecond"
+            )));
         }
         Ok(())
     }

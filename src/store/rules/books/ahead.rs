@@ -4,7 +4,7 @@
 //! Locks are taken in one order (subjects by topic, mailboxes by number), and what is read under them stays.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::super::accept::OPENS;
 use super::super::closure::UNKNOWN;
@@ -48,13 +48,28 @@ impl Books<'_> {
     }
 
     /// Holds digests to begin their calls. `first`: those that were never called. Nobody was told of what they list, so that
-    /// no subject has a say whatever becomes of it.
-    pub fn hold_to_begin(&mut self, first: &[i64], again: &[i64], read: fn(&Row<'_>) -> Result<Listed>) -> Result<()> {
+    /// no subject has a say whatever becomes of it. `if_free`: those of them that are left alone while somebody has them.
+    pub fn hold_to_begin(
+        &mut self,
+        first: &[i64],
+        again: &[i64],
+        mut if_free: BTreeSet<i64>,
+        read: fn(&Row<'_>) -> Result<Listed>,
+    ) -> Result<()> {
         let again_too: BTreeSet<i64> = again.iter().copied().collect();
-        let first: BTreeSet<i64> = first.iter().copied().filter(|no| !again_too.contains(no)).collect();
-        let all: Vec<i64> = first.iter().chain(again).copied().collect();
+        {
+            // Whose mailbox is not known is looked up under its lock.
+            let air = self.shared.air();
+            if_free.retain(|no| !again_too.contains(no) && air.mailbox_of(*no).is_some());
+        }
+        let mut first: BTreeSet<i64> = first.iter().copied().filter(|no| !again_too.contains(no)).collect();
         self.hold_subjects(again, BTreeSet::new())?;
-        let mailboxes = self.hold_mailboxes(&all)?;
+        let to_wait_for: Vec<i64> = first.iter().filter(|no| !if_free.contains(no)).chain(again).copied().collect();
+        // Last, what is not waited for: who waits for a mailbox has none that comes behind it.
+        let mut mailboxes = self.hold_mailboxes(&to_wait_for)?;
+        mailboxes.extend(self.hold_free_mailboxes(&if_free)?);
+        first.retain(|no| !self.held.busy.contains(no));
+        let all: Vec<i64> = first.iter().chain(again).copied().collect();
         self.read_whole(&mailboxes)?;
         self.read_lists(again)?;
         // The lease says that it is the first; the row says whether others called since.
@@ -90,22 +105,30 @@ impl Books<'_> {
 
     /// Digests that a claim has locked, with their mailboxes.
     pub fn read_claimed(&mut self, digests: &[i64]) -> Result<()> {
-        if !self.tx.is_postgres() || digests.is_empty() {
-            return Ok(());
+        let unknown = digests.iter().copied().filter(|no| !self.kept.digests.contains_key(no));
+        let of = Column::ints(unknown);
+        if self.tx.is_postgres() && of.len() > 0 {
+            self.read_due(sql::PG_CLAIMED, [&of])?;
         }
-        let of = Column::ints(digests.iter().copied());
-        let claimed = self.read(sql::PG_CLAIMED, [&of], |row| {
+        Ok(())
+    }
+
+    /// The same, as a statement has just locked them; gives their numbers.
+    pub fn read_due(&mut self, statement: &str, of: impl Params) -> Result<Vec<i64>> {
+        let due = self.read(statement, of, |row| {
             let previous_at = row.get::<Option<i64>>(20)?.map(Time);
             let mailbox = Mailbox { recipient: row.get(17)?, route: row.get(18)?, zone: row.get(19)?, previous_at };
             Ok((Digest::read(row)?, mailbox))
         })?;
+        let mut numbers = Vec::with_capacity(due.len());
         let mut air = self.shared.air();
-        for (digest, mailbox) in claimed {
+        for (digest, mailbox) in due {
+            numbers.push(digest.no);
             air.claimed(digest.no, digest.mailbox);
             self.kept.mailboxes.entry(digest.mailbox).or_insert(mailbox);
             self.kept.digests.entry(digest.no).or_insert(digest);
         }
-        Ok(())
+        Ok(numbers)
     }
 
     fn hold_subjects(&mut self, digests: &[i64], topics: BTreeSet<Topic>) -> Result<()> {
@@ -121,15 +144,40 @@ impl Books<'_> {
 
     /// Gives their numbers.
     fn hold_mailboxes(&mut self, digests: &[i64]) -> Result<Vec<i64>> {
+        if digests.is_empty() {
+            return Ok(vec![]);
+        }
         let (known, unknown) = self.shared.air().mailboxes_of(digests);
         let of = [Column::ints(unknown), Column::ints(known)];
-        let mut all = Vec::new();
-        for (no, mailbox) in self.read(sql::PG_MAILBOXES_OF_DIGESTS, of, read_mailbox)? {
+        let held = self.read(sql::PG_MAILBOXES_OF_DIGESTS, of, read_mailbox)?;
+        Ok(self.know_mailboxes(held))
+    }
+
+    /// The same without a wait: digests whose mailbox somebody has are busy.
+    fn hold_free_mailboxes(&mut self, digests: &BTreeSet<i64>) -> Result<Vec<i64>> {
+        if digests.is_empty() {
+            return Ok(vec![]);
+        }
+        let of: Vec<(i64, i64)> = {
+            let air = self.shared.air();
+            digests.iter().filter_map(|no| Some((*no, air.mailbox_of(*no)?))).collect()
+        };
+        let mailboxes: BTreeSet<i64> = of.iter().map(|(_, mailbox)| *mailbox).collect();
+        let held = self.read(sql::PG_FREE_MAILBOXES, [Column::ints(mailboxes)], read_mailbox)?;
+        let free = self.know_mailboxes(held);
+        let is_free: HashSet<i64> = free.iter().copied().collect();
+        self.held.busy.extend(of.iter().filter(|(_, mailbox)| !is_free.contains(mailbox)).map(|(no, _)| *no));
+        Ok(free)
+    }
+
+    fn know_mailboxes(&mut self, held: Vec<(i64, Mailbox)>) -> Vec<i64> {
+        let mut all = Vec::with_capacity(held.len());
+        for (no, mailbox) in held {
             all.push(no);
             self.kept.numbers.entry(mailbox.route.clone()).or_default().insert(mailbox.recipient.clone(), no);
             self.kept.mailboxes.entry(no).or_insert(mailbox);
         }
-        Ok(all)
+        all
     }
 
     fn read_digests(&mut self, digests: &BTreeSet<i64>) -> Result<()> {

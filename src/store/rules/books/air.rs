@@ -56,6 +56,10 @@ impl Air {
         self.mailboxes.insert(digest, mailbox);
     }
 
+    pub fn mailbox_of(&self, digest: i64) -> Option<i64> {
+        self.mailboxes.get(&digest).copied()
+    }
+
     /// Known mailboxes of digests, each once, and the digests whose mailbox is not known.
     pub fn mailboxes_of(&self, digests: &[i64]) -> (BTreeSet<i64>, Vec<i64>) {
         let known = digests.iter().filter_map(|no| self.mailboxes.get(no)).copied().collect();

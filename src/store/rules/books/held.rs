@@ -1,7 +1,7 @@
 //! What delivery has read ahead from PostgreSQL of the digests in its hands ([`super::ahead`]). It was read under the locks
 //! of subjects and mailboxes, and follows what this transaction changes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::super::sql;
 use super::super::subject::Mark;
@@ -26,6 +26,8 @@ pub(in crate::store) struct Held {
     /// Mailboxes of which every digest that is not closed is known.
     pub(super) whole: HashSet<i64>,
     pub(super) contents: HashMap<i64, Vec<Listed>>,
+    /// Digests whose mailbox somebody else has, and that were not to wait for it.
+    pub(in crate::store::rules) busy: BTreeSet<i64>,
     pub(in crate::store::rules) paused: Vec<String>,
     pub(in crate::store::rules) suppressed: Option<HashSet<String>>,
 }

@@ -3,8 +3,8 @@
 
 use super::super::sql;
 use super::Books;
-use crate::store::Result;
 use crate::model::Topic;
+use crate::store::Result;
 use crate::store::rules::tx::{Held, Params, Tx, Value};
 
 #[derive(Default)]

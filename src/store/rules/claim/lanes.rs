@@ -18,7 +18,7 @@ pub(in crate::store::rules) struct Turns([Option<i64>; Priority::ALL.len()]);
 
 /// At most `limit` digests that are due. As long as all of them fit, in the order of their due time; else the earliest
 /// one, an equal part of each lane, and what room is left again by due time.
-pub(in crate::store::rules) fn due(books: &Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
+pub(in crate::store::rules) fn due(books: &mut Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
     let limit_and_one = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut found = if is_crowded(books, priority, limit_and_one)? {
         vec![]
@@ -73,11 +73,11 @@ fn by_time(books: &Books<'_>, priority: Priority, most: i64) -> Result<Vec<i64>>
     books.tx.prepare_cached(sql::DUE)?.query_map(params![priority as i64, books.now.0, most], number)
 }
 
-fn of_lanes(books: &Books<'_>, priority: Priority, lanes: Vec<i64>, each: i64) -> Result<Vec<i64>> {
+fn of_lanes(books: &mut Books<'_>, priority: Priority, lanes: Vec<i64>, each: i64) -> Result<Vec<i64>> {
     let (of, now) = (priority as i64, books.now.0);
     if books.tx.is_postgres() {
         let of_lanes = params![of, Column::ints(lanes), now, each];
-        return books.tx.prepare_cached(sql::PG_DUE_OF_LANES)?.query_map(of_lanes, number);
+        return books.read_due(sql::PG_DUE_OF_LANES, of_lanes);
     }
     let mut found = Vec::new();
     for lane in lanes {
@@ -93,7 +93,8 @@ fn next_lanes(books: &Books<'_>, priority: Priority) -> Result<Vec<i64>> {
     let mut found = Vec::new();
     let (mut last, mut seen) = (None, 0);
     let of = params![priority as i64, turn.unwrap_or(i64::MIN), books.now.0, LANES_MAX];
-    books.tx.prepare_cached(sql::LANES)?.each(of, |row| {
+    let lanes = if books.tx.is_postgres() { sql::PG_LANES } else { sql::LANES };
+    books.tx.prepare_cached(lanes)?.each(of, |row| {
         let lane: i64 = row.get(0)?;
         (last, seen) = (Some(lane), row.get(1)?);
         if row.get(2)? {

@@ -25,6 +25,9 @@ pub const PG_SUBJECTS_OF_DIGESTS: &str = "SELECT head, swept, latest_ver, latest
 /// These, and those of digests.
 pub const PG_MAILBOXES_OF_DIGESTS: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?2 AS bigint[]) || \
      ARRAY(SELECT mailbox_no FROM digest WHERE no = ANY(CAST(?1 AS bigint[])))) ORDER BY no FOR UPDATE";
+/// Those of these that nobody has.
+pub const PG_FREE_MAILBOXES: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?1 AS bigint[])) \
+     ORDER BY no FOR UPDATE SKIP LOCKED";
 /// Digests alone, whatever else their mailboxes have.
 pub const PG_DIGESTS_ALONE: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
      waited_us, address, opened_at, closed_at, lane FROM digest WHERE no = ANY(CAST(?1 AS bigint[]))";
@@ -115,9 +118,17 @@ pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest
 /// Whether ?3 digests are due, in anybody's hands or none's.
 pub const PG_CROWDED: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
      ORDER BY due_at LIMIT ?3) AS due";
-/// Of each of these lanes the first so many, and no digest that another claim has in its hands.
-pub const PG_DUE_OF_LANES: &str = "SELECT one.no FROM unnest(CAST(?2 AS bigint[])) AS u(lane) JOIN LATERAL \
-     (SELECT d.no FROM mailbox m JOIN digest d ON m.no = d.mailbox_no WHERE d.state IN (0, 4) AND d.lane <> 0 AND \
+/// As [`LANES`], with one look at the index a lane: its first digest says both which lane it is and when it is due.
+pub const PG_LANES: &str = "WITH RECURSIVE walk(lane, due_at, n) AS ((SELECT lane, due_at, 1 FROM digest WHERE state IN (0, 4) \
+     AND lane <> 0 AND priority = ?1 AND lane > ?2 ORDER BY lane, due_at LIMIT 1) UNION ALL SELECT one.lane, one.due_at, n + 1 \
+     FROM walk, LATERAL (SELECT d.lane, d.due_at FROM digest d WHERE d.state IN (0, 4) AND d.lane <> 0 AND d.priority = ?1 \
+     AND d.lane > walk.lane ORDER BY d.lane, d.due_at LIMIT 1) AS one WHERE n < ?4) \
+     SELECT lane, n, due_at <= ?3 FROM walk ORDER BY n";
+/// Of each of these lanes the first so many, as [`PG_CLAIMED`], and no digest that another claim has in its hands.
+pub const PG_DUE_OF_LANES: &str = "SELECT one.* FROM unnest(CAST(?2 AS bigint[])) AS u(lane) JOIN LATERAL \
+     (SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, d.deadline, d.token, \
+     d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, m.recipient, m.route, m.zone, m.previous_at \
+     FROM mailbox m JOIN digest d ON m.no = d.mailbox_no WHERE d.state IN (0, 4) AND d.lane <> 0 AND \
      d.priority = ?1 AND d.lane = u.lane AND d.due_at <= ?3 ORDER BY d.due_at LIMIT ?4 \
      FOR UPDATE OF m, d SKIP LOCKED) AS one ON true";
 pub const PG_TIES: &str = "SELECT no, id, source FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
@@ -199,6 +210,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_DIGESTS_ALONE,
         PG_CLAIMED,
         PG_MAILBOXES_OF_DIGESTS,
+        PG_FREE_MAILBOXES,
         PG_SUBJECTS_OF_DIGESTS,
         PG_ITEMS_OF_DIGESTS,
         PG_RELISTED,
@@ -207,6 +219,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_CONTENTS,
         PG_AUDIENCES,
         PG_DUE_OF_LANES,
+        PG_LANES,
         PG_CROWDED,
         PG_HOLD_DIGESTS,
         PG_HOLD_ITEMS,
