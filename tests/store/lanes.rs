@@ -61,6 +61,27 @@ fn more_domains_than_a_claim_looks_at_each_have_their_turn() {
     }
 }
 
+/// A worker of a slow account claims a handful: those go to other domains each time.
+#[test]
+fn claims_that_are_smaller_than_the_domains_are_many_go_round() {
+    for mut w in worlds(Setup::default()) {
+        for n in 0..50 {
+            due(&mut w, &format!("d{n}"), 12);
+        }
+        let mut all = BTreeMap::<String, usize>::new();
+        for _ in 0..20 {
+            for (domain, n) in taken(&mut w, 14) {
+                *all.entry(domain).or_default() += n;
+            }
+        }
+        assert_eq!(all.values().sum::<usize>(), 280);
+        // 13 of each claim in turn; the earliest of all have the place that is left.
+        let of_others: BTreeSet<usize> =
+            all.iter().filter(|(domain, _)| !["d0", "d1", "d2"].contains(&domain.as_str())).map(|(_, n)| *n).collect();
+        assert!(all.len() == 50 && of_others.iter().all(|n| (5..=6).contains(n)), "{all:?}");
+    }
+}
+
 #[test]
 fn as_long_as_all_that_is_due_leaves_it_leaves_by_its_time() {
     for mut w in worlds(Setup::default()) {

@@ -4,7 +4,7 @@
 use std::sync::PoisonError;
 
 use super::super::books::Books;
-use super::super::sql;
+use super::super::{Shared, sql};
 use crate::model::Priority;
 use crate::store::Result;
 use crate::store::rules::tx::{Column, Row, params};
@@ -12,7 +12,7 @@ use crate::store::rules::tx::{Column, Row, params};
 /// Lanes that one claim looks at: some hundred microseconds. The next one goes on behind them.
 const LANES_MAX: i64 = 256;
 
-/// The lane behind which the next claim of each priority looks on; `None`: from the first one.
+/// The lane whose turn it was last in each priority: the next claim begins behind it. `None`: with the first one.
 #[derive(Default)]
 pub(in crate::store::rules) struct Turns([Option<i64>; Priority::ALL.len()]);
 
@@ -29,11 +29,18 @@ pub(in crate::store::rules) fn due(books: &mut Books<'_>, priority: Priority, li
         }
         found
     };
-    let lanes = next_lanes(books, priority)?;
+    let (mut lanes, last) = next_lanes(books, priority)?;
     if lanes.len() > 1 {
         // The earliest one keeps its place, or what has no lane would never leave.
         let kept = usize::from(limit > 1);
-        let each = (limit - kept).div_ceil(lanes.len());
+        let each = (limit - kept).div_ceil(lanes.len()).max(1);
+        let served = (limit - kept).div_ceil(each);
+        if served < lanes.len() {
+            lanes.truncate(served);
+            books.shared.has_had_its_turn(priority, lanes.last().copied());
+        } else {
+            books.shared.has_had_its_turn(priority, last);
+        }
         if found.is_empty() && kept > 0 {
             found = by_time(books, priority, 1)?;
         }
@@ -86,22 +93,53 @@ fn of_lanes(books: &mut Books<'_>, priority: Priority, lanes: Vec<i64>, each: i6
     Ok(found)
 }
 
-/// The lanes whose turn it is and of which something is due.
-fn next_lanes(books: &Books<'_>, priority: Priority) -> Result<Vec<i64>> {
-    let mut turns = books.shared.turns.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(turn) = turns.0.get_mut(priority as usize) else { return Ok(vec![]) };
-    let mut found = Vec::new();
-    let (mut last, mut seen) = (None, 0);
-    let of = params![priority as i64, turn.unwrap_or(i64::MIN), books.now.0, LANES_MAX];
-    let lanes = if books.tx.is_postgres() { sql::PG_LANES } else { sql::LANES };
-    books.tx.prepare_cached(lanes)?.each(of, |row| {
-        let lane: i64 = row.get(0)?;
-        (last, seen) = (Some(lane), row.get(1)?);
-        if row.get(2)? {
-            found.push(lane);
+/// The lanes whose turn it is and of which something is due, round and round; and the last one that was looked at.
+fn next_lanes(books: &Books<'_>, priority: Priority) -> Result<(Vec<i64>, Option<i64>)> {
+    let turn = books.shared.turn(priority);
+    let mut lanes = Walk::default();
+    lanes.go(books, priority, turn.unwrap_or(i64::MIN), LANES_MAX)?;
+    if let Some(turn) = turn
+        && lanes.seen < LANES_MAX
+    {
+        let mut first = Walk::default();
+        first.go(books, priority, i64::MIN, LANES_MAX - lanes.seen)?;
+        lanes.due.extend(first.due.into_iter().filter(|lane| *lane <= turn));
+        lanes.last = first.last.filter(|last| *last <= turn).or(Some(turn));
+    }
+    Ok((lanes.due, lanes.last))
+}
+
+#[derive(Default)]
+struct Walk {
+    due: Vec<i64>,
+    last: Option<i64>,
+    seen: i64,
+}
+
+impl Walk {
+    fn go(&mut self, books: &Books<'_>, priority: Priority, after: i64, most: i64) -> Result<()> {
+        let lanes = if books.tx.is_postgres() { sql::PG_LANES } else { sql::LANES };
+        books.tx.prepare_cached(lanes)?.each(params![priority as i64, after, books.now.0, most], |row| {
+            let lane: i64 = row.get(0)?;
+            (self.last, self.seen) = (Some(lane), row.get(1)?);
+            if row.get(2)? {
+                self.due.push(lane);
+            }
+            Ok(true)
+        })
+    }
+}
+
+impl Shared {
+    fn turn(&self, priority: Priority) -> Option<i64> {
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.0.get(priority as usize).copied().flatten()
+    }
+
+    fn has_had_its_turn(&self, priority: Priority, lane: Option<i64>) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.0.get_mut(priority as usize) {
+            *turn = lane;
         }
-        Ok(true)
-    })?;
-    *turn = last.filter(|_| seen >= LANES_MAX);
-    Ok(found)
+    }
 }
