@@ -79,6 +79,11 @@ impl Place {
         self.until(|step| matches!(step, Step::Durable)).await
     }
 
+    /// Whether nothing is before it that is not durable.
+    pub(super) fn has_its_turn(&self) -> bool {
+        self.before.as_ref().is_none_or(|before| matches!(&*before.borrow(), Step::Durable))
+    }
+
     /// Until the batch before has written all its events.
     ///
     /// # Errors
@@ -101,7 +106,7 @@ impl Place {
     /// # Errors
     /// The batch before failed; or it takes too long ([`Place::has_let_go`]).
     pub(super) fn turn_here(&self) -> Result<()> {
-        if self.before.as_ref().is_none_or(|before| matches!(&*before.borrow(), Step::Durable)) {
+        if self.has_its_turn() {
             return Ok(());
         }
         match Handle::current().block_on(async { tokio::time::timeout(PATIENCE, self.turn()).await }) {

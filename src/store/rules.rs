@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::{Limits, Policy};
 
 pub(crate) mod tx;
@@ -37,6 +39,9 @@ pub use sql::{HOT, LITE_HOT, QUOTA, hot_of_many};
 pub(super) use sql::{Many, many};
 pub use young::YOUNG_EVENTS;
 
+/// Each has a connection while it waits, of those that delivery needs too.
+const AHEAD_MAX: usize = 2;
+
 /// What every transaction may ask.
 pub(super) struct Shared {
     /// The first half of every digest id.
@@ -51,10 +56,12 @@ pub(super) struct Shared {
     steps: Mutex<claim::Steps>,
     /// Whose turn it is while more is due than leaves.
     turns: Mutex<claim::lanes::Turns>,
-    /// Which hashes move on next.
-    walk: Mutex<young::Walk>,
+    /// After so many events a part of what is young moves on (SQLite).
+    young_events: usize,
     /// What is on its way.
     air: Mutex<books::Air>,
+    /// Batches that are ahead of their turn.
+    ahead: Arc<Semaphore>,
     /// What only this process knows of it.
     own: Mutex<own::Own>,
     /// What somebody else was seen to hold.
@@ -71,24 +78,26 @@ impl Shared {
             purge_cursor: Mutex::default(),
             steps: Mutex::default(),
             turns: Mutex::default(),
-            walk: Mutex::default(),
+            young_events: YOUNG_EVENTS,
             air: Mutex::default(),
+            ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             own: Mutex::default(),
             strangers: Mutex::default(),
         }
     }
 
-    /// A part of what is young moves on after so many events (SQLite).
-    pub fn aging(self, events: usize) -> Shared {
-        Shared { walk: Mutex::new(young::Walk::every(events)), ..self }
+    /// The same where another number of events moves a part of what is young.
+    pub fn aging(self, young_events: usize) -> Shared {
+        Shared { young_events, ..self }
     }
 
     fn air(&self) -> MutexGuard<'_, books::Air> {
         self.air.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn walk(&self) -> MutexGuard<'_, young::Walk> {
-        self.walk.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A batch may go ahead of its turn, while this lives; `None`: others do.
+    fn ahead(&self) -> Option<OwnedSemaphorePermit> {
+        self.ahead.clone().try_acquire_owned().ok()
     }
 
     fn own(&self) -> MutexGuard<'_, own::Own> {

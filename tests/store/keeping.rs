@@ -1,11 +1,12 @@
 //! What is kept, and for how long: restarts, damage, retention, purge, and that nothing grows without bound.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use owlpost::model::{DigestId, Entry, RefusedReason};
 use owlpost::store::sqlite::{Opening, Sqlite};
-use owlpost::store::{Begun, Command, Desk, StoreError};
+use owlpost::store::{Begun, Command, Desk, Intake, StoreError};
 
 use crate::bench::{Bench, DAY, OnSqlite, Said, Setup};
 use crate::events::{Ev, at, decision, expiring, news, refused, renewed, request};
@@ -503,6 +504,23 @@ fn another_stores_digest_is_nobodys_business() {
         w.release(&foreign).unwrap();
         w.begun(&leased);
     }
+}
+
+/// `run --until-idle`, or a worker that is scaled to zero: each of its lives sees few events.
+#[test]
+fn what_is_young_grows_old_also_in_short_lives() {
+    let mut bench = OnSqlite::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for n in 0..160 {
+        let settings = bench.settings(policy(), Setup::default().limits, Opening::Worker);
+        let store = Sqlite::open(owlpost::store::sqlite::Settings { young_events: 4, ..settings }, at(n)).unwrap();
+        let entry = news(&format!("n{n}")).to(["p"]).entry(&BTreeSet::new());
+        runtime.block_on(store.accept(at(n), Arc::new(vec![entry]))).unwrap();
+    }
+    let _store = bench.open(policy(), Setup::default().limits, at(200)).unwrap();
+    let count = |table: &str| bench.rows(&format!("SELECT count(*) FROM {table}"))[0][0].int();
+    let (young, old) = (count("young_key"), count("old_key"));
+    assert!(young + old == 160 && young < 100, "{young} young, {old} old");
 }
 
 /// The statements that run for every event and every mail use their indexes: none reads a whole table.

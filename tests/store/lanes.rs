@@ -82,6 +82,37 @@ fn claims_that_are_smaller_than_the_domains_are_many_go_round() {
     }
 }
 
+/// Open windows of many domains stand between those of which something is due.
+#[test]
+fn lanes_of_which_nothing_is_due_keep_no_other_from_its_turn() {
+    for mut w in worlds(Setup::default()) {
+        due(&mut w, "big", 2_000);
+        for n in 0..600 {
+            due(&mut w, &format!("d{n}"), 1);
+        }
+        w.bench.run("UPDATE digest SET due_at = due_at + 3600000000 WHERE no > 2000");
+        due(&mut w, "small", 1);
+        let mut seen = BTreeSet::new();
+        for _ in 0..8 {
+            seen.extend(taken(&mut w, 50).into_keys());
+        }
+        assert_eq!(seen, BTreeSet::from(["big".to_owned(), "small".to_owned()]), "600 lanes are three looks");
+    }
+}
+
+/// An account of one mail a second claims one at a time.
+#[test]
+fn of_claims_of_one_digest_some_go_by_due_time() {
+    for mut w in worlds(Setup::default()) {
+        w.accept_entries(vec![news("of nobody").to(["nobody.p"]).entry(&BTreeSet::new())]);
+        w.pass(Duration::from_secs(1));
+        due(&mut w, "a", 20);
+        due(&mut w, "b", 20);
+        let first: Vec<String> = (0..4).flat_map(|_| taken(&mut w, 1).into_keys()).collect();
+        assert!(first.contains(&"nobody".to_owned()), "{first:?}");
+    }
+}
+
 #[test]
 fn as_long_as_all_that_is_due_leaves_it_leaves_by_its_time() {
     for mut w in worlds(Setup::default()) {

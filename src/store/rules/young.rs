@@ -21,37 +21,14 @@ pub const YOUNG_EVENTS: usize = 2_048;
 /// Longer than every hash, so that it is behind all of them.
 const END: [u8; 25] = [0xff; 25];
 
-/// A walk begins anew after a restart: what was left behind moves on a round later.
-pub(super) struct Walk {
-    part: u32,
-    events: usize,
-    every: usize,
-}
-
-impl Walk {
-    pub fn every(events: usize) -> Walk {
-        Walk { part: 0, events: 0, every: events.max(1) }
-    }
-}
-
-impl Default for Walk {
-    fn default() -> Walk {
-        Walk::every(YOUNG_EVENTS)
-    }
-}
-
-/// So many events have come in.
-pub(super) fn age(books: &Books<'_>, events: usize) -> Result<()> {
-    if books.tx.is_postgres() {
-        return Ok(());
-    }
-    let mut walk = books.shared.walk();
-    walk.events += events;
-    let parts = (walk.events / walk.every).min(PARTS as usize);
-    walk.events %= walk.every;
-    for _ in 0..parts {
-        move_on(books, walk.part)?;
-        walk.part = (walk.part + 1) % PARTS;
+/// The event numbers of a batch say which parts move on: whoever writes the next one goes on where this one ended, also after
+/// a restart, and also if this one is taken back.
+pub(super) fn age(books: &Books<'_>) -> Result<()> {
+    let (first, next) = books.new_events();
+    let every = i64::try_from(books.shared.young_events.max(1)).unwrap_or(i64::MAX);
+    // As many as there are at most, however large the batch is.
+    for step in (first / every + 1..=next / every).take(PARTS as usize) {
+        move_on(books, step.rem_euclid(i64::from(PARTS)) as u32)?;
     }
     Ok(())
 }

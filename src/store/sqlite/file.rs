@@ -121,8 +121,18 @@ pub(super) fn check_version(conn: &Connection, path: &Path) -> Result<()> {
 }
 
 pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<()> {
-    if schema_version(conn).map_err(|e| named(path, &e))? == newest_schema() {
+    let version = schema_version(conn).map_err(|e| named(path, &e))?;
+    if version == newest_schema() {
         return Ok(());
+    }
+    if version > 0 {
+        let megabytes = std::fs::metadata(path).map_or(0, |file| file.len() >> 20);
+        tracing::info!(
+            version,
+            newest = newest_schema(),
+            megabytes,
+            "bringing the schema up to date; a large file takes a while"
+        );
     }
     let report = super::migrations::migrations::runner()
         .run(conn)

@@ -33,9 +33,10 @@ async fn take_in_turn<E: Engine>(
     entries: Arc<Vec<Entry>>,
     place: &Arc<Place>,
 ) -> Result<Vec<Receipt>> {
-    match engine.works_side_by_side() {
-        true => place.may_enter().await?,
-        false => place.turn().await?,
+    let ahead = if engine.works_side_by_side() && !place.has_its_turn() { engine.shared().ahead() } else { None };
+    match ahead {
+        Some(_) => place.may_enter().await?,
+        None => place.turn().await?,
     }
     let take = || {
         let (entries, place) = (entries.clone(), place.clone());

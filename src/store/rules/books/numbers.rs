@@ -111,6 +111,14 @@ impl Books<'_> {
         }
     }
 
+    /// The number of this transaction's first event, and the one behind its last (SQLite, where they follow each other).
+    pub fn new_events(&self) -> (i64, i64) {
+        match &self.numbers_of {
+            Numbers::Row { next, first_event, .. } => (*first_event, next.event),
+            Numbers::Sequences(_) => (0, 0),
+        }
+    }
+
     pub(super) fn next_digest(&mut self) -> Result<i64> {
         match &mut self.numbers_of {
             Numbers::Row { next, dirty, .. } => {

@@ -14,11 +14,22 @@ const LANES_MAX: i64 = 256;
 
 /// The lane whose turn it was last in each priority: the next claim begins behind it. `None`: with the first one.
 #[derive(Default)]
-pub(in crate::store::rules) struct Turns([Option<i64>; Priority::ALL.len()]);
+pub(in crate::store::rules) struct Turns {
+    last: [Option<i64>; Priority::ALL.len()],
+    /// Claims of one digest.
+    alone: u64,
+}
+
+/// Of claims of one digest each, as a very slow account makes them, one in so many goes by due time: what has no lane would
+/// never leave else.
+const ALONE_BY_TIME: u64 = 4;
 
 /// At most `limit` digests that are due. As long as all of them fit, in the order of their due time; else the earliest
 /// one, an equal part of each lane, and what room is left again by due time.
 pub(in crate::store::rules) fn due(books: &mut Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
+    if limit == 1 && books.shared.goes_by_time() {
+        return by_time(books, priority, 1);
+    }
     let limit_and_one = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut found = if is_crowded(books, priority, limit_and_one)? {
         vec![]
@@ -29,8 +40,10 @@ pub(in crate::store::rules) fn due(books: &mut Books<'_>, priority: Priority, li
         }
         found
     };
-    let (mut lanes, last) = next_lanes(books, priority)?;
-    if lanes.len() > 1 {
+    let Look { due: mut lanes, last, is_whole } = next_lanes(books, priority)?;
+    books.shared.has_had_its_turn(priority, last);
+    // One lane alone may leave by due time, unless others were not looked at.
+    if lanes.len() > 1 || (lanes.len() == 1 && !is_whole) {
         // The earliest one keeps its place, or what has no lane would never leave.
         let kept = usize::from(limit > 1);
         let each = (limit - kept).div_ceil(lanes.len()).max(1);
@@ -38,8 +51,6 @@ pub(in crate::store::rules) fn due(books: &mut Books<'_>, priority: Priority, li
         if served < lanes.len() {
             lanes.truncate(served);
             books.shared.has_had_its_turn(priority, lanes.last().copied());
-        } else {
-            books.shared.has_had_its_turn(priority, last);
         }
         if found.is_empty() && kept > 0 {
             found = by_time(books, priority, 1)?;
@@ -93,20 +104,31 @@ fn of_lanes(books: &mut Books<'_>, priority: Priority, lanes: Vec<i64>, each: i6
     Ok(found)
 }
 
-/// The lanes whose turn it is and of which something is due, round and round; and the last one that was looked at.
-fn next_lanes(books: &Books<'_>, priority: Priority) -> Result<(Vec<i64>, Option<i64>)> {
+/// What a claim has seen of the lanes.
+struct Look {
+    /// Those whose turn it is and of which something is due, round and round.
+    due: Vec<i64>,
+    /// The one that was looked at last.
+    last: Option<i64>,
+    /// No lane was left out.
+    is_whole: bool,
+}
+
+fn next_lanes(books: &Books<'_>, priority: Priority) -> Result<Look> {
     let turn = books.shared.turn(priority);
     let mut lanes = Walk::default();
     lanes.go(books, priority, turn.unwrap_or(i64::MIN), LANES_MAX)?;
+    let mut seen = lanes.seen;
     if let Some(turn) = turn
-        && lanes.seen < LANES_MAX
+        && seen < LANES_MAX
     {
         let mut first = Walk::default();
-        first.go(books, priority, i64::MIN, LANES_MAX - lanes.seen)?;
+        first.go(books, priority, i64::MIN, LANES_MAX - seen)?;
+        seen += first.seen;
         lanes.due.extend(first.due.into_iter().filter(|lane| *lane <= turn));
         lanes.last = first.last.filter(|last| *last <= turn).or(Some(turn));
     }
-    Ok((lanes.due, lanes.last))
+    Ok(Look { due: lanes.due, last: lanes.last, is_whole: seen < LANES_MAX })
 }
 
 #[derive(Default)]
@@ -133,13 +155,19 @@ impl Walk {
 impl Shared {
     fn turn(&self, priority: Priority) -> Option<i64> {
         let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.0.get(priority as usize).copied().flatten()
+        turns.last.get(priority as usize).copied().flatten()
     }
 
     fn has_had_its_turn(&self, priority: Priority, lane: Option<i64>) {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = turns.0.get_mut(priority as usize) {
+        if let Some(turn) = turns.last.get_mut(priority as usize) {
             *turn = lane;
         }
+    }
+
+    fn goes_by_time(&self) -> bool {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.alone = turns.alone.wrapping_add(1);
+        turns.alone.is_multiple_of(ALONE_BY_TIME)
     }
 }
