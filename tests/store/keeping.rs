@@ -511,16 +511,20 @@ fn another_stores_digest_is_nobodys_business() {
 fn what_is_young_grows_old_also_in_short_lives() {
     let mut bench = OnSqlite::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    for n in 0..160 {
-        let settings = bench.settings(policy(), Setup::default().limits, Opening::Worker);
-        let store = Sqlite::open(owlpost::store::sqlite::Settings { young_events: 4, ..settings }, at(n)).unwrap();
-        let entry = news(&format!("n{n}")).to(["p"]).entry(&BTreeSet::new());
-        runtime.block_on(store.accept(at(n), Arc::new(vec![entry]))).unwrap();
+    for n in 0..20 {
+        let open = || {
+            let settings = bench.settings(policy(), Setup::default().limits, Opening::Worker);
+            Sqlite::open(owlpost::store::sqlite::Settings { young_events: 4, ..settings }, at(n))
+        };
+        // A process that another test starts has all files for a moment, the lock of the life before among them.
+        let store = (0..100_000).find_map(|_| open().inspect_err(|_| std::thread::yield_now()).ok()).expect("the lock");
+        let entries = (0..3).map(|i| news(&format!("n{n}-{i}")).to(["p"]).entry(&BTreeSet::new())).collect();
+        runtime.block_on(store.accept(at(n), Arc::new(entries))).unwrap();
     }
     let _store = bench.open(policy(), Setup::default().limits, at(200)).unwrap();
     let count = |table: &str| bench.rows(&format!("SELECT count(*) FROM {table}"))[0][0].int();
     let (young, old) = (count("young_key"), count("old_key"));
-    assert!(young + old == 160 && young < 100, "{young} young, {old} old");
+    assert!(young + old == 60 && old > 5, "{young} young, {old} old");
 }
 
 /// The statements that run for every event and every mail use their indexes: none reads a whole table.

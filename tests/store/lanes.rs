@@ -104,8 +104,9 @@ fn lanes_of_which_nothing_is_due_keep_no_other_from_its_turn() {
 #[test]
 fn of_claims_of_one_digest_some_go_by_due_time() {
     for mut w in worlds(Setup::default()) {
-        w.accept_entries(vec![news("of nobody").to(["nobody.p"]).entry(&BTreeSet::new())]);
-        w.pass(Duration::from_secs(1));
+        due(&mut w, "nobody", 1);
+        // As an earlier version has left it.
+        w.bench.run("UPDATE digest SET lane = 0");
         due(&mut w, "a", 20);
         due(&mut w, "b", 20);
         let first: Vec<String> = (0..4).flat_map(|_| taken(&mut w, 1).into_keys()).collect();
