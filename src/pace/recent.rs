@@ -29,6 +29,8 @@ pub(super) struct Recent {
     calls: HashMap<u64, Instant>,
     next: u64,
     usual: Option<Duration>,
+    /// The first answer of all, until the second one tells whether it was late: its call made the connection.
+    first: Option<(u64, Duration)>,
 }
 
 impl Recent {
@@ -58,13 +60,19 @@ impl Recent {
     /// A call whose answer took longer than usual may have been counted so much later.
     pub fn answered(&mut self, no: u64, took: Duration) {
         let took = took.max(LEAST);
-        let usual = *self.usual.get_or_insert(took);
-        if took > usual * LATE
-            && let Some(at) = self.calls.get_mut(&no)
-            && self.counted.remove(&(*at, no))
-        {
-            *at += took - usual;
-            self.counted.insert((*at, no));
+        let usual = match (self.usual, self.first.take()) {
+            (None, _) => {
+                self.first = Some((no, took));
+                took
+            }
+            (Some(_), Some((first, late))) if late > took * LATE => {
+                self.was_late(first, late - took);
+                took
+            }
+            (Some(usual), _) => usual,
+        };
+        if took > usual * LATE {
+            self.was_late(no, took - usual);
         }
         let by = match took {
             _ if took > usual => RISES,
@@ -72,6 +80,15 @@ impl Recent {
             _ => FALLS,
         };
         self.usual = Some(usual.mul_f64(by).max(LEAST));
+    }
+
+    fn was_late(&mut self, no: u64, by: Duration) {
+        if let Some(at) = self.calls.get_mut(&no)
+            && self.counted.remove(&(*at, no))
+        {
+            *at += by;
+            self.counted.insert((*at, no));
+        }
     }
 }
 
@@ -100,6 +117,20 @@ mod tests {
         assert!(ms(48) < moved && moved < ms(51), "{moved:?}");
         recent.forget(now + ms(1_000), ms(1_000));
         assert_eq!((recent.back(1), recent.back(2)), (Some(now + moved), None), "it is the only one that still counts");
+    }
+
+    /// A new worker takes over from one that leaves: the second after its first call must not have one too many.
+    #[tokio::test(start_paused = true)]
+    async fn the_call_that_made_the_connection_was_late_as_the_second_one_tells() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        let (first, second) = (recent.add(now), recent.add(now));
+        recent.answered(first, ms(40));
+        assert_eq!(recent.back(1), Some(now), "nobody knows yet what is usual");
+        recent.answered(second, ms(10));
+        assert_eq!((recent.back(1), recent.back(2)), (Some(now + ms(30)), Some(now)));
+        let third = recent.add(now);
+        recent.answered(third, ms(15));
+        assert_eq!(recent.back(2), Some(now), "ten is usual");
     }
 
     #[tokio::test(start_paused = true)]
