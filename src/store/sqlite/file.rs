@@ -134,13 +134,32 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<()> {
             "bringing the schema up to date; a large file takes a while"
         );
     }
-    let report = super::migrations::migrations::runner()
-        .run(conn)
-        .map_err(|e| StoreError::Unusable(format!("{}: cannot bring the schema up to date: {e}", path.display())))?;
+    // One transaction for all, with the lines that say what was done: else a kill between the two would leave a file that says
+    // less than was done to it, and can never be opened again.
+    let runner = super::migrations::migrations::runner().set_grouped(true);
+    let report = runner.run(conn).map_err(|e| not_migrated(path, &e))?;
     for migration in report.applied_migrations() {
         tracing::info!(version = migration.version(), name = migration.name(), "schema migrated");
     }
     Ok(())
+}
+
+fn not_migrated(path: &Path, e: &refinery::Error) -> StoreError {
+    let mut why = e.to_string();
+    let mut source = std::error::Error::source(e);
+    while let Some(at) = source {
+        match at.downcast_ref::<rusqlite::Error>() {
+            Some(full) if full.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                why = format!("{full}; it is as it was: free twice the room that it takes, and start again");
+            }
+            // It tells the whole migration otherwise.
+            Some(rusqlite::Error::SqlInputError { msg, .. }) => why.clone_from(msg),
+            Some(other) => why = other.to_string(),
+            None => {}
+        }
+        source = at.source();
+    }
+    StoreError::Unusable(format!("{}: cannot bring the schema up to date: {why}", path.display()))
 }
 
 pub(super) fn store_id(conn: &Connection) -> rusqlite::Result<u32> {
@@ -232,5 +251,29 @@ mod tests {
         assert_eq!(differences("SELECT count(*) FROM event_key"), 500);
         let whole: String = conn.pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
         assert_eq!(whole, "ok");
+    }
+
+    /// Between a migration and the line that says so there is no moment for a kill.
+    #[test]
+    fn a_migration_is_done_and_written_down_or_neither() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("owlpost.db");
+        let mut conn = connect(&path).unwrap();
+        migrations::runner().set_target(Target::Version(6)).run(&mut conn).unwrap();
+        conn.execute_batch(
+            "CREATE TRIGGER kill BEFORE INSERT ON refinery_schema_history BEGIN SELECT raise(ABORT, 'killed'); END",
+        )
+        .unwrap();
+        let tables = |conn: &Connection| -> String {
+            let all = "SELECT group_concat(sql) FROM (SELECT sql FROM sqlite_schema ORDER BY name)";
+            conn.query_row(all, [], |row| row.get(0)).unwrap()
+        };
+        let before = tables(&conn);
+        let why = migrate(&mut conn, &path).unwrap_err().to_string();
+        assert!(why.contains("killed"), "{why}");
+        assert_eq!((schema_version(&conn).unwrap(), tables(&conn)), (6, before));
+        conn.execute_batch("DROP TRIGGER kill").unwrap();
+        migrate(&mut conn, &path).unwrap();
+        assert_eq!(schema_version(&conn).unwrap(), newest_schema());
     }
 }
