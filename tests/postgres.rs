@@ -9,6 +9,8 @@ mod backlog;
 mod certificates;
 #[path = "postgres/clocks.rs"]
 mod clocks;
+#[path = "postgres/cuts.rs"]
+mod cuts;
 #[path = "postgres/disk.rs"]
 mod disk;
 #[path = "postgres/failover.rs"]

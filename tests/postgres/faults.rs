@@ -1,12 +1,13 @@
 //! The server goes, comes back, cuts connections, refuses to write; others hold locks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use owlpost::model::Receipt;
 use owlpost::store::{Delivery as _, Intake as _, Opening, StoreError};
 
+use crate::cuts::with_cuts;
 use crate::postgres::{Frozen, Server, Value};
 use crate::process::until;
 use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, verified};
@@ -91,23 +92,7 @@ fn cut_connections_lose_nothing_and_repeat_nothing() {
     let database = Server::shared().database(None);
     let store = open(database.url());
     let batch = |n: usize| vec![news(n, "ann"), news(format!("b{n}"), "bob")];
-    let taken = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let admin = Server::shared().admin("postgres");
-            let cut =
-                format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", database.name);
-            let mut seen = 0;
-            while seen < BATCHES {
-                // Wherever the batches are just now; at most once for each, so that they go on.
-                let now = taken.load(Ordering::Relaxed);
-                if now > seen {
-                    seen = now;
-                    admin.run(&cut);
-                }
-                std::thread::yield_now();
-            }
-        });
+    with_cuts(&database, |taken| {
         for n in 0..BATCHES {
             until("a batch that is taken", || accept(&store, batch(n)).ok());
             taken.store(n + 1, Ordering::Relaxed);

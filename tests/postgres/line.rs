@@ -1,13 +1,14 @@
 //! Two batches of one loop in the store at once: the second writes its events ahead, and is taken after the first, or not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use owlpost::model::{Effect, Entry, Receipt, Time, Topic};
 use owlpost::store::postgres::Postgres;
 use owlpost::store::{Delivery as _, Intake as _, Line, Opening, StoreError};
 use tokio::task::JoinHandle;
 
+use crate::cuts::with_cuts;
 use crate::postgres::{Admin, Database, Server, Value};
 use crate::process::until;
 use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, verified};
@@ -181,22 +182,7 @@ fn cut_connections_lose_nothing_of_two_batches_and_repeat_nothing() {
         }
         entries
     };
-    let taken = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let admin = Server::shared().admin("postgres");
-            let cut =
-                format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", database.name);
-            let mut seen = 0;
-            while seen < BATCHES {
-                let now = taken.load(Ordering::Relaxed);
-                if now > seen {
-                    seen = now;
-                    admin.run(&cut);
-                }
-                std::thread::yield_now();
-            }
-        });
+    with_cuts(&database, |taken| {
         while taken.load(Ordering::Relaxed) < BATCHES {
             let (from, mut line) = (taken.load(Ordering::Relaxed), Line::default());
             let pair: Vec<_> = (from..(from + 2).min(BATCHES))

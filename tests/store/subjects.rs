@@ -105,6 +105,29 @@ fn a_decision_that_comes_before_its_request_closes_it() {
     }
 }
 
+/// `tombstone`, over and over: on SQLite the marks have moved from one table to the other each time.
+#[test]
+fn what_is_over_stays_over_whatever_comes_in_between() {
+    for mut w in worlds(Setup::default()) {
+        let between = |n: u32| (0..40).map(|i| news(&format!("n{n}-{i}"))).collect::<Vec<_>>();
+        w.accept(request("r1").at(10));
+        for n in 0..3 {
+            for event in between(n) {
+                w.accept(event);
+            }
+            let at = 20 + 10 * i64::from(n);
+            w.accept(decision(&format!("d{n}")).at(at));
+            for event in between(10 + n) {
+                w.accept(event);
+            }
+            w.accept(request(&format!("late{n}")).at(at - 1));
+            assert_eq!(w.state(&format!("late{n}"), "ann"), WITHDRAWN);
+        }
+        w.accept(request("r2").at(60));
+        assert_eq!((w.state("r1", "ann"), w.state("r2", "ann")), (WITHDRAWN, PENDING));
+    }
+}
+
 /// `total_order`
 #[test]
 fn events_of_one_time_and_id_are_ordered_by_their_source() {

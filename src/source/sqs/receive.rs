@@ -129,7 +129,14 @@ async fn receive(
     call.send().await.map_err(|e| Trouble::of("sqs:ReceiveMessage", &e))
 }
 
+/// A number of this process's own, by the system's chance: two workers that begin in one moment have not the same ids.
+fn process() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    static NUMBER: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *NUMBER.get_or_init(|| RandomState::new().hash_one(0u8))
+}
+
 /// At most 128 letters and digits (SQS, `ReceiveRequestAttemptId`), never the same twice.
 fn attempt_id() -> String {
-    format!("{:032x}", fastrand::u128(..))
+    format!("{:016x}{:016x}", process(), fastrand::u64(..))
 }
