@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use owlpost::model::{Entry, Receipt, RefusedReason};
+use owlpost::model::{Entry, Reason, Receipt, RefusedReason};
 use owlpost::store::Begun;
 
 use crate::bench::{DAY, Setup};
@@ -94,6 +94,8 @@ fn a_decision_that_comes_before_its_request_closes_it() {
         w.accept(decision("d1").at(2));
         w.accept(request("r1").at(1));
         assert_eq!(w.state("r1", "ann"), WITHDRAWN);
+        let reason = w.before.items.iter().find(|(key, _)| key.0 == "r1").unwrap().1.reason;
+        assert_eq!(reason, Some(Reason::Decided as i64), "what `why` tells");
         assert!(w.claim_all().is_empty());
         // Both in one batch, in any order.
         w.accept_all(vec![decision("d2").at(2).about(["x"]), request("r2").at(1).about(["x"])]);
