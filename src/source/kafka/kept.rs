@@ -202,7 +202,16 @@ impl Kept {
         let rest = self.part(middle..self.entries.len());
         self.entries.truncate(middle);
         self.size = size;
-        std::mem::replace(self, rest)
+        let mut taken = std::mem::replace(self, rest);
+        taken.fit();
+        taken
+    }
+
+    /// Buffers that grew as messages came are up to twice as large as what is in them, and this one is kept for long.
+    fn fit(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.headers.shrink_to_fit();
+        self.entries.shrink_to_fit();
     }
 
     /// A copy of some of the messages, with buffers of its own.
