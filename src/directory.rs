@@ -3,6 +3,7 @@
 //! [`RulesDirectory`] makes addresses of names, [`FileDirectory`] reads people and collections from a file, and
 //! [`ChainDirectory`] asks several, one after the other. None of them logs or reports an address.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -47,11 +48,15 @@ pub trait Directory: Send + Sync {
 }
 
 /// Each person once, in order, without `except`.
-pub fn audience<'p>(named: impl Iterator<Item = &'p Person>, except: Option<&str>) -> Vec<Person> {
-    let mut people: Vec<Person> = Vec::new();
+pub fn audience<'p, P: Borrow<Person> + Clone + 'p>(
+    named: impl Iterator<Item = &'p P>,
+    except: Option<&str>,
+) -> Vec<P> {
+    let mut people = Vec::new();
     let mut seen = HashSet::new();
     for person in named {
-        if except != Some(person.principal.as_str()) && seen.insert(person.principal.as_str()) {
+        let principal = person.borrow().principal.as_str();
+        if except != Some(principal) && seen.insert(principal) {
             people.push(person.clone());
         }
     }

@@ -1,5 +1,6 @@
 //! The nouns of owlpost, shared by every part. No I/O and no clock in here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -145,8 +146,8 @@ pub struct Asked {
     pub route: String,
     /// As the event or the route names them; looked up again before the mail leaves if any is a collection.
     pub references: Vec<String>,
-    /// Whom they resolve to now, each once, without `except`.
-    pub people: Vec<Person>,
+    /// Whom they resolve to now, each once, without `except`. Shared: most events of a batch ask the same people.
+    pub people: Vec<Arc<Person>>,
     /// A principal who must not be asked: nobody approves their own request.
     pub except: Option<String>,
 }

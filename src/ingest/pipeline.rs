@@ -39,10 +39,13 @@ pub(super) struct Prepared {
     positions: Vec<Vec<Position>>,
     /// What has no piece yet, with its place in `receipts`.
     rest: VecDeque<(Place, Draft)>,
-    people: HashMap<String, Vec<Person>>,
+    people: People,
     /// Made ahead, while the store was busy with an earlier batch.
     ready: Option<Piece>,
 }
+
+/// Who is behind each reference that a batch names.
+type People = HashMap<String, Vec<Arc<Person>>>;
 
 /// Message, and event in it.
 type Place = (usize, usize);
@@ -156,7 +159,7 @@ pub(super) async fn prepare(
         receipts: Vec::with_capacity(drafts.len()),
         positions: Vec::with_capacity(drafts.len()),
         rest: VecDeque::with_capacity(drafts.len()),
-        people: HashMap::new(),
+        people: People::new(),
         ready: None,
     };
     for (message, (of_message, positions)) in drafts.into_iter().enumerate() {
@@ -219,7 +222,7 @@ async fn look_up(
     pipeline: &Pipeline,
     drafts: impl Iterator<Item = &Draft>,
     max_age: Duration,
-) -> Result<HashMap<String, Vec<Person>>, String> {
+) -> Result<People, String> {
     let mut names = BTreeSet::new();
     for draft in drafts {
         if let Draft::Event { asking, .. } = draft {
@@ -228,15 +231,16 @@ async fn look_up(
         }
     }
     if names.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(People::new());
     }
     let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
     let found = pipeline.directory.resolve(&names, max_age).await.map_err(|e| e.to_string())?;
-    Ok(found.into_iter().map(|audience| (audience.reference, audience.people)).collect())
+    let shared = |people: Vec<Person>| people.into_iter().map(Arc::new).collect();
+    Ok(found.into_iter().map(|audience| (audience.reference, shared(audience.people))).collect())
 }
 
 /// What the event will cost the store; people who are in several of its roles count for each.
-fn items_of(draft: &Draft, people: &HashMap<String, Vec<Person>>, recipients_max: usize) -> usize {
+fn items_of(draft: &Draft, people: &People, recipients_max: usize) -> usize {
     let Draft::Event { asking, .. } = draft else { return 1 };
     let of_route = |asking: &Asking| {
         let named = asking.references.iter().filter_map(|reference| people.get(reference));
@@ -245,7 +249,7 @@ fn items_of(draft: &Draft, people: &HashMap<String, Vec<Person>>, recipients_max
     asking.iter().map(of_route).sum::<usize>().max(1)
 }
 
-fn finish(pipeline: &Pipeline, draft: Draft, people: &HashMap<String, Vec<Person>>) -> Entry {
+fn finish(pipeline: &Pipeline, draft: Draft, people: &People) -> Entry {
     match draft {
         Draft::Refused(refused) => Entry::Refused(refused),
         Draft::Event { mut arrival, asking } => {
@@ -282,7 +286,7 @@ fn limit(pipeline: &Pipeline, arrival: &mut Arrival) {
 }
 
 /// One person in five roles gets one item, not five; nobody approves their own request.
-fn gather(asking: Asking, people: &HashMap<String, Vec<Person>>) -> Asked {
+fn gather(asking: Asking, people: &People) -> Asked {
     // An expression is looked up under its own text by nobody, but another event may name that very text.
     let named = asking.references.iter().filter(|_| !asking.unreadable).filter_map(|reference| people.get(reference));
     let people = audience(named.flatten(), asking.except.as_deref());

@@ -240,7 +240,7 @@ impl Draft {
         self.0.asked.push(Asked {
             route: route.into(),
             references: people.iter().map(|p| (*p).into()).collect(),
-            people: people.iter().map(|p| person(p)).collect(),
+            people: people.iter().map(|p| person(p).into()).collect(),
             except: None,
         });
         self

@@ -98,7 +98,8 @@ pub fn news(id: impl std::fmt::Display, who: &str) -> Entry {
         subject_key: None,
         data: Data::default(),
     };
-    let asked = Asked { route: "tell".into(), references: vec![who.into()], people: vec![person(who)], except: None };
+    let asked =
+        Asked { route: "tell".into(), references: vec![who.into()], people: vec![Arc::new(person(who))], except: None };
     Entry::Event(Box::new(Arrival { asked: vec![asked], ..Arrival::new(event, NOW) }))
 }
 

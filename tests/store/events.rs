@@ -159,7 +159,7 @@ impl Ev {
         let asked = self.routes.iter().map(|route| Asked {
             route: route.clone(),
             references: references.clone(),
-            people: people.iter().map(|p| person(p)).collect(),
+            people: people.iter().map(|p| person(p).into()).collect(),
             except: None,
         });
         let event = Event {

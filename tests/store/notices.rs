@@ -101,7 +101,7 @@ fn a_notice_knows_where_its_recipient_is() {
     for mut w in worlds(Setup::default()) {
         let mut entry = request("r1").entry(&w.role);
         if let owlpost::model::Entry::Event(arrival) = &mut entry {
-            arrival.asked[0].people[0].zone = Some("Asia/Tokyo".into());
+            std::sync::Arc::make_mut(&mut arrival.asked[0].people[0]).zone = Some("Asia/Tokyo".into());
         }
         w.accept_entries(vec![entry]);
         w.history.push(request("r1"));

@@ -203,15 +203,15 @@ impl Kept {
         self.entries.truncate(middle);
         self.size = size;
         let mut taken = std::mem::replace(self, rest);
-        taken.fit();
+        // Batches follow each other that are alike: the next is not copied as it grows ...
+        self.bytes.reserve_exact(room_beside(taken.bytes.len(), self.bytes.len()));
+        self.headers.reserve_exact(room_beside(taken.headers.len(), self.headers.len()));
+        self.entries.reserve_exact(room_beside(taken.entries.len(), self.entries.len()));
+        // ... and this one, which is kept until it is settled, holds no room that it does not need.
+        taken.bytes.shrink_to_fit();
+        taken.headers.shrink_to_fit();
+        taken.entries.shrink_to_fit();
         taken
-    }
-
-    /// Buffers that grew as messages came are up to twice as large as what is in them, and this one is kept for long.
-    fn fit(&mut self) {
-        self.bytes.shrink_to_fit();
-        self.headers.shrink_to_fit();
-        self.entries.shrink_to_fit();
     }
 
     /// A copy of some of the messages, with buffers of its own.
@@ -314,6 +314,11 @@ impl Kept {
     fn text(&self, range: &Range<usize>) -> String {
         String::from_utf8_lossy(&self.bytes[range.clone()]).into_owned()
     }
+}
+
+/// What a buffer that holds `now` needs to hold what the last one held, and an eighth more.
+fn room_beside(last: usize, now: usize) -> usize {
+    (last + last / 8).saturating_sub(now)
 }
 
 /// Names come from outside: one is only repeated if it is short and plain.
