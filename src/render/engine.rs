@@ -6,6 +6,7 @@
 //! everything that fails, as it knows the place. So this can only be quicker, never different (a test compares them).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use handlebars::template::{HelperTemplate, Parameter, TemplateElement};
 use handlebars::{Handlebars, JsonRender, JsonTruthy, Path, PathSeg, Template};
@@ -30,17 +31,25 @@ enum Step {
     Partial(String),
 }
 
+struct Known {
+    steps: Vec<Step>,
+    /// What it came to the last time: mails of one template are alike, and hundreds wait for their moment at once.
+    last_bytes: AtomicUsize,
+}
+
 /// The templates of one registry that can be rendered here.
 #[derive(Default)]
 pub struct Engine {
-    templates: HashMap<String, Vec<Step>>,
+    templates: HashMap<String, Known>,
 }
 
 impl Engine {
     /// Takes every template of the registry that has nothing beyond what is known here.
     pub fn of(registry: &Handlebars<'_>) -> Engine {
         let known = registry.get_templates().iter();
-        Engine { templates: known.filter_map(|(name, t)| Some((name.clone(), steps(t)?))).collect() }
+        let known = known
+            .filter_map(|(name, t)| Some((name.clone(), Known { steps: steps(t)?, last_bytes: AtomicUsize::new(0) })));
+        Engine { templates: known.collect() }
     }
 
     #[cfg(test)]
@@ -50,8 +59,11 @@ impl Engine {
 
     /// `None`: handlebars must do it, or say what is wrong.
     pub fn render(&self, name: &str, data: Seen, escape: fn(&str, &mut String)) -> Option<String> {
-        let mut out = String::with_capacity(32 * 1024);
-        self.run(self.templates.get(name)?, data, escape, 0, &mut out)?;
+        let known = self.templates.get(name)?;
+        let last_bytes = known.last_bytes.load(Ordering::Relaxed);
+        let mut out = String::with_capacity(last_bytes + last_bytes / 8);
+        self.run(&known.steps, data, escape, 0, &mut out)?;
+        known.last_bytes.store(out.len(), Ordering::Relaxed);
         Some(out)
     }
 
@@ -88,7 +100,7 @@ impl Engine {
                     }
                 }
                 Step::Partial(name) if depth < DEPTH_MAX => {
-                    self.run(self.templates.get(name)?, data, escape, depth + 1, out)?;
+                    self.run(&self.templates.get(name)?.steps, data, escape, depth + 1, out)?;
                 }
                 Step::Partial(_) => return None,
             }
