@@ -45,13 +45,13 @@ impl Policies {
     pub fn of(&self, route: &str) -> &RoutePolicy {
         self.routes.get(route).unwrap_or(&self.orphans)
     }
-
-    pub fn knows(&self, route: &str) -> bool {
-        self.routes.contains_key(route)
-    }
 }
 
 impl Policy for Policies {
+    fn knows(&self, route: &str) -> bool {
+        self.routes.contains_key(route)
+    }
+
     fn rules(&self, route: &str) -> Rules {
         self.of(route).rules
     }

@@ -65,6 +65,10 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// What the routes say about time and patience. Pure: it is asked inside transactions.
 pub trait Policy: Send + Sync {
+    /// Whether this worker's configuration has the route. Another worker of the store may have it: one of a newer version
+    /// of the configuration, or of another deployment.
+    fn knows(&self, route: &str) -> bool;
+    /// Of a route that is not known: those of a plain digest, which may be wrong for it.
     fn rules(&self, route: &str) -> Rules;
     /// When a digest with this window is due, in the recipient's zone (`None`: the configured default).
     fn due(&self, route: &str, zone: Option<&str>, window: &Window) -> Time;

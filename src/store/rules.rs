@@ -1,6 +1,7 @@
 //! The rules of the life cycle as transactions, once for every database: an adapter brings statements, commits and locks
 //! ([`tx::Database`]), and gives itself as an [`Engine`]; that makes it a store.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     own: Mutex<own::Own>,
     /// What somebody else was seen to hold.
     strangers: Mutex<strangers::Strangers>,
+    /// A route was met that the configuration does not have, and the log says so.
+    told_unknown: AtomicBool,
 }
 
 impl Shared {
@@ -83,6 +86,19 @@ impl Shared {
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             own: Mutex::default(),
             strangers: Mutex::default(),
+            told_unknown: AtomicBool::new(false),
+        }
+    }
+
+    /// Once a start: each of a million windows may be of such a route.
+    fn tell_unknown(&self, route: &str) {
+        if !self.told_unknown.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                route,
+                "open digests are of a route that this configuration does not have: they keep their time and leave as plain \
+                 digests, held ones wait for `owlpost digests release`, and doubts are buried after a day; all workers of a \
+                 store should have the same routes"
+            );
         }
     }
 

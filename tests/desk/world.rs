@@ -27,6 +27,10 @@ pub fn after(seconds: u64) -> Time {
 pub struct Hourly;
 
 impl Policy for Hourly {
+    fn knows(&self, _: &str) -> bool {
+        true
+    }
+
     fn rules(&self, route: &str) -> Rules {
         Rules {
             priority: if route == "urgent" { Priority::Urgent } else { Priority::Normal },

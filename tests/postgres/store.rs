@@ -34,6 +34,10 @@ impl Clock for Always {
 pub struct AtOnce;
 
 impl Policy for AtOnce {
+    fn knows(&self, _: &str) -> bool {
+        true
+    }
+
     fn rules(&self, _route: &str) -> Rules {
         Rules {
             priority: Priority::Normal,

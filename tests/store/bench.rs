@@ -21,6 +21,8 @@ pub struct Setup {
     pub window: Duration,
     /// How long a doubt waits for evidence; longer than a lease, so that both ends can be told apart.
     pub grace: Duration,
+    /// Whether the worker's configuration has the routes at all.
+    pub known: bool,
     pub limits: Limits,
 }
 
@@ -37,6 +39,7 @@ impl Default for Setup {
             give_up_after: DAY,
             window: Duration::ZERO,
             grace: Duration::from_secs(3_600),
+            known: true,
             limits: Limits { open_items_per_recipient: 10_000, retention: 90 * DAY },
         }
     }
@@ -52,6 +55,10 @@ impl Said {
 }
 
 impl Policy for Said {
+    fn knows(&self, _route: &str) -> bool {
+        self.setup().known
+    }
+
     fn rules(&self, route: &str) -> Rules {
         let s = self.setup();
         Rules {

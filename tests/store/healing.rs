@@ -6,7 +6,7 @@ use std::time::Duration;
 use owlpost::store::{Answer, Begun, Command, Evidence, Learned};
 
 use crate::bench::{DAY, Setup};
-use crate::events::{To, news, request};
+use crate::events::{To, decision, news, request};
 use crate::oracle::DELIVERED;
 use crate::world::{World, worlds};
 
@@ -95,6 +95,78 @@ fn a_changed_hold_counts_for_what_gathers_already() {
         w.act(Command::Release { digest: None, route: None });
         replan(&mut w);
         w.send();
+    }
+}
+
+/// A worker of another configuration, or of an older one, starts beside the one that has the route: what that one holds
+/// stays held, and what it planned leaves when it was to leave.
+#[test]
+fn a_worker_without_the_route_neither_lets_go_nor_hurries_what_another_planned() {
+    for mut w in worlds(Setup { hold: true, ..Setup::default() }) {
+        w.accept(news("n1"));
+        w.change(|s| (s.known, s.hold) = (false, false));
+        w.restart();
+        replan(&mut w);
+        assert!(w.claim_all().is_empty(), "it is held");
+        w.act(Command::Release { digest: None, route: None });
+        let mail = w.send();
+        w.accepted(&mail);
+        assert_eq!(w.state("n1", "ann"), DELIVERED);
+    }
+    for mut w in worlds(Setup { window: 3 * MINUTE, ..Setup::default() }) {
+        w.accept_all(vec![request("r1").about(["first"]), request("r2").about(["second"])]);
+        w.pass(MINUTE);
+        w.change(|s| (s.known, s.window) = (false, Duration::ZERO));
+        w.restart();
+        replan(&mut w);
+        // One leaves the window, which is planned anew for that.
+        w.accept(decision("d1").about(["first"]).at(5));
+        assert!(w.claim_all().is_empty(), "its window is open yet");
+        w.pass(2 * MINUTE);
+        assert_eq!(w.claim_all().len(), 1);
+    }
+}
+
+/// What a route does in doubt, a worker without it does not know: it leaves that to one that does, and where there is none
+/// it sends nothing a second time, for that may have been promised.
+#[test]
+fn a_worker_without_the_route_sends_nothing_again_in_doubt() {
+    for mut w in worlds(Setup { resend: false, grace: MINUTE, ..Setup::default() }) {
+        w.accept(news("n1"));
+        let mail = w.send();
+        w.lost_sent(&mail);
+        // It would, if the route were one that it has.
+        w.change(|s| (s.known, s.resend) = (false, true));
+        w.restart();
+        w.pass(MINUTE);
+        let ended = w.expire().doubts_ended;
+        if w.bench.is_alone() {
+            assert_eq!(ended, 1, "nobody else could");
+        } else {
+            assert_eq!(ended, 0, "it is another's");
+            w.pass(MINUTE);
+            assert_eq!(w.expire().doubts_ended, 0, "for long");
+            w.pass(DAY);
+            assert_eq!(w.expire().doubts_ended, 1, "but not for ever");
+        }
+        assert!(w.claim_all().is_empty());
+    }
+    // The one that has the route ends it as that says.
+    for mut w in worlds(Setup { resend: true, grace: MINUTE, ..Setup::default() }) {
+        if w.bench.is_alone() {
+            continue;
+        }
+        w.accept(news("n1"));
+        let mail = w.send();
+        w.lost_unsent(&mail);
+        w.change(|s| s.known = false);
+        w.restart();
+        w.pass(MINUTE);
+        assert_eq!(w.expire().doubts_ended, 0);
+        w.change(|s| s.known = true);
+        w.pass(MINUTE);
+        assert_eq!(w.expire().doubts_ended, 1);
+        assert_eq!(w.claim_all().len(), 1);
     }
 }
 

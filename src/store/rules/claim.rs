@@ -298,16 +298,19 @@ pub(super) fn windows(tx: Tx<'_>, cursor: i64, limit: u32) -> Result<Vec<(i64, i
 }
 
 /// Plans open windows anew: the cadence, the zones, the calendar or the hold may have changed. What an operator let go
-/// is never held again. The cursor is a mailbox.
+/// is never held again. Windows of a route that this worker's configuration does not have stay as they are: a worker that
+/// has it may have planned them, or hold them. The cursor is a mailbox.
 pub(super) fn replan(books: &mut Books<'_>, cursor: i64, limit: u32) -> Result<Option<i64>> {
     let windows = windows(books.tx, cursor, limit)?;
     books.hold_digests(&windows.iter().map(|(_, no)| *no).collect::<Vec<_>>())?;
     for (mailbox, no) in &windows {
-        if books.digest(*no)?.state == DigestState::Held {
-            let route = books.mailbox(*mailbox)?.route.clone();
-            if !books.shared.policy.rules(&route).hold {
-                books.set_state(*no, DigestState::Gathering)?;
-            }
+        let route = books.mailbox(*mailbox)?.route.clone();
+        if !books.shared.policy.knows(&route) {
+            books.shared.tell_unknown(&route);
+            continue;
+        }
+        if books.digest(*no)?.state == DigestState::Held && !books.shared.policy.rules(&route).hold {
+            books.set_state(*no, DigestState::Gathering)?;
         }
         books.replan(*no)?;
     }

@@ -25,7 +25,10 @@ pub(in crate::store) fn heal(books: &mut Books<'_>) -> Result<()> {
     }
     let (policy, now) = (&books.shared.policy, books.now);
     let doubts = books.tx.prepare_cached(sql::DOUBTS_AND_ROUTES)?.query_map((), |row| {
-        let latest = now.plus(policy.rules(&row.get::<String>(2)?).doubt_grace);
+        let route: String = row.get(2)?;
+        // How long a doubt of an unknown route may wait, a worker that has it knows.
+        let grace = if policy.knows(&route) { policy.rules(&route).doubt_grace } else { LONGEST_WAIT };
+        let latest = now.plus(grace);
         Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?.is_some_and(|until| until > latest.0), latest))
     })?;
     // No other is locked: somebody may hold it, and a start does not wait for that.
@@ -165,6 +168,10 @@ fn expire(books: &mut Books<'_>, no: i64, doubts_now: bool) -> Result<Ended> {
         return Ok(Ended::Not);
     }
     if state == DigestState::InDoubt {
+        if !doubts_now && is_for_another(books, no)? {
+            books.digest_mut(no)?.until = Some(now.plus(ANOTHER_LOOKS));
+            return Ok(Ended::Not);
+        }
         end_doubt(books, no)?;
         return Ok(Ended::Doubt);
     }
@@ -215,13 +222,31 @@ fn end_lease(books: &mut Books<'_>, no: i64) -> Result<()> {
     books.tidy(no)
 }
 
-/// No evidence came: the route's policy decides. What was closed meanwhile is withdrawn (`closure_after_doubt`).
+/// A worker that knows the route of a doubt looks at what has ended at least so often.
+const ANOTHER_LOOKS: Duration = Duration::from_secs(60);
+
+/// Whether a doubt is left to a worker that knows what its route does in doubt: for as long as a change of configuration may
+/// take to reach all workers of a store, and a day more.
+fn is_for_another(books: &mut Books<'_>, no: i64) -> Result<bool> {
+    let mailbox = books.digest(no)?.mailbox;
+    let route = books.mailbox(mailbox)?.route.clone();
+    if books.shared.policy.knows(&route) || !books.tx.is_postgres() {
+        return Ok(false);
+    }
+    books.shared.tell_unknown(&route);
+    let begun: Option<i64> = books.tx.prepare_cached(sql::LAST_BEGUN)?.query_row([no], |row| row.get(0))?;
+    Ok(begun.is_some_and(|begun| Time(begun).plus(LONGEST_WAIT) > books.now))
+}
+
+/// No evidence came: the route's policy decides. Of a route that nobody knows any more none is sent again: perhaps that was
+/// promised. What was closed meanwhile is withdrawn (`closure_after_doubt`).
 fn end_doubt(books: &mut Books<'_>, no: i64) -> Result<()> {
     let mailbox = books.digest(no)?.mailbox;
     let route = books.mailbox(mailbox)?.route.clone();
     let rules = books.shared.policy.rules(&route);
-    let again = rules.resend_in_doubt && books.burned(no)? < rules.attempts_max;
-    let end = if rules.resend_in_doubt { Reason::Attempts } else { Reason::Buried };
+    let resends = rules.resend_in_doubt && books.shared.policy.knows(&route);
+    let again = resends && books.burned(no)? < rules.attempts_max;
+    let end = if resends { Reason::Attempts } else { Reason::Buried };
     let now = books.now;
     books.wait(no, now)?;
     for item in books.open_in(no)? {

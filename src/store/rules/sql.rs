@@ -198,6 +198,7 @@ pub const ATTEMPT: &str = "SELECT outcome FROM attempt WHERE digest_no = ?1 AND 
 pub const SETTLE_ATTEMPT: &str = "UPDATE attempt SET outcome = ?3, free = ?4, settled_at = ?5, \
      message_id = coalesce(?6, message_id), detail = ?7 WHERE digest_no = ?1 AND n = ?2";
 pub const NOTE_ATTEMPT: &str = "UPDATE attempt SET detail = ?3 WHERE digest_no = ?1 AND n = ?2";
+pub const LAST_BEGUN: &str = "SELECT max(begun_at) FROM attempt WHERE digest_no = ?1";
 pub const BURNED: &str = "SELECT count(*) FROM attempt WHERE digest_no = ?1 AND free = 0";
 
 // ---- the account's quota
@@ -403,6 +404,7 @@ pub const HOT: &[&str] = &[
     IS_LISTED,
     DROP_ITEMS,
     DROP_RELISTED,
+    LAST_BEGUN,
     DROP_ATTEMPTS,
     DROP_LETTERS,
     DROP_MAILBOXES,

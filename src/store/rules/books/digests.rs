@@ -418,18 +418,21 @@ impl Books<'_> {
             deadline: deadline.map(Time),
             previous_at: box_.previous_at.map(|at| at.min(now)),
         };
-        let rules = self.shared.policy.rules(&box_.route);
+        let (knows, rules) = (self.shared.policy.knows(&box_.route), self.shared.policy.rules(&box_.route));
         let due_at = self.shared.policy.due(&box_.route, box_.zone.as_deref(), &window);
         if let Some(d) = self.kept.digests.get_mut(&no) {
             let planned = |d: &Digest| (d.first_at, d.last_at, d.deadline, d.due_at, d.priority);
             let before = planned(d);
             (d.first_at, d.last_at, d.deadline) = (first_at, last_at, deadline);
             // What is due already stays due: an item that joins or leaves does not move it to the next slot, nor does it
-            // undo what an operator released or hurried.
-            if d.anew || d.due_at > now {
+            // undo what an operator released or hurried. And a worker that does not have the route keeps what one that
+            // has it has planned.
+            if d.fresh || (knows && (d.anew || d.due_at > now)) {
                 d.due_at = due_at;
             }
-            d.priority = rules.priority;
+            if d.fresh || knows {
+                d.priority = rules.priority;
+            }
             d.dirty |= planned(d) != before;
         }
         Ok(())
