@@ -14,7 +14,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::decode::{Decoded, Decoder, Limits, Settings};
 use crate::mailer::mime;
-use crate::model::{Contents, Event, Listed, Time};
+use crate::model::{Contents, Data, Event, Listed, Time};
 use crate::render::{Renderer, samples};
 use crate::route::Router;
 use crate::source::Message;
@@ -170,7 +170,7 @@ fn listed(event_number: i64, event: Event, now: Time) -> Listed {
         time: event.time.unwrap_or(now),
         deadline: event.deadline,
         subject_key: event.subject_key,
-        data: event.data.map(),
+        data: Data::shown(event.data.as_str()),
     }
 }
 

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+mod bounded;
+
 /// An event's `data`: the text of a JSON object. As text it takes a fifth of the memory of its values, and most of it is
 /// only read again when its mail is written.
 #[derive(Clone)]
@@ -24,6 +26,12 @@ impl Data {
     /// Its members; of two with one name, the last.
     pub fn map(&self) -> Map<String, Value> {
         serde_json::from_str(&self.0).unwrap_or_default()
+    }
+
+    /// Those of the JSON object `text`, as far as a mail can use them: long texts cut, long lists and what is deep inside
+    /// left out.
+    pub fn shown(text: &str) -> Map<String, Value> {
+        bounded::members(text)
     }
 
     /// What stands at the end of this path of names; all objects on the way.

@@ -1,5 +1,6 @@
 //! Digests on their way: windows, claims, the last gate, closures that come at any moment.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use owlpost::store::{Ask, Begun, Command, Leased};
@@ -294,5 +295,30 @@ fn a_window_that_is_due_stays_due() {
         w.accept(decision("d1"));
         w.accept(news("n1").by(["ask"]));
         assert_eq!(w.send().items.len(), 2);
+    }
+}
+
+/// Many events of a megabyte are on their way at once, for many people: a mail gets of each what it can show.
+#[test]
+fn a_mail_gets_of_large_data_what_it_can_show() {
+    for mut w in worlds(Setup::default()) {
+        w.accept(news("n1").to(["ann", "bob"]));
+        w.accept(news("n2").to(["ann"]));
+        let pad = "1,".repeat(400_000);
+        w.bench.run(&format!("UPDATE event SET data = '{{\"pad\":[{pad}1],\"member\":\"user.joe\"}}' WHERE id = 'n1'"));
+        let leased = w.claim_all();
+        let (now, intents) = (w.now, Arc::new(leased.iter().map(|l| w.intent(l)).collect::<Vec<_>>()));
+        let begun = w.call(async |s| s.begin(now, intents).await).unwrap();
+        let mut large = 0;
+        for begun in begun {
+            let Begun::Send(contents) = begun else { panic!("{begun:?}") };
+            for item in contents.items {
+                let (id, member) = (item.id.as_str(), item.data.get("member"));
+                assert_eq!(member.and_then(|m| m.as_str()), (id == "n1").then_some("user.joe"), "{id}");
+                assert!(serde_json::to_string(&item.data).unwrap().len() < 20_000, "{id}");
+                large += usize::from(id == "n1");
+            }
+        }
+        assert_eq!(large, 2);
     }
 }

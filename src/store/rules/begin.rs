@@ -8,7 +8,7 @@ use super::accept::nobody;
 use super::books::{Books, urgency};
 use super::closure::UNKNOWN;
 use super::sql;
-use crate::model::{AttemptId, Contents, DigestState, ItemState, Listed, Person, Reason, Time};
+use crate::model::{AttemptId, Contents, Data, DigestState, ItemState, Listed, Person, Reason, Time};
 use crate::store::{Begun, Intent, Result};
 
 /// Subjects first, then mailboxes, both in order: the order of locks of every transaction.
@@ -203,9 +203,9 @@ impl Books<'_> {
     }
 }
 
-/// The mail lists exactly what is pending in the digest now, most urgent first.
+/// The mail lists exactly what is pending in the digest now, most urgent first. (PostgreSQL gives large data apart.)
 fn listed(row: &Row<'_>) -> Result<Listed> {
-    let data: String = row.get(7)?;
+    let data: Option<String> = row.get(7)?;
     Ok(Listed {
         event_number: row.get(0)?,
         source: row.get(1)?,
@@ -214,6 +214,6 @@ fn listed(row: &Row<'_>) -> Result<Listed> {
         time: Time(row.get::<i64>(4)? >> 1),
         deadline: row.get::<Option<i64>>(5)?.map(Time),
         subject_key: row.get(6)?,
-        data: serde_json::from_str(&data).unwrap_or_default(),
+        data: data.map(|text| Data::shown(&text)).unwrap_or_default(),
     })
 }

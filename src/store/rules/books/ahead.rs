@@ -6,6 +6,8 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use serde_json::{Map, Value};
+
 use super::super::accept::OPENS;
 use super::super::closure::UNKNOWN;
 use super::super::sql;
@@ -16,7 +18,7 @@ use super::fetched::read_mailbox;
 use super::held::EventRow;
 use super::mailboxes::Mailbox;
 use super::{Books, Item};
-use crate::model::{DigestId, ItemState, Listed, Time, Topic};
+use crate::model::{Data, DigestId, ItemState, Listed, Time, Topic};
 use crate::store::Result;
 use crate::store::rules::tx::{Column, Params, Row};
 
@@ -80,9 +82,21 @@ impl Books<'_> {
         self.held.attempts.extend(first.iter().map(|no| (*no, vec![])));
         self.held.contents.extend(all.iter().map(|no| (*no, vec![])));
         let of = Column::ints(all.iter().copied());
-        let listed = self.read(sql::PG_CONTENTS, [&of], |row| Ok((read(row)?, pending(row)?, event(row)?)))?;
-        for (one, item, event) in listed {
+        let read = |row: &Row<'_>| Ok((read(row)?, pending(row)?, event(row)?, row.get::<bool>(16)?));
+        let listed = self.read(sql::PG_CONTENTS, [&of], read)?;
+        let mut large: HashMap<i64, Map<String, Value>> = HashMap::new();
+        for (mut one, item, event, is_large) in listed {
             let Some(no) = item.digest else { continue };
+            if is_large {
+                one.data = match large.entry(item.event_no) {
+                    Entry::Occupied(known) => known.get().clone(),
+                    Entry::Vacant(new) => {
+                        let mut data = self.tx.prepare_cached(sql::EVENT_DATA)?;
+                        new.insert(data.query_row([item.event_no], |row| Ok(Data::shown(&row.get::<String>(0)?)))?)
+                            .clone()
+                    }
+                };
+            }
             self.held.contents.entry(no).or_default().push(one);
             if first.contains(&no) {
                 let key = (item.event_no, item.mailbox);

@@ -71,9 +71,11 @@ pub const PG_RELISTED: &str = "SELECT r.digest_no, r.event_no, r.mailbox_no, r.l
 pub const PG_ATTEMPTS: &str = "SELECT digest_no, n, outcome FROM attempt WHERE digest_no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_EVENTS: &str = "SELECT no, ver, effect, topic, topic2, date, deadline, expiry FROM event WHERE no = ANY(CAST(?1 AS \
      bigint[]))";
-/// What mails would list now, with all that a begin asks of it.
-pub const PG_CONTENTS: &str = "SELECT e.no, e.source, e.id, e.kind, e.ver, e.deadline, e.subject_key, e.data, i.digest_no, i.mailbox_no, \
-     i.left_before, e.effect, e.topic, e.topic2, e.date, e.expiry FROM item i JOIN event e ON e.no = i.event_no WHERE \
+/// What mails would list now, with all that a begin asks of it. Large data is asked for one by one, as all rows of an answer
+/// stand in memory together.
+pub const PG_CONTENTS: &str = "SELECT e.no, e.source, e.id, e.kind, e.ver, e.deadline, e.subject_key, \
+     CASE WHEN octet_length(e.data) <= 16384 THEN e.data END, i.digest_no, i.mailbox_no, \
+     i.left_before, e.effect, e.topic, e.topic2, e.date, e.expiry, octet_length(e.data) > 16384 FROM item i JOIN event e ON e.no = i.event_no WHERE \
      i.digest_no = ANY(CAST(?1 AS bigint[])) AND i.state = 0 ORDER BY i.urgency, e.ver, e.id, e.source";
 /// Of digests, each with its route.
 pub const PG_AUDIENCES: &str = "SELECT i.event_no, a.names, a.except_for, i.digest_no FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
