@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
+use crate::model::Receipt;
 use crate::source::{Batch, Room, Source, SourceError};
 use crate::store::{Intake, StoreError};
 use crate::vitals::Vitals;
@@ -97,6 +98,8 @@ pub async fn run(
     let result = loop {
         if flight.advance(source.as_mut(), &pipeline, size.items(), wait).await {
             size.batch_taken();
+            wait = bounds.retry.0;
+            store_works(&vitals, &name, &pipeline.source);
         }
         if ended && flight.is_empty() {
             break Ok(());
@@ -114,9 +117,10 @@ pub async fn run(
             taken = flight.answer(), if flight.is_under_way() => {
                 match taken {
                     (Ok(receipts), at) => {
-                        wait = bounds.retry.0;
-                        if vitals.set_store(&name, Ok(())) {
-                            tracing::info!(source = pipeline.source, "the store is back");
+                        // Of a batch that is tried again the store knows the beginning: a full disk gives that answer too.
+                        if receipts.iter().any(|receipt| *receipt != Receipt::Duplicate) {
+                            wait = bounds.retry.0;
+                            store_works(&vitals, &name, &pipeline.source);
                         }
                         let (items, took) = flight.keep(&pipeline, &receipts, at);
                         size.learn(items, took, vitals.calls_wait());
@@ -206,6 +210,12 @@ pub async fn run(
     vitals.set_source(&pipeline.source, source.health());
     pulse.finish();
     result
+}
+
+fn store_works(vitals: &Vitals, of_loop: &str, source: &str) {
+    if vitals.set_store(of_loop, Ok(())) {
+        tracing::info!(source, "the store is back");
+    }
 }
 
 /// Waits out a pause before the source is asked. Cancel-safe, as `next` is.

@@ -93,6 +93,8 @@ struct Notebook {
     /// Larger transactions run into a timeout; 0: none does.
     most: usize,
     pieces: Mutex<Vec<Arc<Vec<Entry>>>>,
+    /// So often it writes nothing new, after its first transaction; it still knows what it has.
+    full: Mutex<usize>,
     /// It takes a batch that is handed over before the one before it is durable.
     ahead: bool,
     /// How many it has now, and had at most.
@@ -133,6 +135,17 @@ impl Intake for Notebook {
         if *away > 0 {
             *away -= 1;
             return Err(StoreError::Unavailable("away".into()));
+        }
+        if *self.full.lock().unwrap() > 0 {
+            let known: BTreeSet<String> = self.arrivals().into_iter().map(|a| a.event.id).collect();
+            let knows = |entry: &Entry| matches!(entry, Entry::Event(a) if known.contains(&a.event.id));
+            if entries.iter().all(knows) {
+                return Ok(vec![Receipt::Duplicate; entries.len()]);
+            }
+            if !known.is_empty() {
+                *self.full.lock().unwrap() -= 1;
+                return Err(StoreError::Unavailable("database or disk is full".into()));
+            }
         }
         let receipts = vec![Receipt::Accepted; entries.len()];
         self.pieces.lock().unwrap().push(entries);
@@ -346,6 +359,20 @@ fn a_transaction_that_is_too_large_for_the_store_is_tried_smaller_until_it_is_ta
     assert!(store.sizes().iter().all(|(entries, _)| *entries <= 300));
     let ids: BTreeSet<String> = store.arrivals().into_iter().map(|a| a.event.id).collect();
     assert_eq!((ids.len(), acked.len()), (2_000, 1));
+}
+
+/// The beginning of a batch is known, and its answer is no sign that the disk has room again.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_has_no_room_is_tried_less_and_less_often_though_it_knows_a_part_of_the_batch() {
+    let store = Arc::new(Notebook { full: Mutex::new(8), ..Notebook::default() });
+    let (tape, began, vitals) = (Tape::of(vec![for_one_person(0, 3_000)]), tokio::time::Instant::now(), Vitals::new());
+    let (stop, wake) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let bounds = Bounds::default();
+    ingest::run(Box::new(tape), Arc::new(pipeline(CROWD)), store.clone(), bounds, vitals, wake, stop).await.unwrap();
+    let ids: BTreeSet<String> = store.arrivals().into_iter().map(|a| a.event.id).collect();
+    assert_eq!(ids.len(), 3_000);
+    // 0.25 s, 0.5 s and so on, 15 s at most.
+    assert!(began.elapsed() > Duration::from_secs(40), "{:?}", began.elapsed());
 }
 
 #[test]

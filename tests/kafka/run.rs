@@ -346,3 +346,35 @@ fn a_run_to_the_end_that_gets_no_partition_leaves_them_to_the_others_and_ends() 
     assert!(log.contains("\"delivered\":0"), "{log}");
     runtime.block_on(other.leave());
 }
+
+/// With KIP-848 the broker tells a member nothing that gets nothing. It is one all the same, and takes over.
+#[test]
+fn a_member_that_gets_no_partition_with_the_new_protocol_stands_by() {
+    let broker = Broker::shared();
+    let (topic, group) = (broker.topic("standby", 1), unique("group"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut held = Settings { protocol: Protocol::Consumer, ..settings(&broker.plaintext(), &[&topic], &group) };
+    // The broker's to decide.
+    held.cluster.properties.clear();
+    let other = runtime.block_on(async { Member::join(held) });
+    broker.produce(&topic, &[event(0)]);
+    broker.until_no_lag(&group, &topic);
+    let folder = tempfile::tempdir().unwrap();
+    let own = format!(
+        "\nprotocol = \"consumer\"\nbrokers = [{:?}]\ntopics = [{topic:?}]\ngroup = {group:?}\n",
+        broker.plaintext()
+    );
+    config(folder.path(), &own);
+    let mut worker = Worker::start(folder.path(), &["-c", "owlpost.toml"]);
+    let address = worker.address();
+    until("a member without partitions", || worker.log().contains("in the group without partitions").then_some(()));
+    assert_eq!(get(&address, "/readyz").unwrap().0, 200);
+    runtime.block_on(other.leave());
+    broker.produce(&topic, &[event(1)]);
+    until("its own event", || {
+        let (_, metrics) = get(&address, "/metrics").ok()?;
+        metrics.contains("owlpost_events_total{source=\"events\",outcome=\"accepted\"} 1").then_some(())
+    });
+    worker.signal("TERM");
+    worker.ends_with(0);
+}

@@ -101,6 +101,12 @@ impl Condition {
                         "topic {topic} can't be read on where source.group left off; set the group's offsets, or \
                          source.properties \"auto.offset.reset\""
                     ),
+                    Code::BadCompression => format!(
+                        "messages of topic {topic} can't be read: {text}; if one is larger than source.properties \
+                         \"receive.message.max.bytes\" once it is unpacked, raise that; or stop the group's workers and set its \
+                         offset of partition {} behind the message",
+                        key.1
+                    ),
                     _ => format!("messages of topic {topic} can't be read: {text}"),
                 };
                 self.unread.insert(key, what);

@@ -1,6 +1,7 @@
 //! The few numbers of librdkafka's statistics that are read (STATISTICS.md of librdkafka). Pure.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -13,6 +14,15 @@ pub(super) struct Statistics {
     brokers: HashMap<String, Broker>,
     #[serde(default)]
     topics: HashMap<String, Topic>,
+    cgrp: Option<Group>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Group {
+    state: String,
+    /// Milliseconds.
+    #[serde(rename = "stateage")]
+    state_age_ms: i64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,6 +58,12 @@ impl Statistics {
         self.is_connected() && self.brokers.values().all(|broker| matches!(broker.state.as_str(), "UP" | "INIT"))
     }
 
+    /// The group's coordinator has been there for so long.
+    pub fn in_group_for(&self) -> Duration {
+        let up = self.cgrp.as_ref().filter(|group| group.state == "up");
+        Duration::from_millis(up.and_then(|group| group.state_age_ms.try_into().ok()).unwrap_or(0))
+    }
+
     /// Messages that are not committed yet, of one partition. `settled`: how far we are, if it is farther than the last
     /// commit. `None`: not known yet.
     pub fn lag(&self, topic: &str, partition: i32, settled: Option<i64>) -> Option<u64> {
@@ -68,12 +84,13 @@ mod tests {
 
     #[test]
     fn lag_counts_from_what_is_settled_committed_or_still_there() {
-        let text = br#"{"brokers":{"a":{"state":"UP"}},"topics":{"t":{"partitions":{
+        let text = br#"{"brokers":{"a":{"state":"UP"}},"cgrp":{"state":"up","stateage":7000,"join_state":"init"},"topics":{"t":{"partitions":{
             "0":{"lo_offset":10,"hi_offset":50,"ls_offset":40,"committed_offset":20},
             "1":{"lo_offset":10,"hi_offset":50,"ls_offset":-1001,"committed_offset":-1001},
             "2":{"lo_offset":-1001,"hi_offset":-1001,"ls_offset":-1001,"committed_offset":-1001}}}}}"#;
         let stats = Statistics::of(text).unwrap();
         assert!(stats.is_connected());
+        assert_eq!(stats.in_group_for(), Duration::from_secs(7));
         assert_eq!(stats.lag("t", 0, None), Some(20));
         assert_eq!(stats.lag("t", 0, Some(39)), Some(1));
         assert_eq!(stats.lag("t", 0, Some(99)), Some(0));

@@ -189,7 +189,7 @@ impl Poller {
             Told::Revoked(list) => self.revoked(consumer, events, event, &list),
             Told::Committed(list) => self.committed(&list),
             Told::NotCommitted(code, list) => self.commit_failed(code, &list),
-            Told::Statistics(json) => self.count(json),
+            Told::Statistics(json) => self.count(consumer, json),
             Told::Line(level, facility, line) => {
                 if facility == "OFFSET" && level <= 4 {
                     metrics::reset(&self.settings.name);

@@ -5,13 +5,17 @@ use std::time::Duration;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::{Client, JOINS_WITHIN, Poller};
+use super::{Client, JOINS_WITHIN, Poller, Protocol};
 use crate::metrics::kafka as metrics;
 use crate::source::kafka::condition::Meaning;
 use crate::source::kafka::events::Failure;
 use crate::source::kafka::kept::Key;
 use crate::source::kafka::offsets::Progress;
+use crate::source::kafka::shared::empty_for;
 use crate::source::kafka::stats::Statistics;
+
+/// A coordinator that has been there for so long has answered a heartbeat (KIP-848: every 5 s), and said no if it does.
+const IN_GROUP: Duration = Duration::from_secs(12);
 
 /// A topic that is looked for.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
@@ -58,7 +62,7 @@ impl Poller {
         self.shared.news.notify_one();
     }
 
-    pub(super) fn count(&self, json: &[u8]) {
+    pub(super) fn count(&mut self, consumer: &Client, json: &[u8]) {
         let Some(statistics) = Statistics::of(json) else { return };
         let mut state = self.shared.state();
         let is_news = match (statistics.is_connected(), statistics.is_all_connected()) {
@@ -73,6 +77,36 @@ impl Poller {
         let lag = state.partitions.iter().filter_map(of).sum();
         state.lag = Some(lag);
         metrics::lag(&self.settings.name, lag);
+        let is_waiting = self.settings.protocol == Protocol::Consumer && !state.joined && !state.condition.is_refused();
+        drop(state);
+        if is_waiting && statistics.in_group_for() >= IN_GROUP {
+            self.joined_without_partitions(consumer);
+        }
+    }
+
+    /// With KIP-848 a member that gets no partition is told nothing: its assignment, of nothing, did not change. If all
+    /// topics are there, others have all partitions. (Whether a pattern fits any topic only the broker knows.)
+    fn joined_without_partitions(&mut self, consumer: &Client) {
+        if self.settings.topics.iter().any(|topic| topic.starts_with('^')) {
+            return;
+        }
+        for topic in &self.settings.topics {
+            let Ok(metadata) = consumer.fetch_metadata(Some(topic), LOOK_WITHIN) else { return };
+            if !metadata.topics().iter().any(|t| t.name() == topic && t.error().is_none()) {
+                self.shared.state().condition.missing(topic);
+                self.shared.news.notify_one();
+                return;
+            }
+        }
+        let mut state = self.shared.state();
+        if state.partitions.is_empty() && !state.joined {
+            state.condition.joined();
+            state.note_empty(empty_for(Protocol::Consumer));
+            (state.joined, self.join_by) = (true, None);
+            tracing::info!(source = self.settings.name, "in the group without partitions: others have them all");
+        }
+        drop(state);
+        self.shared.news.notify_one();
     }
 
     /// librdkafka tells once that a topic is not there, and not that it has come if another member gets it.
