@@ -196,3 +196,19 @@ fn a_pending_migration_is_for_the_owner_of_the_tables() {
     asked.migrate = false;
     assert_eq!(verified(&try_open(asked).unwrap())["items"], 1);
 }
+
+/// Another program's tables are in the way: the way out is not a migration.
+#[test]
+fn another_programs_tables_and_history_are_told_as_such() {
+    let tables = Server::shared().database(None);
+    tables.admin().run("CREATE TABLE event (id int)");
+    let history = Server::shared().database(None);
+    history.admin().run(&format!(
+        "CREATE TABLE refinery_schema_history (version int, name text, applied_on text, checksum text); \
+         INSERT INTO refinery_schema_history SELECT n, 'orders', '2030-01-01T00:00:00Z', '1' FROM generate_series(1, {NEWEST}) n"
+    ));
+    for database in [tables, history] {
+        let why = unusable(&database, true, Opening::Worker);
+        assert!(why.contains("of its own") && !why.contains("owlpost migrate"), "{why}");
+    }
+}

@@ -19,6 +19,9 @@ pub(super) fn named(place: &str, e: &Error) -> StoreError {
             "{said}; behind a pooler in transaction mode set store.transaction_pooler = true, or max_prepared_statements \
              of PgBouncer (1.21 or later)"
         )),
+        "42P07" | "42710" => StoreError::Unusable(format!(
+            "{said}; that is not owlpost's: give the store a database, or a schema, of its own"
+        )),
         code if code.starts_with("42") => {
             StoreError::Unusable(format!("{said}; the schema is not this owlpost's: run `owlpost migrate`"))
         }

@@ -72,6 +72,13 @@ pub(super) async fn prepare(server: &Server, migrate: bool) -> Result<Client> {
     let begun = Instant::now();
     loop {
         let found = soon(place, version(&client), told).await?;
+        // Other programs keep their versions in a table of this name too.
+        const NOT_OURS: &str = "SELECT 1 FROM refinery_schema_history WHERE version = 1 AND name <> 'store'";
+        if found > 0 && soon(place, number(&client, NOT_OURS), told).await?.is_some() {
+            return Err(StoreError::Unusable(format!(
+                "{place}: its schema is another program's; give the store a database, or a schema, of its own"
+            )));
+        }
         if found > newest {
             return Err(StoreError::Unusable(format!(
                 "{place}: its schema is version {found}, this owlpost knows {newest}; use the owlpost that wrote it, or a later one"
