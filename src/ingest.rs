@@ -118,7 +118,7 @@ pub async fn run(
                 match taken {
                     (Ok(receipts), at) => {
                         // Of a batch that is tried again the store knows the beginning: a full disk gives that answer too.
-                        if receipts.iter().any(|receipt| *receipt != Receipt::Duplicate) {
+                        if receipts.iter().any(|receipt| matches!(receipt, Receipt::Accepted | Receipt::Dropped)) {
                             wait = bounds.retry.0;
                             store_works(&vitals, &name, &pipeline.source);
                         }

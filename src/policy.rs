@@ -20,7 +20,7 @@ pub struct RoutePolicy {
 
 pub struct Policies {
     routes: HashMap<String, RoutePolicy>,
-    /// For digests of a route that the configuration has no more: nothing is lost, they leave as a plain digest.
+    /// For digests of a route that the configuration has no more: when they are due they leave as a plain digest.
     orphans: RoutePolicy,
     backoff: Backoff,
 }

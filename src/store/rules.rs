@@ -96,8 +96,8 @@ impl Shared {
             tracing::warn!(
                 route,
                 "open digests are of a route that this configuration does not have: they keep their time and leave as plain \
-                 digests, held ones wait for `owlpost digests release`, and doubts are buried after a day; all workers of a \
-                 store should have the same routes"
+                 digests, held ones wait for `owlpost digests release`, and doubts are buried (in PostgreSQL after a day, if no \
+                 worker has the route); all workers of a store should have the same routes"
             );
         }
     }

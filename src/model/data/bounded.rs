@@ -114,14 +114,17 @@ impl<'de> Visitor<'de> for Bounded<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut all: A) -> Result<Option<Value>, A::Error> {
+        // There is room for it, as `deserialize` looked; what is in it takes the rest.
+        self.room.values -= 1;
         let mut found = Vec::new();
         while let Some(one) = self.inside(|inside| all.next_element_seed(inside))? {
             found.extend(one);
         }
-        self.value(Value::Array(found))
+        Ok(Some(Value::Array(found)))
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut all: A) -> Result<Option<Value>, A::Error> {
+        self.room.values -= 1;
         let mut found = Map::new();
         while let Some(Name(name)) = all.next_key::<Name<'de>>()? {
             if name.len() > self.room.bytes {
@@ -131,7 +134,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
                 found.insert(name.into_owned(), value);
             }
         }
-        self.value(Value::Object(found))
+        Ok(Some(Value::Object(found)))
     }
 }
 
@@ -179,6 +182,8 @@ mod tests {
         ] {
             let found = members(&json!({"a pad": pad, "member": "user.joe", "number": 7}).to_string());
             assert_eq!((found["member"].as_str(), found["number"].as_i64()), (Some("user.joe"), Some(7)));
+            let pad = &found["a pad"];
+            assert!(pad.as_str().map_or(values(pad) - 1, str::len) > 3, "its beginning is there: {pad}");
             let found = Value::Object(found);
             assert!(values(&found) <= VALUES && found.to_string().len() <= 2 * BYTES, "{}", found.to_string().len());
         }
@@ -188,6 +193,12 @@ mod tests {
         assert!(found.len() >= 20 && found.contains_key("m000") && found.len() <= VALUES, "{}", found.len());
         assert!(Value::Object(found).to_string().len() <= 2 * BYTES);
         let found = members(&json!(many).to_string());
-        assert!(values(&Value::Object(found)) <= VALUES + 1);
+        assert!(found.len() > 100 && values(&Value::Object(found)) <= VALUES);
+        // Lists of a few KB, and many of them.
+        let roles = vec!["sports:role.writers"; 100];
+        let found = members(&json!({"a": roles, "b": roles, "c": roles, "d": roles, "domain": "sports"}).to_string());
+        assert!(found["a"].as_array().is_some_and(|all| all.len() > 50) && found.len() >= 4, "{found:?}");
+        let flat: Map<String, Value> = (0..1_000).map(|n| (format!("m{n:04}"), json!(n))).collect();
+        assert_eq!(members(&json!(flat).to_string()).len(), VALUES - 1, "and the object itself");
     }
 }

@@ -168,8 +168,13 @@ fn expire(books: &mut Books<'_>, no: i64, doubts_now: bool) -> Result<Ended> {
         return Ok(Ended::Not);
     }
     if state == DigestState::InDoubt {
-        if !doubts_now && is_for_another(books, no)? {
-            books.digest_mut(no)?.until = Some(now.plus(ANOTHER_LOOKS));
+        if is_for_another(books, no)? {
+            // Not ours to end, whoever ended its lease: a run to the end does not wait for it.
+            books.shared.own().leaves(no);
+            let ended = books.digest(no)?.until.unwrap_or(now);
+            if ended.plus(ANOTHER_ENDS) <= now {
+                books.digest_mut(no)?.until = Some(now.plus(ANOTHER_LOOKS));
+            }
             return Ok(Ended::Not);
         }
         end_doubt(books, no)?;
@@ -222,11 +227,14 @@ fn end_lease(books: &mut Books<'_>, no: i64) -> Result<()> {
     books.tidy(no)
 }
 
-/// A worker that knows the route of a doubt looks at what has ended at least so often.
+/// Before a doubt of an unknown route is put off, a worker that knows it has had time to end it: each looks at least once in
+/// 5 s.
+const ANOTHER_ENDS: Duration = Duration::from_secs(10);
+/// Then it is put off for so long, so that it does not stand before what others wait for.
 const ANOTHER_LOOKS: Duration = Duration::from_secs(60);
 
-/// Whether a doubt is left to a worker that knows what its route does in doubt: for as long as a change of configuration may
-/// take to reach all workers of a store, and a day more.
+/// Whether a doubt is left to a worker that knows what its route does in doubt: for a day after its grace, which is longer
+/// than a change of configuration takes to reach all workers of a store.
 fn is_for_another(books: &mut Books<'_>, no: i64) -> Result<bool> {
     let mailbox = books.digest(no)?.mailbox;
     let route = books.mailbox(mailbox)?.route.clone();
@@ -235,7 +243,8 @@ fn is_for_another(books: &mut Books<'_>, no: i64) -> Result<bool> {
     }
     books.shared.tell_unknown(&route);
     let begun: Option<i64> = books.tx.prepare_cached(sql::LAST_BEGUN)?.query_row([no], |row| row.get(0))?;
-    Ok(begun.is_some_and(|begun| Time(begun).plus(LONGEST_WAIT) > books.now))
+    let patience = books.shared.policy.rules(&route).doubt_grace.saturating_add(LONGEST_WAIT);
+    Ok(begun.is_some_and(|begun| Time(begun).plus(patience) > books.now))
 }
 
 /// No evidence came: the route's policy decides. Of a route that nobody knows any more none is sent again: perhaps that was

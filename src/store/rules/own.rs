@@ -51,6 +51,11 @@ impl Own {
         }
     }
 
+    /// What becomes of it is another worker's to decide.
+    pub fn leaves(&mut self, digest: i64) {
+        self.leases.remove(&digest);
+    }
+
     fn settled(&mut self, attempt: AttemptId) {
         if self.leases.get(&attempt.digest.number).is_some_and(|known| known.attempt == attempt.number) {
             self.leases.remove(&attempt.digest.number);

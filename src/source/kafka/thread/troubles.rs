@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::types::RDKafkaRespErr;
 
 use super::{Client, JOINS_WITHIN, Poller, Protocol};
 use crate::metrics::kafka as metrics;
@@ -92,9 +93,13 @@ impl Poller {
         }
         for topic in &self.settings.topics {
             let Ok(metadata) = consumer.fetch_metadata(Some(topic), LOOK_WITHIN) else { return };
-            if !metadata.topics().iter().any(|t| t.name() == topic && t.error().is_none()) {
+            let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return };
+            // Only this is told here: what is not allowed, or passes, librdkafka tells.
+            if found.error() == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) {
                 self.shared.state().condition.missing(topic);
                 self.shared.news.notify_one();
+            }
+            if found.error().is_some() {
                 return;
             }
         }
