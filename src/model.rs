@@ -10,7 +10,7 @@ mod id;
 mod state;
 mod time;
 
-pub use data::Data;
+pub use data::{Data, Shown};
 pub use id::{AttemptId, DigestId, NotAnId};
 pub use state::{DigestState, ItemState, Reason};
 pub use time::Time;
@@ -310,6 +310,8 @@ pub struct Listed {
     pub deadline: Option<Time>,
     pub subject_key: Option<String>,
     pub data: serde_json::Map<String, serde_json::Value>,
+    /// There are more members of it.
+    pub data_cut: bool,
 }
 
 /// What a mail is made of: the digest and the items of one attempt, most urgent first.

@@ -38,6 +38,7 @@ fn item(number: i64, kind: &str, data: Value) -> Listed {
         deadline: None,
         subject_key: Some(format!("k-{number}")),
         data: data.as_object().unwrap().clone(),
+        data_cut: false,
     }
 }
 

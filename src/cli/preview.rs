@@ -162,6 +162,7 @@ fn read_events(path: &Path, config: &Config, now: Time) -> Result<Vec<Listed>, F
 }
 
 fn listed(event_number: i64, event: Event, now: Time) -> Listed {
+    let data = Data::shown(event.data.as_str());
     Listed {
         event_number,
         source: event.source,
@@ -170,7 +171,8 @@ fn listed(event_number: i64, event: Event, now: Time) -> Listed {
         time: event.time.unwrap_or(now),
         deadline: event.deadline,
         subject_key: event.subject_key,
-        data: Data::shown(event.data.as_str()),
+        data: data.members,
+        data_cut: data.cut,
     }
 }
 

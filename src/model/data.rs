@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 mod bounded;
 
+pub use bounded::Shown;
+
 /// An event's `data`: the text of a JSON object. As text it takes a fifth of the memory of its values, and most of it is
 /// only read again when its mail is written.
 #[derive(Clone)]
@@ -28,10 +30,10 @@ impl Data {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 
-    /// Those of the JSON object `text`, as far as a mail can use them: long texts cut, long lists and what is deep inside
+    /// The members of the JSON object `text`, as far as a mail can use them: long texts cut, long lists and what is deep inside
     /// left out.
-    pub fn shown(text: &str) -> Map<String, Value> {
-        bounded::members(text)
+    pub fn shown(text: &str) -> Shown {
+        bounded::shown(text)
     }
 
     /// What stands at the end of this path of names; all objects on the way.

@@ -63,12 +63,15 @@ fn clean(value: &Value, bounds: Bounds, depth: usize) -> Value {
     }
 }
 
-/// Keys and values of data nobody described, nested ones with dots; at most `bounds.pairs`, then a word on the rest.
-pub fn pairs(data: &Map<String, Value>, bounds: Bounds) -> Vec<(String, String)> {
+/// Keys and values of data nobody described, nested ones with dots; at most `bounds.pairs`, then a word on the rest. `cut`: there is more than `data`.
+pub fn pairs(data: &Map<String, Value>, cut: bool, bounds: Bounds) -> Vec<(String, String)> {
     let mut out = Vec::new();
     let mut left_out = 0u64;
     flatten("", data, bounds, 0, &mut out, &mut left_out);
-    if left_out > 0 {
+    if cut {
+        // How many nobody has counted.
+        out.push(("…".into(), "more entries not shown".into()));
+    } else if left_out > 0 {
         out.push(("…".into(), format!("{} not shown", text::counted(left_out, "more entry", "more entries"))));
     }
     out
@@ -139,12 +142,14 @@ mod tests {
     fn unknown_data_is_shown_as_bounded_pairs_without_its_recipients() {
         let data =
             map(serde_json::json!({"a": {"b": 1, "c": [1, "x", {}]}, "d": true, "e": "z", "recipients": ["user.bob"]}));
-        let shown = pairs(&data, BOUNDS);
+        let shown = pairs(&data, false, BOUNDS);
         assert_eq!(
             shown,
             [("a.b", "1"), ("a.c", "1, x, …"), ("d", "yes"), ("…", "1 more entry not shown")]
                 .map(|(k, v)| (k.to_owned(), v.to_owned()))
         );
+        let last = ("…".to_owned(), "more entries not shown".to_owned());
+        assert_eq!(pairs(&data, true, BOUNDS).last(), Some(&last), "of what is not here nobody knows how many");
     }
 
     #[test]

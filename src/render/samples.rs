@@ -95,6 +95,7 @@ pub fn listed(event_number: i64, event: &Map<String, Value>) -> Result<Listed, S
         deadline,
         subject_key: text("subject").ok(),
         data,
+        data_cut: false,
     })
 }
 

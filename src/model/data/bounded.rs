@@ -18,20 +18,29 @@ const BYTES_OF_MEMBER: usize = 4 * 1_024;
 const VALUES_OF_MEMBER: usize = 64;
 const DEPTH: usize = 8;
 
+/// What of an event's data is for its mail.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shown {
+    pub members: Map<String, Value>,
+    /// There are more members, here or inside, than are shown; but for the recipients, who are nobody else's business.
+    pub cut: bool,
+}
+
 /// The members of the JSON object `text`, within the bounds above. Any other text has none.
-pub(super) fn members(text: &str) -> Map<String, Value> {
-    let mut room = Room { bytes: BYTES, values: VALUES };
+pub(super) fn shown(text: &str) -> Shown {
+    let mut room = Room { bytes: BYTES, values: VALUES, cut: false };
     let mut json = serde_json::Deserializer::from_str(text);
     let found = Bounded { room: &mut room, depth: 0 }.deserialize(&mut json).ok().flatten();
     match found {
-        Some(Value::Object(members)) if json.end().is_ok() => members,
-        _ => Map::new(),
+        Some(Value::Object(members)) if json.end().is_ok() => Shown { members, cut: room.cut },
+        _ => Shown::default(),
     }
 }
 
 struct Room {
     bytes: usize,
     values: usize,
+    cut: bool,
 }
 
 /// A value, as far as there is room for it. `None`: there is none.
@@ -52,15 +61,16 @@ impl Bounded<'_> {
     }
 
     /// Runs `fill` with the room that a value inside may use.
-    fn inside<T>(&mut self, fill: impl FnOnce(Bounded<'_>) -> T) -> T {
+    fn inside<T>(&mut self, tells: bool, fill: impl FnOnce(Bounded<'_>) -> T) -> T {
         if self.depth > 0 {
             return fill(Bounded { room: self.room, depth: self.depth + 1 });
         }
         let (bytes, values) = (self.room.bytes.min(BYTES_OF_MEMBER), self.room.values.min(VALUES_OF_MEMBER));
-        let mut of_member = Room { bytes, values };
+        let mut of_member = Room { bytes, values, cut: false };
         let filled = fill(Bounded { room: &mut of_member, depth: 1 });
         self.room.bytes -= bytes - of_member.bytes;
         self.room.values -= values - of_member.values;
+        self.room.cut |= tells && of_member.cut;
         filled
     }
 }
@@ -117,7 +127,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         // There is room for it, as `deserialize` looked; what is in it takes the rest.
         self.room.values -= 1;
         let mut found = Vec::new();
-        while let Some(one) = self.inside(|inside| all.next_element_seed(inside))? {
+        while let Some(one) = self.inside(true, |inside| all.next_element_seed(inside))? {
             found.extend(one);
         }
         Ok(Some(Value::Array(found)))
@@ -127,11 +137,19 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         self.room.values -= 1;
         let mut found = Map::new();
         while let Some(Name(name)) = all.next_key::<Name<'de>>()? {
-            if name.len() > self.room.bytes {
+            let tells = self.depth > 0 || name != "recipients";
+            let value = if name.len() > self.room.bytes {
                 all.next_value::<IgnoredAny>()?;
-            } else if let Some(value) = self.inside(|inside| all.next_value_seed(inside))? {
-                self.room.bytes = self.room.bytes.saturating_sub(name.len());
-                found.insert(name.into_owned(), value);
+                None
+            } else {
+                self.inside(tells, |inside| all.next_value_seed(inside))?
+            };
+            match value {
+                Some(value) => {
+                    self.room.bytes = self.room.bytes.saturating_sub(name.len());
+                    found.insert(name.into_owned(), value);
+                }
+                None => self.room.cut |= tells,
             }
         }
         Ok(Some(Value::Object(found)))
@@ -143,6 +161,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn members(text: &str) -> Map<String, Value> {
+        shown(text).members
+    }
 
     fn values(value: &Value) -> usize {
         match value {
@@ -158,7 +180,7 @@ mod tests {
             "domain": "sports", "n": -1, "x": 1.5, "big": u64::MAX, "yes": true, "none": null, "empty": {}, "list": [1, [2], {"a": "b"}],
             "collection": {"kind": "role", "name": "writers"}, "\u{e9}\u{1f98a}": "\u{e9}\u{1f98a}",
         });
-        assert_eq!(Value::Object(members(&all.to_string())), all);
+        assert_eq!(shown(&all.to_string()), Shown { members: all.as_object().unwrap().clone(), cut: false });
         assert_eq!(members(r#"{"a":1,"a":2}"#)["a"], 2, "of two with one name the last");
         for other in ["", "[1]", "\"text\"", "{\"a\":", "{} {}", "1"] {
             assert_eq!(members(other), Map::new(), "{other:?}");
@@ -200,5 +222,16 @@ mod tests {
         assert!(found["a"].as_array().is_some_and(|all| all.len() > 50) && found.len() >= 4, "{found:?}");
         let flat: Map<String, Value> = (0..1_000).map(|n| (format!("m{n:04}"), json!(n))).collect();
         assert_eq!(members(&json!(flat).to_string()).len(), VALUES - 1, "and the object itself");
+        // A list ends as lists do, members are missed, and nobody is told of recipients.
+        for (data, cut) in [
+            (json!({"list": vec![1; 100]}), false),
+            (json!({"recipients": vec!["user.joe"; 500], "a": 1}), false),
+            (json!({"recipients": {"all": flat}}), false),
+            (json!({"inside": flat}), true),
+            (json!(flat), true),
+            (json!({"a": {"recipients": flat}}), true),
+        ] {
+            assert_eq!(shown(&data.to_string()).cut, cut);
+        }
     }
 }

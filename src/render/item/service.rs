@@ -119,7 +119,7 @@ impl Reader<'_> {
         };
         fact(item, "Type", item.kind.clone());
         fact(item, "When", self.dated(listed.time));
-        for (name, value) in data::pairs(&listed.data, self.bounds) {
+        for (name, value) in data::pairs(&listed.data, listed.data_cut, self.bounds) {
             item.facts.push(Fact { name: name.into(), value: value.into() });
         }
     }

@@ -287,6 +287,18 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_cannot_be_unpacked_is_told_with_its_partition_and_the_ways_on() {
+        let mut condition = Condition::default();
+        let of = failure(Code::BadCompression, "Decompression (codec 0x4) of message at 5 failed", Some("a"));
+        condition.failed(&Failure { partition: Some(3), ..of }, Some((0, 3)), "mail");
+        let words = condition.words().unwrap();
+        assert!(
+            ["topic a ", "at 5", "\"receive.message.max.bytes\"", "partition 3"].iter().all(|w| words.contains(w)),
+            "{words}"
+        );
+    }
+
+    #[test]
     fn one_broker_that_answers_does_not_speak_for_one_that_refuses() {
         let mut condition = Condition::default();
         condition.failed(&failure(Code::Authentication, "refused", None), None, "mail");

@@ -205,7 +205,7 @@ impl Books<'_> {
 
 /// The mail lists exactly what is pending in the digest now, most urgent first. (PostgreSQL gives large data apart.)
 fn listed(row: &Row<'_>) -> Result<Listed> {
-    let data: Option<String> = row.get(7)?;
+    let data = row.get::<Option<String>>(7)?.map(|text| Data::shown(&text)).unwrap_or_default();
     Ok(Listed {
         event_number: row.get(0)?,
         source: row.get(1)?,
@@ -214,6 +214,7 @@ fn listed(row: &Row<'_>) -> Result<Listed> {
         time: Time(row.get::<i64>(4)? >> 1),
         deadline: row.get::<Option<i64>>(5)?.map(Time),
         subject_key: row.get(6)?,
-        data: data.map(|text| Data::shown(&text)).unwrap_or_default(),
+        data: data.members,
+        data_cut: data.cut,
     })
 }

@@ -6,8 +6,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use serde_json::{Map, Value};
-
 use super::super::accept::OPENS;
 use super::super::closure::UNKNOWN;
 use super::super::sql;
@@ -18,7 +16,7 @@ use super::fetched::read_mailbox;
 use super::held::EventRow;
 use super::mailboxes::Mailbox;
 use super::{Books, Item};
-use crate::model::{Data, DigestId, ItemState, Listed, Time, Topic};
+use crate::model::{Data, DigestId, ItemState, Listed, Shown, Time, Topic};
 use crate::store::Result;
 use crate::store::rules::tx::{Column, Params, Row};
 
@@ -84,11 +82,11 @@ impl Books<'_> {
         let of = Column::ints(all.iter().copied());
         let read = |row: &Row<'_>| Ok((read(row)?, pending(row)?, event(row)?, row.get::<bool>(16)?));
         let listed = self.read(sql::PG_CONTENTS, [&of], read)?;
-        let mut large: HashMap<i64, Map<String, Value>> = HashMap::new();
+        let mut large: HashMap<i64, Shown> = HashMap::new();
         for (mut one, item, event, is_large) in listed {
             let Some(no) = item.digest else { continue };
             if is_large {
-                one.data = match large.entry(item.event_no) {
+                let data = match large.entry(item.event_no) {
                     Entry::Occupied(known) => known.get().clone(),
                     Entry::Vacant(new) => {
                         let mut data = self.tx.prepare_cached(sql::EVENT_DATA)?;
@@ -96,6 +94,7 @@ impl Books<'_> {
                             .clone()
                     }
                 };
+                (one.data, one.data_cut) = (data.members, data.cut);
             }
             self.held.contents.entry(no).or_default().push(one);
             if first.contains(&no) {
