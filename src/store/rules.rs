@@ -59,6 +59,8 @@ pub(super) struct Shared {
     turns: Mutex<claim::lanes::Turns>,
     /// After so many events a part of what is young moves on (SQLite).
     young_events: usize,
+    /// What is certainly not old (SQLite).
+    old: Mutex<young::Old>,
     /// What is on its way.
     air: Mutex<books::Air>,
     /// Batches that are ahead of their turn.
@@ -82,6 +84,7 @@ impl Shared {
             steps: Mutex::default(),
             turns: Mutex::default(),
             young_events: YOUNG_EVENTS,
+            old: Mutex::default(),
             air: Mutex::default(),
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             own: Mutex::default(),
@@ -105,6 +108,11 @@ impl Shared {
     /// The same where another number of events moves a part of what is young.
     pub fn aging(self, young_events: usize) -> Shared {
         Shared { young_events, ..self }
+    }
+
+    /// Whatever a panic has left of it: it names too much and never too little.
+    fn old(&self) -> MutexGuard<'_, young::Old> {
+        self.old.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn air(&self) -> MutexGuard<'_, books::Air> {

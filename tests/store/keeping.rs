@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use owlpost::model::{DigestId, Entry, RefusedReason};
+use owlpost::model::{DigestId, Entry, Receipt, RefusedReason};
 use owlpost::store::sqlite::{Opening, Sqlite};
 use owlpost::store::{Begun, Command, Desk, Intake, StoreError};
 
@@ -525,6 +525,28 @@ fn what_is_young_grows_old_also_in_short_lives() {
     let count = |table: &str| bench.rows(&format!("SELECT count(*) FROM {table}"))[0][0].int();
     let (young, old) = (count("young_key"), count("old_key"));
     assert!(young + old == 60 && old > 5, "{young} young, {old} old");
+}
+
+/// A worker knows without a look what is not old; an operator's command moves on what the worker has never seen.
+#[test]
+fn what_somebody_else_moved_on_is_known_all_the_same() {
+    let bench = OnSqlite::new();
+    let settings = bench.settings(policy(), Setup::default().limits, Opening::Operator);
+    let mut w = World::on(Box::new(bench), Setup::default());
+    // Each event moves one of all parts on.
+    (0..40).for_each(|n| assert_eq!(w.accept(news(&format!("mine{n}")).to(["p"])), Receipt::Accepted));
+    let (operator, now) = (Sqlite::open(settings, w.now).unwrap(), w.now);
+    let theirs = |n| news(&format!("theirs{n}")).to(["p"]);
+    for n in 0..40 {
+        let entry = Arc::new(vec![theirs(n).entry(&BTreeSet::new())]);
+        let receipts = w.call(async |_| operator.accept(now, entry).await).unwrap();
+        assert_eq!(receipts, [Receipt::Accepted]);
+    }
+    drop(operator);
+    for n in 0..40 {
+        let receipts = w.accept_entries(vec![theirs(n).entry(&BTreeSet::new())]);
+        assert_eq!(receipts, [Receipt::Duplicate], "{n}");
+    }
 }
 
 /// The statements that run for every event and every mail use their indexes: none reads a whole table.

@@ -11,6 +11,10 @@ use crate::store::line::Key;
 use crate::store::rules::tx::{Optional, params};
 use crate::store::{Result, StoreError};
 
+mod old;
+
+pub(super) use old::{Old, Table};
+
 /// All hashes in so many parts of equal width.
 const PARTS: u32 = 32;
 
@@ -23,7 +27,7 @@ const END: [u8; 25] = [0xff; 25];
 
 /// The event numbers of a batch say which parts move on: whoever writes the next one goes on where this one ended, also after
 /// a restart, and also if this one is taken back.
-pub(super) fn age(books: &Books<'_>) -> Result<()> {
+pub(super) fn age(books: &mut Books<'_>) -> Result<()> {
     let (first, next) = books.new_events();
     let every = i64::try_from(books.shared.young_events.max(1)).unwrap_or(i64::MAX);
     // As many as there are at most, however large the batch is.
@@ -33,13 +37,31 @@ pub(super) fn age(books: &Books<'_>) -> Result<()> {
     Ok(())
 }
 
-fn move_on(books: &Books<'_>, part: u32) -> Result<()> {
+fn move_on(books: &mut Books<'_>, part: u32) -> Result<()> {
+    let tx = books.tx;
+    let old = books.old()?;
     let begin = |part: u32| (part * (0x1_0000 / PARTS)) as u16;
     let from = begin(part).to_be_bytes();
     let next = begin(part + 1).to_be_bytes();
     let to = if part + 1 < PARTS { &next[..] } else { &END[..] };
-    for statement in sql::LITE_AGE {
-        books.tx.prepare_cached(statement)?.execute([&from[..], to])?;
+    for (table, statements) in [(Table::Keys, &sql::LITE_AGE_KEYS), (Table::Topics, &sql::LITE_AGE_SUBJECTS)] {
+        if old.is_known(table, part) {
+            tx.prepare_cached(statements.young)?.each(params![&from[..], to], |row| {
+                old.put(table, &row.get::<Vec<u8>>(0)?);
+                Ok(true)
+            })?;
+        }
+        for statement in [statements.insert, statements.delete] {
+            tx.prepare_cached(statement)?.execute(params![&from[..], to])?;
+        }
+        if old.is_unknown(table, part) {
+            let mut rows = Vec::new();
+            tx.prepare_cached(statements.old)?.each(params![&from[..], to], |row| {
+                rows.extend(old::bits(&row.get::<Vec<u8>>(0)?));
+                Ok(rows.len() <= old::ROWS_MAX)
+            })?;
+            old.learn(table, part, &rows);
+        }
     }
     Ok(())
 }

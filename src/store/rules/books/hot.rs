@@ -1,7 +1,10 @@
 //! The statements that intake runs once an event or an item. They are held open for the whole transaction: finding one in
 //! the connection's cache and clearing it costs as much as a small insert.
 
+use std::sync::MutexGuard;
+
 use super::super::sql;
+use super::super::young::{Old, Table};
 use super::Books;
 use crate::model::Topic;
 use crate::store::Result;
@@ -9,6 +12,8 @@ use crate::store::rules::tx::{Held, Params, Tx, Value};
 
 #[derive(Default)]
 pub(super) struct Hot<'c> {
+    /// Had for the whole transaction: there is one writer.
+    old: Option<MutexGuard<'c, Old>>,
     event: Option<Box<dyn Held + 'c>>,
     old_key: Option<Box<dyn Held + 'c>>,
     key: Option<Box<dyn Held + 'c>>,
@@ -41,14 +46,28 @@ fn hold<'h, 'c>(
 }
 
 impl Books<'_> {
+    /// What the old tables lack, as this transaction sees them (SQLite).
+    pub fn old(&mut self) -> Result<&mut Old> {
+        match &mut self.hot.old {
+            Some(old) => Ok(old),
+            free => {
+                let others = self.tx.query_row(sql::LITE_OTHERS, (), |row| row.get(0))?;
+                let old = free.insert(self.shared.old());
+                old.as_of(others);
+                Ok(old)
+            }
+        }
+    }
+
     pub fn add_event(&mut self, params: impl Params) -> Result<u64> {
         execute(&mut self.hot.event, self.tx, sql::LITE_ADD_EVENT, params)
     }
 
     /// `false`: the key of an event that is known.
     pub fn add_key(&mut self, key: &[u8], no: i64) -> Result<bool> {
-        Ok(!hold(&mut self.hot.old_key, self.tx, sql::LITE_IN_OLD_KEY)?.exists(&[Value::Blob(key)])?
-            && execute(&mut self.hot.key, self.tx, sql::LITE_ADD_KEY, (key, no))? == 1)
+        let is_old = !self.old()?.lacks(Table::Keys, key)
+            && hold(&mut self.hot.old_key, self.tx, sql::LITE_IN_OLD_KEY)?.exists(&[Value::Blob(key)])?;
+        Ok(!is_old && execute(&mut self.hot.key, self.tx, sql::LITE_ADD_KEY, (key, no))? == 1)
     }
 
     pub fn add_asked(&mut self, params: impl Params) -> Result<u64> {
@@ -57,8 +76,9 @@ impl Books<'_> {
 
     /// `false`: it is known. `params` begin with the topic.
     pub fn add_subject(&mut self, topic: &Topic, params: impl Params) -> Result<bool> {
-        Ok(!hold(&mut self.hot.old_subject, self.tx, sql::LITE_IN_OLD_SUBJECT)?.exists(&[Value::Blob(&topic.0)])?
-            && execute(&mut self.hot.subject, self.tx, sql::LITE_ADD_SUBJECT, params)? == 1)
+        let is_old = !self.old()?.lacks(Table::Topics, &topic.0)
+            && hold(&mut self.hot.old_subject, self.tx, sql::LITE_IN_OLD_SUBJECT)?.exists(&[Value::Blob(&topic.0)])?;
+        Ok(!is_old && execute(&mut self.hot.subject, self.tx, sql::LITE_ADD_SUBJECT, params)? == 1)
     }
 
     pub fn save_own(&mut self, params: impl Params) -> Result<u64> {

@@ -12,6 +12,8 @@ pub const LITE_ADD_EVENT: &str = "INSERT INTO event (no, key, source, id, kind, 
 pub const LITE_DROP_YOUNG_KEY: &str = "DELETE FROM young_key WHERE key = (SELECT key FROM event WHERE no = ?1)";
 pub const LITE_DROP_OLD_KEY: &str = "DELETE FROM old_key WHERE key = (SELECT key FROM event WHERE no = ?1)";
 
+/// Commits of other connections.
+pub const LITE_OTHERS: &str = "PRAGMA data_version";
 pub const LITE_IN_OLD_SUBJECT: &str = "SELECT 1 FROM old_subject WHERE topic = ?1";
 pub const LITE_ADD_SUBJECT: &str = "INSERT INTO young_subject (topic, head, swept, latest_ver, latest_no, latest_date, \
      closer_ver, closer_no, lone) VALUES (?1, ?2, 0, ?3, ?2, ?4, ?5, ?6, ?7) ON CONFLICT (topic) DO NOTHING";
@@ -22,13 +24,37 @@ pub const LITE_DROP_YOUNG_SUBJECT: &str = "DELETE FROM young_subject WHERE topic
 pub const LITE_DROP_OLD_SUBJECT: &str = "DELETE FROM old_subject WHERE topic = ?1";
 
 /// What of this runs for every event: each must find its rows by an index (`tests/store`).
-pub const LITE_HOT: &[&str] =
-    &[LITE_EVENT_BY_KEY, LITE_IN_OLD_KEY, LITE_IN_OLD_SUBJECT, LITE_DROP_YOUNG_KEY, LITE_DROP_OLD_KEY];
+pub const LITE_HOT: &[&str] = &[
+    LITE_EVENT_BY_KEY,
+    LITE_IN_OLD_KEY,
+    LITE_IN_OLD_SUBJECT,
+    LITE_DROP_YOUNG_KEY,
+    LITE_DROP_OLD_KEY,
+    LITE_AGE_KEYS.young,
+    LITE_AGE_KEYS.old,
+    LITE_AGE_SUBJECTS.young,
+    LITE_AGE_SUBJECTS.old,
+];
 
 /// What is from ?1 to before ?2 moves on, in the order of the pages that it comes to.
-pub const LITE_AGE: [&str; 4] = [
-    "INSERT INTO old_key (key, no) SELECT key, no FROM young_key WHERE key >= ?1 AND key < ?2 ORDER BY key",
-    "DELETE FROM young_key WHERE key >= ?1 AND key < ?2",
-    "INSERT OR REPLACE INTO old_subject SELECT * FROM young_subject WHERE topic >= ?1 AND topic < ?2 ORDER BY topic",
-    "DELETE FROM young_subject WHERE topic >= ?1 AND topic < ?2",
-];
+pub struct LiteAge {
+    /// Which are young.
+    pub young: &'static str,
+    pub insert: &'static str,
+    pub delete: &'static str,
+    /// Which are old.
+    pub old: &'static str,
+}
+
+pub const LITE_AGE_KEYS: LiteAge = LiteAge {
+    young: "SELECT key FROM young_key WHERE key >= ?1 AND key < ?2",
+    insert: "INSERT INTO old_key (key, no) SELECT key, no FROM young_key WHERE key >= ?1 AND key < ?2 ORDER BY key",
+    delete: "DELETE FROM young_key WHERE key >= ?1 AND key < ?2",
+    old: "SELECT key FROM old_key WHERE key >= ?1 AND key < ?2",
+};
+pub const LITE_AGE_SUBJECTS: LiteAge = LiteAge {
+    young: "SELECT topic FROM young_subject WHERE topic >= ?1 AND topic < ?2",
+    insert: "INSERT OR REPLACE INTO old_subject SELECT * FROM young_subject WHERE topic >= ?1 AND topic < ?2 ORDER BY topic",
+    delete: "DELETE FROM young_subject WHERE topic >= ?1 AND topic < ?2",
+    old: "SELECT topic FROM old_subject WHERE topic >= ?1 AND topic < ?2",
+};
