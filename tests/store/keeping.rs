@@ -549,6 +549,25 @@ fn what_somebody_else_moved_on_is_known_all_the_same() {
     }
 }
 
+/// What the runbook says of a store that was restored: no number is used again.
+#[test]
+fn a_restored_store_takes_new_numbers() {
+    let runbook = include_str!("../../deploy/runbook.md");
+    let (_, section) = runbook.split_once("## A store that was restored").expect("the section");
+    let blocks: Vec<&str> =
+        section.split("```sql").skip(1).map(|block| block.split_once("```").expect("its end").0).collect();
+    let [of_postgres, of_sqlite] = blocks[..] else { panic!("a block for each store: {blocks:?}") };
+    for mut w in worlds(Setup::default()) {
+        let event = |w: &World| w.bench.rows("SELECT max(no) FROM event")[0][0].int();
+        w.accept(request("r1").to(["ann"]));
+        let before = (w.claim().lease.digest.number, event(&w));
+        w.bench.run(if w.bench.is_alone() { of_sqlite } else { of_postgres });
+        w.accept(request("r2").to(["bob"]));
+        let after = (w.claim().lease.digest.number, event(&w));
+        assert!(after.0 > before.0 + 999_999_999 && after.1 > before.1 + 999_999_999, "{before:?}, then {after:?}");
+    }
+}
+
 /// The statements that run for every event and every mail use their indexes: none reads a whole table.
 #[test]
 fn hot_statements_use_their_indexes() {
