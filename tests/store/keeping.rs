@@ -549,6 +549,20 @@ fn what_somebody_else_moved_on_is_known_all_the_same() {
     }
 }
 
+/// Most of it is old by the second time, and was young when the worker knew already what is old.
+#[test]
+fn what_moved_on_before_the_workers_eyes_is_known() {
+    let mut w = World::on(Box::new(OnSqlite::new()), Setup::default());
+    let topic = |n: i32| format!("topic {n}");
+    let asked = |n: i32| request(&format!("r{n}")).about([&*topic(n)]);
+    (0..100).for_each(|n| assert_eq!(w.accept(asked(n)), Receipt::Accepted));
+    (0..100).for_each(|n| assert_eq!(w.accept(asked(n)), Receipt::Duplicate, "{n}"));
+    for n in 0..100 {
+        w.accept(decision(&format!("d{n}")).about([&*topic(n)]));
+        assert_eq!(w.state(&format!("r{n}"), "ann"), WITHDRAWN, "{n}");
+    }
+}
+
 /// What the runbook says of a store that was restored: no number is used again.
 #[test]
 fn a_restored_store_takes_new_numbers() {
