@@ -12,7 +12,7 @@ pub const LITE_ADD_EVENT: &str = "INSERT INTO event (no, key, source, id, kind, 
 pub const LITE_DROP_YOUNG_KEY: &str = "DELETE FROM young_key WHERE key = (SELECT key FROM event WHERE no = ?1)";
 pub const LITE_DROP_OLD_KEY: &str = "DELETE FROM old_key WHERE key = (SELECT key FROM event WHERE no = ?1)";
 
-/// Commits of other connections.
+/// Changes when another connection has committed.
 pub const LITE_OTHERS: &str = "PRAGMA data_version";
 pub const LITE_IN_OLD_SUBJECT: &str = "SELECT 1 FROM old_subject WHERE topic = ?1";
 pub const LITE_ADD_SUBJECT: &str = "INSERT INTO young_subject (topic, head, swept, latest_ver, latest_no, latest_date, \

@@ -3,7 +3,9 @@
 //!
 //! Each part of each table has a Bloom filter, in blocks of a cache line (Putze, Sanders, Singler: "Cache-, Hash- and
 //! Space-Efficient Bloom Filters", 2007). It may name a row that is not there (one that left, or whose transaction was taken
-//! back), and never lacks one that is.
+//! back), and never lacks one that is. So what a transaction takes out of an old table, and would be back there if it failed,
+//! must be young again before a part is read: `add_one` of a renamed event does that before `young::age`, and purge moves
+//! nothing.
 
 use super::PARTS;
 
@@ -14,8 +16,9 @@ const LOOKS: u32 = 7;
 /// Bits of a block; nine bits of a hash choose one.
 const BLOCK_BITS: usize = 512;
 
-/// Rows of a part for which there is a filter, of four million for all: 10 MB for both tables.
-pub const ROWS_MAX: usize = 131_072;
+/// Rows of a part for which there is a filter, of three million for all: at most 12 MB for both tables. Larger ones have
+/// none until the worker starts anew.
+pub const ROWS_MAX: usize = 98_304;
 /// A filter has room for half as many rows again as it begins with, and for these at least.
 const ROWS_MIN: usize = 1_024;
 
@@ -40,13 +43,13 @@ enum Part {
 
 #[derive(Default)]
 pub struct Old {
-    /// Commits of other connections that were seen: what they moved is in no filter.
+    /// Says whether others have committed: what they moved is in no filter.
     others: Option<i64>,
     parts: [[Part; PARTS as usize]; 2],
 }
 
 impl Old {
-    /// Where the database tells this number of other connections' commits (`PRAGMA data_version`).
+    /// A number that changes when another connection commits (`PRAGMA data_version`), as the transaction sees it.
     pub fn as_of(&mut self, others: i64) {
         if self.others != Some(others) {
             *self = Old { others: Some(others), ..Old::default() };
@@ -87,7 +90,7 @@ impl Old {
             *part = Part::Large;
             return;
         }
-        let mut filter = Filter::new((rows.len() + rows.len() / 2).clamp(ROWS_MIN, ROWS_MAX));
+        let mut filter = Filter::new((rows.len() + rows.len() / 2).max(ROWS_MIN));
         *part = if rows.iter().all(|bits| filter.put(*bits)) { Part::Known(filter) } else { Part::Unknown };
     }
 }
@@ -201,6 +204,12 @@ mod tests {
         let of_first = (0..).map(hash).filter(|hash| part_of(hash) == 0);
         of_first.take(ROWS_MIN + 1).for_each(|hash| old.put(Table::Keys, &hash));
         assert!(old.is_unknown(Table::Keys, 0) && old.is_known(Table::Keys, 1));
+        // As many as a filter is made for at most: there is room, or each move would read the part again.
+        let rows: Vec<Bits> = (0..ROWS_MAX as u64).map(|n| (n << 32, n)).collect();
+        old.learn(Table::Keys, 2, &rows);
+        let of_second = (0..).map(hash).filter(|hash| part_of(hash) == 2);
+        of_second.take(ROWS_MIN).for_each(|hash| old.put(Table::Keys, &hash));
+        assert!(old.is_known(Table::Keys, 2));
         // More than a filter is made for.
         old.learn(Table::Keys, 1, &vec![(1, 1); ROWS_MAX + 1]);
         assert!(!old.is_unknown(Table::Keys, 1) && !old.is_known(Table::Keys, 1));
