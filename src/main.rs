@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PURGE_DELAY: mi_option_t = 15;
 const PURGE_DELAY_MS: core::ffi::c_long = 10;
 
-/// librdkafka and SQLite are C, and have glibc's allocator. Blocks as large as what a fetch brings (512 KiB) are to go back
+/// librdkafka and SQLite are C, and have glibc's allocator. Blocks as large as what a fetch brings (384 KiB) are to go back
 /// to the system when they are free: by default the first that is freed raises the bound below which glibc keeps them, and
 /// a dozen MB stay. Its heaps are two, one beside the other at work: each keeps what has become free in it, 8 MB more with
 /// one for each thread.

@@ -13,15 +13,15 @@ impl Settings {
             // A group that never committed begins with what is there.
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
-            // What waits in librdkafka beside the batches here, however large the backlog is: 4 MiB or 10,000 messages,
+            // What waits in librdkafka beside the batches here, however large the backlog is: 3 MiB or 10,000 messages,
             // each of which costs it half a KiB, and what one fetch brings beyond that. A fetch is counted as it is sent:
-            // compressed, so 512 KiB may be 5 MiB or more (by default up to 50 MiB). A larger message comes all the same
+            // compressed, so 384 KiB may be 4 MiB or more (by default up to 50 MiB). A larger message comes all the same
             // (KIP-74); `message.max.bytes` is only what the other two may not be below.
-            .set("queued.max.messages.kbytes", "4096")
+            .set("queued.max.messages.kbytes", "3072")
             .set("queued.min.messages", "10000")
-            .set("fetch.max.bytes", "524288")
-            .set("fetch.message.max.bytes", "524288")
-            .set("message.max.bytes", "524288")
+            .set("fetch.max.bytes", "393216")
+            .set("fetch.message.max.bytes", "393216")
+            .set("message.max.bytes", "393216")
             // Full for a moment is the rule with a backlog; the default of a second leaves the loop without work.
             .set("fetch.queue.backoff.ms", "10")
             // A topic that is made later is found in seconds, not in five minutes.
