@@ -34,6 +34,7 @@ mod young;
 pub(super) use books::{AsOf, Books, Kept};
 pub(super) use calls::Engine;
 pub(super) use expire::{heal, take_over};
+pub(super) use sql::LITE_OTHERS;
 #[cfg(test)]
 pub(super) use sql::many_of;
 pub use sql::{HOT, LITE_HOT, QUOTA, hot_of_many};
@@ -60,7 +61,7 @@ pub(super) struct Shared {
     /// After so many events a part of what is young moves on (SQLite).
     young_events: usize,
     /// What is certainly not old (SQLite).
-    old: Mutex<young::Old>,
+    old: Mutex<books::old::Old>,
     /// What is on its way.
     air: Mutex<books::Air>,
     /// Batches that are ahead of their turn.
@@ -111,7 +112,7 @@ impl Shared {
     }
 
     /// Whatever a panic has left of it: it names too much and never too little.
-    fn old(&self) -> MutexGuard<'_, young::Old> {
+    fn old(&self) -> MutexGuard<'_, books::old::Old> {
         self.old.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -16,6 +16,7 @@ mod items;
 mod kept;
 mod mailboxes;
 mod numbers;
+pub(super) mod old;
 mod quota;
 
 pub(in crate::store) use air::Air;

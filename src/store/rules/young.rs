@@ -5,18 +5,12 @@
 //! so it has the young table's, and those of one part of the old one.
 
 use super::books::Books;
+use super::books::old::{self, PARTS, Table};
 use super::sql;
 use crate::model::Topic;
 use crate::store::line::Key;
 use crate::store::rules::tx::{Optional, params};
 use crate::store::{Result, StoreError};
-
-mod old;
-
-pub(super) use old::{Old, Table};
-
-/// All hashes in so many parts of equal width.
-const PARTS: u32 = 32;
 
 /// A part moves on each time that so many events have come in. The young tables hold what comes in half a round: some
 /// 32,000 rows, 3 MB.

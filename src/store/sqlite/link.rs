@@ -6,8 +6,8 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ToSql, params_from_iter};
 
 use super::file::{named, schema_version};
-use crate::store::rules::AsOf;
 use crate::store::rules::tx::{Cells, Database, Dialect, Each, Held, Row, Value};
+use crate::store::rules::{AsOf, LITE_OTHERS};
 use crate::store::{Result, StoreError};
 
 pub(super) struct Link<'c> {
@@ -18,7 +18,7 @@ pub(super) struct Link<'c> {
 impl Link<'_> {
     /// The state of the file that this connection sees.
     pub fn as_of(&self) -> Result<AsOf> {
-        let others = self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        let others = self.conn.prepare_cached(LITE_OTHERS)?.query_row([], |row| row.get(0))?;
         Ok(AsOf { others, own: self.conn.total_changes() })
     }
 

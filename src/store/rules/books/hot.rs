@@ -4,8 +4,8 @@
 use std::sync::MutexGuard;
 
 use super::super::sql;
-use super::super::young::{Old, Table};
 use super::Books;
+use super::old::{Old, Table};
 use crate::model::Topic;
 use crate::store::Result;
 use crate::store::rules::tx::{Held, Params, Tx, Value};

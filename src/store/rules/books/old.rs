@@ -7,7 +7,8 @@
 //! must be young again before a part is read: `add_one` of a renamed event does that before `young::age`, and purge moves
 //! nothing.
 
-use super::PARTS;
+/// All hashes in so many parts of equal width.
+pub const PARTS: u32 = 32;
 
 /// Bits of a full filter a row, of which [`LOOKS`] are set for it: of the rows that are not there some two in a hundred are
 /// looked up all the same.
