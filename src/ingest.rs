@@ -54,7 +54,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            messages: 6_000,
+            messages: 4_500,
             bytes: 8 * 1024 * 1024,
             items: 20_000,
             retry: (Duration::from_millis(250), Duration::from_secs(15)),
@@ -122,8 +122,12 @@ pub async fn run(
                             wait = bounds.retry.0;
                             store_works(&vitals, &name, &pipeline.source);
                         }
-                        let (items, took) = flight.keep(&pipeline, &receipts, at);
-                        size.learn(items, took, vitals.calls_wait());
+                        if let Some((piece, took)) = flight.landed(at) {
+                            size.learn(piece.items, took, vitals.calls_wait());
+                            // The store first: what follows is of no use to it.
+                            flight.fill(&pipeline, size.items()).await;
+                            flight.keep(&pipeline, &piece, &receipts, took);
+                        }
                         wake.notify_one();
                     }
                     (Err(why), _) => {
@@ -199,7 +203,9 @@ pub async fn run(
     while flight.is_under_way()
         && let (Ok(receipts), at) = flight.answer().await
     {
-        flight.keep(&pipeline, &receipts, at);
+        if let Some((piece, took)) = flight.landed(at) {
+            flight.keep(&pipeline, &piece, &receipts, took);
+        }
         wake.notify_one();
     }
     flight.settle(source.as_mut(), &pipeline).await;

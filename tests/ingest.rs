@@ -32,6 +32,9 @@ struct Tape {
     again: VecDeque<(u64, Vec<String>)>,
     out: VecDeque<(u64, Vec<String>)>,
     acked: Arc<Mutex<Vec<Acked>>>,
+    /// Asked at each acknowledgement what it has just then.
+    store: Option<Arc<Notebook>>,
+    had: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Tape {
@@ -69,6 +72,7 @@ impl Source for Tape {
         let (number, _) = self.out.pop_front().unwrap();
         assert_eq!(number, ack.batch, "settled in the order they were given");
         self.acked.lock().unwrap().push((number, receipts.concat()));
+        self.had.lock().unwrap().extend(self.store.as_ref().map(|store| store.has.lock().unwrap().0));
     }
 
     async fn refuse(&mut self, ack: Ack, _retry_in: Duration) {
@@ -207,6 +211,20 @@ fn a_batch_in_pieces_is_acknowledged_after_its_last_also_where_the_store_works_a
     assert!(sizes.len() > 3 && store.has.lock().unwrap().1 == 2, "{sizes:?}");
     let acked: Vec<(u64, usize)> = acked.into_iter().map(|(n, receipts)| (n, receipts.len())).collect();
     assert_eq!(acked, [0, 1, 2].map(|n| (n, 2_500)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_has_the_next_batch_before_the_last_is_acknowledged() {
+    for ahead in [false, true] {
+        let store = Arc::new(Notebook { ahead, ..Notebook::default() });
+        let batches = (0..6).map(|n| for_one_person(n * 600, 600)).collect();
+        let tape = Tape { store: Some(store.clone()), ..Tape::of(batches) };
+        let had = tape.had.clone();
+        let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let intake = Arc::new(pipeline(CROWD));
+        ingest::run(Box::new(tape), intake, store, Bounds::default(), Vitals::new(), wake, stop).await.unwrap();
+        assert_eq!(*had.lock().unwrap(), [1, 1, 1, 1, 1, 0], "ahead: {ahead}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -113,7 +113,7 @@ impl Flight {
         items: usize,
         wait: Duration,
     ) -> bool {
-        self.fill(pipeline, items);
+        self.fill(pipeline, items).await;
         let asked = self.settle(source, pipeline).await;
         if self.batches.is_empty()
             && let Some(Next::Back(ack)) = self.next.take_if(|next| matches!(next, Next::Back(_)))
@@ -130,8 +130,18 @@ impl Flight {
         }
     }
 
-    /// Of the last batch, then of the next.
-    fn fill(&mut self, pipeline: &Pipeline, items: usize) {
+    /// Gives the store what there is room for: of the last batch, then of the next.
+    pub async fn fill(&mut self, pipeline: &Pipeline, items: usize) {
+        let before = self.pieces.len();
+        self.give_all(pipeline, items);
+        if self.pieces.len() > before {
+            // A task that was just spawned waits for this one to pause: nobody else takes it, and what comes next, a batch
+            // to be read or thrown away, takes some ten milliseconds in which the store would do nothing.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn give_all(&mut self, pipeline: &Pipeline, items: usize) {
         loop {
             let rest = self.batches.back().map(|last| &last.batch).filter(|batch| !batch.is_done());
             let batch = match (rest, &self.next) {
@@ -178,25 +188,27 @@ impl Flight {
         }
     }
 
-    /// The first piece is durable. Gives its items, and how long it held up the store: since it began, or since the one
-    /// before it was done.
-    pub fn keep(&mut self, pipeline: &Pipeline, receipts: &[Receipt], at: Instant) -> (usize, Duration) {
-        // Pieces come in the order of their batches.
-        let open = self.batches.iter_mut().find(|open| open.out > 0);
-        let (Some(UnderWay { piece, began, .. }), Some(open)) = (self.pieces.pop_front(), open) else {
-            return (0, Duration::ZERO);
-        };
+    /// The first piece is durable, and no longer under way. Gives it with how long it held up the store: since it began, or
+    /// since the one before it was done.
+    pub fn landed(&mut self, at: Instant) -> Option<(Piece, Duration)> {
+        let UnderWay { piece, began, .. } = self.pieces.pop_front()?;
         let took = at.duration_since(began.max(self.answered));
         self.answered = at;
+        Some((piece, took))
+    }
+
+    /// What it brought is told and counted.
+    pub fn keep(&mut self, pipeline: &Pipeline, piece: &Piece, receipts: &[Receipt], took: Duration) {
         metrics::accepted_batch(took);
         let took_ms = took.as_millis() as u64;
         tracing::debug!(source = pipeline.source, entries = receipts.len(), took_ms, "batch committed");
         receipts::lag(pipeline, &piece.entries, receipts);
         receipts::count(&pipeline.source, receipts.iter());
-        open.told.note(&piece, receipts);
-        open.batch.committed(&piece, receipts);
+        // Pieces come in the order of their batches.
+        let Some(open) = self.batches.iter_mut().find(|open| open.out > 0) else { return };
+        open.told.note(piece, receipts);
+        open.batch.committed(piece, receipts);
         open.out -= 1;
-        (piece.items, took)
     }
 
     /// Acknowledges what is durable. Whether it was a batch of which the store was asked.

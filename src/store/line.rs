@@ -38,8 +38,16 @@ enum Step {
     Begun,
     /// All its events are written.
     Entered(Arc<Names>),
+    /// It is committed, and is being made durable: what is made durable after it is durable with it.
+    Committed,
     Durable,
     Failed,
+}
+
+impl Step {
+    fn is_over(&self) -> bool {
+        matches!(self, Step::Committed | Step::Durable)
+    }
 }
 
 /// One loop's batches, as far as they are not durable.
@@ -71,17 +79,17 @@ impl Place {
         Line::default().place()
     }
 
-    /// Until the batch before is durable.
+    /// Until the batch before is durable, or will be before anything that comes after it.
     ///
     /// # Errors
     /// It failed: what came later may not be taken before it.
     pub async fn turn(&self) -> Result<()> {
-        self.until(|step| matches!(step, Step::Durable)).await
+        self.until(Step::is_over).await
     }
 
-    /// Whether nothing is before it that is not durable.
+    /// Whether nothing is before it for which it would have to wait.
     pub(super) fn has_its_turn(&self) -> bool {
-        self.before.as_ref().is_none_or(|before| matches!(&*before.borrow(), Step::Durable))
+        self.before.as_ref().is_none_or(|before| before.borrow().is_over())
     }
 
     /// Until the batch before has written all its events.
@@ -89,7 +97,7 @@ impl Place {
     /// # Errors
     /// It failed.
     pub async fn may_enter(&self) -> Result<()> {
-        self.until(|step| matches!(step, Step::Entered(_) | Step::Durable)).await
+        self.until(|step| matches!(step, Step::Entered(_)) || step.is_over()).await
     }
 
     async fn until(&self, has_come: impl Fn(&Step) -> bool) -> Result<()> {
@@ -127,7 +135,7 @@ impl Place {
     pub(super) fn before(&self) -> Option<Arc<Names>> {
         match &*self.before.as_ref()?.borrow() {
             Step::Entered(names) => Some(names.clone()),
-            Step::Begun | Step::Durable | Step::Failed => None,
+            Step::Begun | Step::Committed | Step::Durable | Step::Failed => None,
         }
     }
 
@@ -138,8 +146,33 @@ impl Place {
         }
     }
 
+    /// It is committed: the next one's turn has come.
+    pub(super) fn is_committed(&self) {
+        self.step.send_replace(Step::Committed);
+    }
+
     /// It is durable, or not.
     pub fn ends(&self, durable: bool) {
         self.step.send_replace(if durable { Step::Durable } else { Step::Failed });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_turn_comes_with_the_commit_before_and_is_gone_when_that_is_lost() {
+        let mut line = Line::default();
+        let [first, second, third] = [(); 3].map(|()| line.place());
+        assert!(first.has_its_turn() && !second.has_its_turn());
+        first.is_committed();
+        second.turn().await.unwrap();
+        assert!(second.before().is_none() && !third.has_its_turn());
+        // The disk did not take it.
+        first.ends(false);
+        assert!(second.turn().await.is_err());
+        drop(second);
+        assert!(third.turn().await.is_err());
     }
 }

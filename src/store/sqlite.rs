@@ -1,6 +1,6 @@
 //! The store in one SQLite file: one writer, who serves the loops in the order they came (or intake, which comes again at
-//! once, would keep mails from leaving), one `spawn_blocking` a call (virtual time stays right that way), WAL with
-//! `synchronous=FULL`, one IMMEDIATE transaction a call.
+//! once, would keep mails from leaving), one `spawn_blocking` a call (virtual time stays right that way), WAL that is synced
+//! before any answer, one IMMEDIATE transaction a call.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,11 +16,13 @@ use super::{Limits, Policy, Result, StoreError, blocking};
 use crate::model::Time;
 use file::{connect, named, schema_version};
 use link::Link;
+use log::Log;
 
 mod dump;
 mod file;
 mod identity;
 mod link;
+mod log;
 pub mod outcomes;
 mod sql;
 
@@ -59,6 +61,7 @@ struct Writer {
     conn: Connection,
     /// What the last batch of intake has left of use to the next.
     kept: Kept,
+    log: Log,
 }
 
 /// What every transaction may ask, and where it is.
@@ -114,9 +117,10 @@ impl Sqlite {
                 .aging(settings.young_events),
         };
         if settings.opening == Opening::Worker {
+            log::move_rest(&conn);
             transact(&mut conn, &place, now, None, take_over)?;
         }
-        let writer = Writer { conn, kept: Kept::default() };
+        let writer = Writer { conn, kept: Kept::default(), log: Log::open(&place.path)? };
         Ok(Sqlite { writer: Arc::new(Mutex::new(writer)), place: Arc::new(place), lock })
     }
 
@@ -170,15 +174,22 @@ impl Engine for Sqlite {
         blocking(move || transact(&mut writer.conn, &place, now, None, &work)).await
     }
 
-    async fn take_in<T, W>(&self, now: Time, work: W) -> Result<T>
+    /// The next writer does not wait until the disk has it.
+    async fn take_in<T, W, C>(&self, now: Time, work: W, committed: C) -> Result<T>
     where
         T: Send + 'static,
         W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
+        C: FnOnce() + Send + 'static,
     {
         let (mut writer, place) = (self.writer.clone().lock_owned().await, self.place.clone());
         blocking(move || {
-            let Writer { conn, kept } = &mut *writer;
-            transact(conn, &place, now, Some(kept), &work)
+            let Writer { conn, kept, log } = &mut *writer;
+            let done = log.without_sync(conn, |conn| transact(conn, &place, now, Some(kept), &work))?;
+            let log = log.clone();
+            drop(writer);
+            committed();
+            log.sync()?;
+            Ok(done)
         })
         .await
     }

@@ -41,11 +41,13 @@ pub(in crate::store) trait Engine: Send + Sync {
     /// Whether two transactions can be under way at once.
     fn works_side_by_side(&self) -> bool;
 
-    /// The same for a batch of intake, which comes again and again to the same mailboxes.
-    async fn take_in<T, W>(&self, now: Time, work: W) -> Result<T>
+    /// The same for a batch of intake, which comes again and again to the same mailboxes. `committed` may be called before
+    /// it is durable, once whatever is made durable later is durable only with it.
+    async fn take_in<T, W, C>(&self, now: Time, work: W, _committed: C) -> Result<T>
     where
         T: Send + 'static,
         W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
+        C: FnOnce() + Send + 'static,
     {
         self.write(now, work).await
     }

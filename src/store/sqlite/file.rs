@@ -18,7 +18,7 @@ const WAL_PAGES: u32 = 16_384;
 /// What a connection may keep of the file. Pages that a batch changes and that do not fit are written, and read again,
 /// before its end. A batch of intake touches most of the index of open items: 23 MB of a million, beside the young tables and
 /// what moves on. What does not fit is lost to all of it, page after page, as the oldest goes first.
-const CACHE_KIB: u32 = 32 * 1024;
+const CACHE_KIB: u32 = 28 * 1024;
 
 /// What `PRAGMA auto_vacuum` answers for `INCREMENTAL`.
 const AUTO_VACUUM_INCREMENTAL: i64 = 2;

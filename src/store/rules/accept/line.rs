@@ -12,7 +12,7 @@ use crate::store::{Intake, Place, Result};
 #[async_trait]
 impl<E: Engine> Intake for E {
     async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>> {
-        self.take_in(now, move |books| accept(books, &entries, &Place::alone())).await
+        self.take_in(now, move |books| accept(books, &entries, &Place::alone()), || {}).await
     }
 
     async fn accept_in_line(&self, now: Time, entries: Arc<Vec<Entry>>, place: Place) -> Result<Vec<Receipt>> {
@@ -22,8 +22,9 @@ impl<E: Engine> Intake for E {
         taken
     }
 
+    /// Where there is one writer, one batch is made durable while the next is written.
     fn works_ahead(&self) -> bool {
-        Engine::works_side_by_side(self)
+        true
     }
 }
 
@@ -39,8 +40,8 @@ async fn take_in_turn<E: Engine>(
         None => place.turn().await?,
     }
     let take = || {
-        let (entries, place) = (entries.clone(), place.clone());
-        engine.take_in(now, move |books| accept(books, &entries, &place))
+        let (entries, of, committed) = (entries.clone(), place.clone(), place.clone());
+        engine.take_in(now, move |books| accept(books, &entries, &of), move || committed.is_committed())
     };
     let taken = take().await;
     if taken.is_ok() || !place.has_let_go() {
