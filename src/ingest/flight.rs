@@ -134,7 +134,8 @@ impl Flight {
     pub async fn fill(&mut self, pipeline: &Pipeline, items: usize) {
         let before = self.pieces.len();
         self.give_all(pipeline, items);
-        if self.pieces.len() > before {
+        let given = self.pieces.iter().skip(before).map(|one| one.piece.entries.len()).sum::<usize>();
+        if given >= WORTH_IT {
             // A task that was just spawned waits for this one to pause: nobody else takes it, and what comes next, a batch
             // to be read or thrown away, takes some ten milliseconds in which the store would do nothing.
             tokio::task::yield_now().await;
