@@ -105,7 +105,7 @@ pub struct Limits {
 #[async_trait]
 pub trait Intake: Send + Sync {
     /// One transaction for all entries: dedupe keys, events, items, closures, due times, dead letters. Receipts come in
-    /// the order of the entries, and only after the commit.
+    /// the order of the entries, and only once they are durable.
     async fn accept(&self, now: Time, entries: Arc<Vec<Entry>>) -> Result<Vec<Receipt>>;
     /// The same for a batch that stands in a line: it is taken if all those before it were, and after them.
     async fn accept_in_line(&self, now: Time, entries: Arc<Vec<Entry>>, place: Place) -> Result<Vec<Receipt>> {

@@ -16,7 +16,7 @@ use super::{Limits, Policy, Result, StoreError, blocking};
 use crate::model::Time;
 use file::{connect, named, schema_version};
 use link::Link;
-use log::Log;
+use log::{Log, Syncs};
 
 mod dump;
 mod file;
@@ -62,6 +62,20 @@ struct Writer {
     /// What the last batch of intake has left of use to the next.
     kept: Kept,
     log: Log,
+    /// As its connection was told last; `None`: nobody knows.
+    syncs: Option<Syncs>,
+}
+
+impl Writer {
+    fn syncs(&mut self, syncs: Syncs) -> Result<()> {
+        self.log.still()?;
+        if self.syncs != Some(syncs) {
+            self.syncs = None;
+            self.log.let_sync(&self.conn, syncs)?;
+            self.syncs = Some(syncs);
+        }
+        Ok(())
+    }
 }
 
 /// What every transaction may ask, and where it is.
@@ -120,7 +134,7 @@ impl Sqlite {
             log::move_rest(&conn);
             transact(&mut conn, &place, now, None, take_over)?;
         }
-        let writer = Writer { conn, kept: Kept::default(), log: Log::open(&place.path)? };
+        let writer = Writer { conn, kept: Kept::default(), log: Log::open(&place.path)?, syncs: None };
         Ok(Sqlite { writer: Arc::new(Mutex::new(writer)), place: Arc::new(place), lock })
     }
 
@@ -171,7 +185,14 @@ impl Engine for Sqlite {
         W: Fn(&mut Books<'_>) -> Result<T> + Send + 'static,
     {
         let (mut writer, place) = (self.writer.clone().lock_owned().await, self.place.clone());
-        blocking(move || transact(&mut writer.conn, &place, now, None, &work)).await
+        blocking(move || {
+            writer.syncs(Syncs::Itself)?;
+            let done = transact(&mut writer.conn, &place, now, None, &work)?;
+            // What it was told may have been lost meanwhile.
+            writer.log.still()?;
+            Ok(done)
+        })
+        .await
     }
 
     /// The next writer does not wait until the disk has it.
@@ -183,8 +204,9 @@ impl Engine for Sqlite {
     {
         let (mut writer, place) = (self.writer.clone().lock_owned().await, self.place.clone());
         blocking(move || {
-            let Writer { conn, kept, log } = &mut *writer;
-            let done = log.without_sync(conn, |conn| transact(conn, &place, now, Some(kept), &work))?;
+            writer.syncs(Syncs::Later)?;
+            let Writer { conn, kept, log, .. } = &mut *writer;
+            let done = transact(conn, &place, now, Some(kept), &work)?;
             let log = log.clone();
             drop(writer);
             committed();
@@ -220,8 +242,12 @@ impl Engine for Sqlite {
     }
 
     async fn give_back(&self) -> Result<()> {
-        let writer = self.writer.clone().lock_owned().await;
-        blocking(move || file::give_back(&writer.conn)).await
+        let mut writer = self.writer.clone().lock_owned().await;
+        blocking(move || {
+            writer.syncs(Syncs::Itself)?;
+            file::give_back(&writer.conn)
+        })
+        .await
     }
 }
 
@@ -234,7 +260,7 @@ impl Drop for Sqlite {
         }
         // Whoever still has it was given up with the process's last call.
         if let Ok(writer) = self.writer.try_lock() {
-            let _ = writer.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            writer.log.close(&writer.conn);
         }
     }
 }

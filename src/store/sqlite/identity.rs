@@ -19,7 +19,7 @@ impl Identity {
     }
 
     /// Who goes on writing into a file that has no name any more acknowledges what nobody will find; who lost the lock's
-    /// file may not be alone. One look a transaction costs nothing beside its fsync.
+    /// file may not be alone. One look a transaction costs nothing beside it.
     pub(super) fn still(&self) -> Result<()> {
         for (path, then) in &self.files {
             let gone = match id(path) {

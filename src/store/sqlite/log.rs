@@ -4,11 +4,12 @@
 //! is the log up to some commit (sqlite.org/pragma.html#pragma_synchronous). So whoever syncs the log has made durable all
 //! that was committed until then. SQLite itself syncs the log before a checkpoint, and its head when it begins anew.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::file::named;
 use crate::store::{Result, StoreError};
@@ -19,6 +20,18 @@ pub(super) struct Log {
     /// SQLite has no locks on this file, which closing it would take away. `None`: a file system that takes no such log has
     /// none; there each commit is durable when it is done.
     file: Option<Arc<File>>,
+    /// The disk did not take something. The system says so once, to one who asks, and whatever is committed later stands
+    /// behind a hole: so who asks has to wait for the answer of the one before, and nobody is told that all is well again.
+    broken: Arc<Mutex<bool>>,
+}
+
+/// When a commit is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Syncs {
+    /// When it is done.
+    Itself,
+    /// After a [`Log::sync`], or when something is that was committed later.
+    Later,
 }
 
 impl Log {
@@ -30,7 +43,7 @@ impl Log {
         let mut path = store.as_os_str().to_owned();
         path.push("-wal");
         let path = PathBuf::from(path);
-        let file = match File::open(&path) {
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
             Ok(file) => Some(Arc::new(file)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => {
@@ -38,21 +51,13 @@ impl Log {
                 return Err(StoreError::Unusable(format!("{path}: cannot open the store's log: {e}")));
             }
         };
-        Ok(Log { path: Arc::new(path), file })
+        Ok(Log { path: Arc::new(path), file, broken: Arc::default() })
     }
 
-    /// What `work` commits is durable after a [`Log::sync`], or when something is that was committed later.
-    pub fn without_sync<T>(&self, conn: &mut Connection, work: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
-        if self.file.is_none() {
-            return work(conn);
-        }
-        // Each time anew: this pragma does its work when it is prepared.
-        let set =
-            |conn: &Connection, how| conn.pragma_update(None, "synchronous", how).map_err(|e| named(&self.path, &e));
-        set(conn, "NORMAL")?;
-        let done = work(conn);
-        set(conn, "FULL")?;
-        done
+    /// The next commits of this connection. (Never by a prepared statement: this pragma does its work when it is prepared.)
+    pub fn let_sync(&self, conn: &Connection, syncs: Syncs) -> Result<()> {
+        let level = if syncs == Syncs::Later && self.file.is_some() { "NORMAL" } else { "FULL" };
+        conn.pragma_update(None, "synchronous", level).map_err(|e| named(&self.path, &e))
     }
 
     /// Everything that is committed is durable now, also what a worker before this one has committed.
@@ -61,12 +66,34 @@ impl Log {
     /// [`StoreError::Unusable`]: what the disk did not take the system may have forgotten, and does not say so again.
     pub fn sync(&self) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        file.sync_data().map_err(|e| {
-            let path = self.path.display();
-            StoreError::Unusable(format!(
-                "{path}: the disk did not take it: {e}; look at the disk, then start the worker anew"
-            ))
-        })
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*broken && let Err(e) = file.sync_data() {
+            tracing::error!(error = %e, "the disk did not take what was written to the store's log");
+            *broken = true;
+        }
+        if *broken { Err(self.unusable()) } else { Ok(()) }
+    }
+
+    /// Nothing may be committed, and nobody be answered, once the disk did not take something.
+    pub fn still(&self) -> Result<()> {
+        if *self.broken.lock().unwrap_or_else(PoisonError::into_inner) { Err(self.unusable()) } else { Ok(()) }
+    }
+
+    fn unusable(&self) -> StoreError {
+        let path = self.path.display();
+        StoreError::Unusable(format!(
+            "{path}: the disk did not take what was written; look at it, then start the worker anew"
+        ))
+    }
+
+    /// At the end of a worker: what the log holds moves into the file, unless the disk has not all of it. Then the next start
+    /// reads the log anew, by its checksums, up to what is missing.
+    pub fn close(&self, conn: &Connection) {
+        if self.still().is_ok() {
+            let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        } else {
+            let _ = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
     }
 }
 
@@ -97,25 +124,35 @@ mod tests {
     #[test]
     fn only_what_asks_for_it_is_committed_without_a_sync_and_each_time() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, mut conn) = made(folder.path());
+        let (path, conn) = made(folder.path());
         let log = Log::open(&path).unwrap();
-        const NORMAL: i64 = 1;
-        const FULL: i64 = 2;
         for _ in 0..3 {
-            assert_eq!(level(&conn), FULL);
-            assert_eq!(log.without_sync(&mut conn, |conn| Ok(level(conn))).unwrap(), NORMAL);
-            let failed = log.without_sync(&mut conn, |_| Err::<(), _>(StoreError::Unavailable("away".into())));
-            assert!(failed.is_err() && level(&conn) == FULL);
+            for (syncs, is) in [(Syncs::Later, 1), (Syncs::Itself, 2)] {
+                log.let_sync(&conn, syncs).unwrap();
+                assert_eq!(level(&conn), is, "{syncs:?}");
+            }
         }
         log.sync().unwrap();
     }
 
     #[test]
-    fn a_disk_that_did_not_take_it_ends_the_worker() {
+    fn a_disk_that_did_not_take_it_ends_the_worker_and_nobody_is_told_otherwise_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, conn) = made(folder.path());
         // A device that has nothing to sync refuses to.
         let file = Some(Arc::new(File::open("/dev/null").unwrap()));
-        let log = Log { path: Arc::new("owlpost.db-wal".into()), file };
+        let log = Log { path: Arc::new("owlpost.db-wal".into()), file, broken: Arc::default() };
+        let other = log.clone();
+        log.still().unwrap();
         assert!(matches!(log.sync(), Err(StoreError::Unusable(why)) if why.contains("owlpost.db-wal")));
+        assert!(other.still().is_err() && other.sync().is_err());
+        // What the log holds stays there for the next start, which reads it by its checksums.
+        let bytes = || std::fs::metadata(folder.path().join("owlpost.db-wal")).map(|file| file.len()).unwrap_or(0);
+        let before = bytes();
+        other.close(&conn);
+        drop(conn);
+        assert!(before > 0 && bytes() == before, "{before} {}", bytes());
+        assert!(path.exists());
     }
 
     #[test]
