@@ -1,8 +1,9 @@
 //! What the store has been given and has not answered yet: pieces of batches, in their order.
 //!
 //! One piece is under way, or two: a store that works ahead writes the events of the second while it does the rest of the
-//! first, or makes the first durable while it writes the second, and takes the second only if it took the first (`store::line`). So what fails goes back with all that came
-//! after it, and events without a time keep the order in which they were stamped.
+//! first, or makes the first durable while it writes the second, and takes the second only if it took the first
+//! (`store::line`). So what fails goes back with all that came after it, and events without a time keep the order in which
+//! they were stamped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

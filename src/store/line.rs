@@ -1,7 +1,7 @@
 //! The line in which the batches of one intake loop stand. While one is on its way through the store, the next may write
-//! its own events already, and begin subjects that are new with them; it goes no further before that one is durable, or is
-//! committed where commits become durable in their order, and
-//! not at all if that one is not: what is durable is what came first, as if there were one after the other.
+//! its own events already, and begin subjects that are new with them; it goes no further before that one is durable (or
+//! committed, where commits become durable in their order), and not at all if that one is not: what is durable is what came
+//! first, as if there were one after the other.
 //!
 //! Who waits here has nothing that the one before it could want: its events have other keys and speak of other topics
 //! ([`Names`]), and there it stops. So no two of a line wait for each other, also where the one before is begun anew.
