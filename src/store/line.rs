@@ -148,7 +148,7 @@ impl Place {
     }
 
     /// It is committed: the next one's turn has come.
-    pub(super) fn is_committed(&self) {
+    pub(super) fn commits(&self) {
         self.step.send_replace(Step::Committed);
     }
 
@@ -167,7 +167,7 @@ mod tests {
         let mut line = Line::default();
         let [first, second, third] = [(); 3].map(|()| line.place());
         assert!(first.has_its_turn() && !second.has_its_turn());
-        first.is_committed();
+        first.commits();
         second.turn().await.unwrap();
         assert!(second.before().is_none() && !third.has_its_turn());
         // The disk did not take it.

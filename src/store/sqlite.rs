@@ -188,8 +188,7 @@ impl Engine for Sqlite {
         blocking(move || {
             writer.syncs(Syncs::Itself)?;
             let done = transact(&mut writer.conn, &place, now, None, &work)?;
-            // What it was told may have been lost meanwhile.
-            writer.log.still()?;
+            writer.log.after_syncs()?;
             Ok(done)
         })
         .await

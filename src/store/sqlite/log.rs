@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
@@ -20,9 +21,10 @@ pub(super) struct Log {
     /// SQLite has no locks on this file, which closing it would take away. `None`: a file system that takes no such log has
     /// none; there each commit is durable when it is done.
     file: Option<Arc<File>>,
-    /// The disk did not take something. The system says so once, to one who asks, and whatever is committed later stands
-    /// behind a hole: so who asks has to wait for the answer of the one before, and nobody is told that all is well again.
-    broken: Arc<Mutex<bool>>,
+    /// The disk did not take something: whatever is committed later stands behind a hole.
+    broken: Arc<AtomicBool>,
+    /// The system says so once, to one who asks: so each waits for the answer of the one before.
+    asks: Arc<Mutex<()>>,
 }
 
 /// When a commit is durable.
@@ -51,7 +53,7 @@ impl Log {
                 return Err(StoreError::Unusable(format!("{path}: cannot open the store's log: {e}")));
             }
         };
-        Ok(Log { path: Arc::new(path), file, broken: Arc::default() })
+        Ok(Log { path: Arc::new(path), file, broken: Arc::default(), asks: Arc::default() })
     }
 
     /// The next commits of this connection. (Never by a prepared statement: this pragma does its work when it is prepared.)
@@ -66,17 +68,24 @@ impl Log {
     /// [`StoreError::Unusable`]: what the disk did not take the system may have forgotten, and does not say so again.
     pub fn sync(&self) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*broken && let Err(e) = file.sync_data() {
+        let _asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
+        self.still()?;
+        file.sync_data().map_err(|e| {
             tracing::error!(error = %e, "the disk did not take what was written to the store's log");
-            *broken = true;
-        }
-        if *broken { Err(self.unusable()) } else { Ok(()) }
+            self.broken.store(true, Ordering::SeqCst);
+            self.unusable()
+        })
     }
 
-    /// Nothing may be committed, and nobody be answered, once the disk did not take something.
+    /// Nothing may be committed once the disk did not take something. Waits for no sync: the next batch is written during it.
     pub fn still(&self) -> Result<()> {
-        if *self.broken.lock().unwrap_or_else(PoisonError::into_inner) { Err(self.unusable()) } else { Ok(()) }
+        if self.broken.load(Ordering::SeqCst) { Err(self.unusable()) } else { Ok(()) }
+    }
+
+    /// Nor may anybody be answered whose commit stands behind one that is being synced, before that is over.
+    pub fn after_syncs(&self) -> Result<()> {
+        let _asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
+        self.still()
     }
 
     fn unusable(&self) -> StoreError {
@@ -141,11 +150,11 @@ mod tests {
         let (path, conn) = made(folder.path());
         // A device that has nothing to sync refuses to.
         let file = Some(Arc::new(File::open("/dev/null").unwrap()));
-        let log = Log { path: Arc::new("owlpost.db-wal".into()), file, broken: Arc::default() };
+        let log = Log { file, path: Arc::new("owlpost.db-wal".into()), ..Log::open(&path).unwrap() };
         let other = log.clone();
         log.still().unwrap();
         assert!(matches!(log.sync(), Err(StoreError::Unusable(why)) if why.contains("owlpost.db-wal")));
-        assert!(other.still().is_err() && other.sync().is_err());
+        assert!(other.still().is_err() && other.after_syncs().is_err() && other.sync().is_err());
         // What the log holds stays there for the next start, which reads it by its checksums.
         let bytes = || std::fs::metadata(folder.path().join("owlpost.db-wal")).map(|file| file.len()).unwrap_or(0);
         let before = bytes();
@@ -153,6 +162,14 @@ mod tests {
         drop(conn);
         assert!(before > 0 && bytes() == before, "{before} {}", bytes());
         assert!(path.exists());
+    }
+
+    #[test]
+    fn the_next_batch_is_written_while_the_disk_takes_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::open(&made(folder.path()).0).unwrap();
+        let _syncing = log.asks.lock().unwrap();
+        log.still().unwrap();
     }
 
     #[test]

@@ -41,7 +41,7 @@ async fn take_in_turn<E: Engine>(
     }
     let take = || {
         let (entries, of, committed) = (entries.clone(), place.clone(), place.clone());
-        engine.take_in(now, move |books| accept(books, &entries, &of), move || committed.is_committed())
+        engine.take_in(now, move |books| accept(books, &entries, &of), move || committed.commits())
     };
     let taken = take().await;
     if taken.is_ok() || !place.has_let_go() {
