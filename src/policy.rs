@@ -60,7 +60,47 @@ impl Policy for Policies {
         self.of(route).plan.due(zone, window)
     }
 
+    fn plans(&self) -> String {
+        let mut routes: Vec<_> = self.routes.iter().map(|(name, route)| (name, route.rules, &route.plan)).collect();
+        routes.sort_unstable_by_key(|(name, ..)| *name);
+        format!("{} {routes:?}", env!("CARGO_PKG_VERSION"))
+    }
+
     fn backoff(&self, _route: &str, attempt: AttemptId, burned: u32) -> Duration {
         self.backoff.wait(attempt.to_string().as_bytes(), burned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policies(holidays: &[&str], at: &str) -> Policies {
+        let calendar = Calendar::new("Europe/Berlin", &["mon", "tue"], holidays).unwrap();
+        let rules = Rules {
+            priority: Priority::Normal,
+            hold: false,
+            max_listed: 100,
+            attempts_max: 3,
+            give_up_after: Duration::from_secs(60),
+            resend_in_doubt: false,
+            doubt_grace: Duration::from_secs(60),
+        };
+        let cadence = Cadence { at: Some(at.into()), ..Cadence::default() };
+        let route = RoutePolicy { rules, plan: cadence.compile(&calendar).unwrap(), template: "digest".into() };
+        let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) };
+        let routes = (0..20).map(|n| (format!("r{n}"), route.clone())).collect();
+        Policies::new(routes, rules, backoff, &calendar).unwrap()
+    }
+
+    #[test]
+    fn two_workers_of_one_configuration_plan_alike_and_others_do_not() {
+        let days = ["2026-12-25", "2026-12-26", "2027-01-01", "2027-05-01", "2027-10-03"];
+        let plans = policies(&days, "09:00").plans();
+        for _ in 0..20 {
+            assert_eq!(policies(&days, "09:00").plans(), plans);
+        }
+        assert_ne!(policies(&days[1..], "09:00").plans(), plans);
+        assert_ne!(policies(&days, "09:01").plans(), plans);
     }
 }

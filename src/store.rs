@@ -72,6 +72,8 @@ pub trait Policy: Send + Sync {
     fn rules(&self, route: &str) -> Rules;
     /// When a digest with this window is due, in the recipient's zone (`None`: the configured default).
     fn due(&self, route: &str, zone: Option<&str>, window: &Window) -> Time;
+    /// All that the plans of windows depend on. Two workers of which this is the same plan alike.
+    fn plans(&self) -> String;
     /// How long to wait after `burned` counted attempts (1 or more); full jitter that depends on `attempt` alone.
     fn backoff(&self, route: &str, attempt: AttemptId, burned: u32) -> Duration;
 }
@@ -136,6 +138,17 @@ pub struct Turn {
     pub fresh: Duration,
     /// Who asks has the answer within this, or has ended.
     pub within: Duration,
+}
+
+/// Who plans the open windows anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planning {
+    /// This worker, now.
+    Mine,
+    /// Another one that plans alike does.
+    Theirs,
+    /// Another one that plans alike did a moment ago, and none that plans otherwise since.
+    Done,
 }
 
 /// Who asks the account.
@@ -288,6 +301,10 @@ pub trait Upkeep: Send + Sync {
     async fn expire(&self, now: Time, doubts_now: bool) -> Result<Tidied>;
     /// Ends this worker's doubts at once, and nothing else.
     async fn end_own_doubts(&self, now: Time) -> Result<Tidied>;
+    /// Before the first [`Upkeep::replan`]: whose it is. A worker that plans alike may have just done it.
+    async fn take_planning(&self, now: Time) -> Result<Planning>;
+    /// The worker whose it is says from time to time that it goes on, and at the end that it is done.
+    async fn keep_planning(&self, now: Time, done: bool) -> Result<()>;
     /// Computes due times anew, e.g. after a changed cadence: at most `limit` digests after `cursor`. `None`: done.
     async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>>;
     /// Deletes whole subjects that are final and older than the retention, a bounded number of rows a call.

@@ -11,7 +11,7 @@ use crate::clock::{self, Clock};
 use crate::metrics;
 use crate::model::{DigestState, ItemState};
 use crate::phase::Phase;
-use crate::store::{ANSWERS_FIRST, Condition, Store, StoreError};
+use crate::store::{ANSWERS_FIRST, Condition, Planning, Store, StoreError};
 use crate::vitals::Vitals;
 
 /// How often each duty comes round.
@@ -50,8 +50,24 @@ const OWN_ANSWERS_FIRST: Duration = Duration::from_secs(15);
 /// What ended and yet could not be ended (somebody else holds it, or its answer is on its way) is looked at again so soon.
 const HELD: Duration = Duration::from_secs(1);
 
+/// While a long duty goes on, leases and doubts are looked for so often.
+const LOOK_MEANWHILE: Duration = Duration::from_millis(250);
+
+/// Another worker plans them: it is looked again whether it is done. And who plans them says so as often.
+const PLANS_EVERY: Duration = Duration::from_secs(5);
+
 /// Windows planned anew in one transaction.
 const REPLAN: u32 = 500;
+
+/// The windows that are planned anew after the start.
+struct Plans {
+    /// Those behind this one are not; `None`: all are.
+    from: Option<i64>,
+    /// It is this worker that does it.
+    mine: bool,
+    /// When that is asked, or said, again.
+    again: Instant,
+}
 
 /// What was last written down of the parts.
 #[derive(Default)]
@@ -82,28 +98,31 @@ impl Upkeep {
         let start = Instant::now();
         let (mut purge_at, mut compact_at) = (start, start + self.rhythm.compact_every);
         // The cadence, the zones or the calendar may have changed since the windows were planned.
-        let mut replan_from = Some(0);
+        let mut plans = Plans { from: Some(0), mine: false, again: start };
         let mut reported = Reported::default();
         let shared = self.store.works_side_by_side();
         let answers_first = if shared { ANSWERS_FIRST } else { OWN_ANSWERS_FIRST };
         let mut expire_from = if shared { start + answers_first } else { start };
+        let mut look_at = start;
         while !stop.is_cancelled() {
             pulse.beat();
             let flushing = *phase.borrow() == Phase::Flushing;
             let result = async {
-                // Only what concerns this duty puts it off: a purge that fails must not.
-                let mut more = match self.expire_from(expire_from, flushing, &wake).await {
-                    Ok(more) => more,
-                    Err(why) => {
-                        expire_from = Instant::now() + answers_first;
-                        return Err(why);
+                let mut more = false;
+                if look_at <= Instant::now() {
+                    // Only what concerns this duty puts it off: a purge that fails must not.
+                    more = match self.expire_from(expire_from, flushing, &wake).await {
+                        Ok(more) => more,
+                        Err(why) => {
+                            expire_from = Instant::now() + answers_first;
+                            return Err(why);
+                        }
+                    };
+                    if !more {
+                        look_at = Instant::now() + LOOK_MEANWHILE;
                     }
-                };
-                if let Some(cursor) = replan_from {
-                    replan_from = self.store.replan(self.clock.now(), cursor, REPLAN).await?;
-                    more |= replan_from.is_some();
-                    wake.notify_one();
                 }
+                more |= self.plan(&mut plans, &wake).await?;
                 if purge_at <= Instant::now() {
                     let tidied = self.store.purge(self.clock.now()).await?;
                     metrics::purged(tidied.purged_items);
@@ -118,6 +137,7 @@ impl Upkeep {
                     compact_at = Instant::now() + self.rhythm.compact_every;
                 }
                 if !more {
+                    look_at = Instant::now();
                     self.show(&vitals).await?;
                     self.report(&vitals, &mut reported).await?;
                 }
@@ -151,6 +171,33 @@ impl Upkeep {
         }
         pulse.finish();
         Ok(())
+    }
+
+    /// Plans some windows anew; `true`: there are more.
+    async fn plan(&self, plans: &mut Plans, wake: &Notify) -> Result<bool, StoreError> {
+        let Some(cursor) = plans.from else { return Ok(false) };
+        if !plans.mine {
+            if plans.again > Instant::now() {
+                return Ok(false);
+            }
+            plans.again = Instant::now() + PLANS_EVERY;
+            match self.store.take_planning(self.clock.now()).await? {
+                Planning::Mine => plans.mine = true,
+                Planning::Theirs => return Ok(false),
+                Planning::Done => {
+                    plans.from = None;
+                    return Ok(false);
+                }
+            }
+        }
+        let next = self.store.replan(self.clock.now(), cursor, REPLAN).await?;
+        if next.is_none() || plans.again <= Instant::now() {
+            self.store.keep_planning(self.clock.now(), next.is_none()).await?;
+            plans.again = Instant::now() + PLANS_EVERY;
+        }
+        plans.from = next;
+        wake.notify_one();
+        Ok(next.is_some())
     }
 
     /// Nothing before that moment but what is known to be ours, and a look whether the store is there.

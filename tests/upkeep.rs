@@ -11,7 +11,7 @@ use owlpost::phase::Phase;
 use owlpost::quota::Terms;
 use owlpost::store::{
     Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased,
-    Letter, Letters, Page, Portion, Query, Report, Result, Rows, StoreError, Tidied, Turn, Upkeep as Duties,
+    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, StoreError, Tidied, Turn, Upkeep as Duties,
 };
 use owlpost::upkeep::{Rhythm, Upkeep};
 use owlpost::vitals::Vitals;
@@ -65,6 +65,14 @@ impl Duties for Watched {
 
     async fn end_own_doubts(&self, _: Time) -> Result<Tidied> {
         self.note(&self.own_doubts).map(|()| Tidied::default())
+    }
+
+    async fn take_planning(&self, _: Time) -> Result<Planning> {
+        self.here().map(|()| Planning::Mine)
+    }
+
+    async fn keep_planning(&self, _: Time, _: bool) -> Result<()> {
+        self.here()
     }
 
     async fn replan(&self, _: Time, _: i64, _: u32) -> Result<Option<i64>> {

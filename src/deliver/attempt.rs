@@ -21,7 +21,9 @@ impl Deliver {
     pub(super) fn slot(&self, contents: &Contents, asked_at: Instant) -> (Instant, Instant) {
         let from = asked_at + contents.call_at.since(contents.at);
         let by = asked_at + self.patience.send_within;
-        (from, if self.quota.is_some() { by.min(from + SLOT) } else { by })
+        // The slot is the permit's: its moment may be over when the begin is.
+        let slot_ends = asked_at + contents.call_at.plus(SLOT).since(contents.at);
+        (from, if self.quota.is_some() { by.min(slot_ends) } else { by })
     }
 
     /// One attempt, one call. Whatever happens, it comes to an answer; `true`: the mailer said that no mail can leave.

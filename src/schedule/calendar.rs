@@ -1,6 +1,6 @@
 //! The default time zone, the workdays and the holidays: section `[schedule]`.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::civil::Date;
@@ -15,7 +15,7 @@ use crate::zone;
 pub struct Calendar {
     zone: TimeZone,
     pub(super) workdays: DayMask,
-    pub(super) holidays: Arc<HashSet<Date>>,
+    pub(super) holidays: Arc<BTreeSet<Date>>,
 }
 
 /// 100 years with 50 holidays each. It bounds the search for a workday, see [`super::slots`].
@@ -43,7 +43,7 @@ impl Calendar {
         if holidays.len() > HOLIDAYS_MAX {
             problems.push(format!("holidays: {} dates; at most {HOLIDAYS_MAX}", holidays.len()));
         }
-        let mut dates = HashSet::new();
+        let mut dates = BTreeSet::new();
         for holiday in holidays.iter().take(HOLIDAYS_MAX) {
             match parse_date(holiday.as_ref()) {
                 Some(date) => _ = dates.insert(date),

@@ -1,6 +1,6 @@
 //! The local times at which mails leave: `at` with `days`.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::civil::{Date, DateTime, Time as Clock, Weekday};
@@ -93,7 +93,7 @@ pub(super) struct Slots {
     /// `None`: every day.
     pub(super) days: Option<Days>,
     pub(super) workdays: DayMask,
-    pub(super) holidays: Arc<HashSet<Date>>,
+    pub(super) holidays: Arc<BTreeSet<Date>>,
 }
 
 impl Slots {

@@ -25,10 +25,12 @@ mod expire;
 mod forward;
 mod learn;
 mod own;
+mod permits;
 mod purge;
 mod sql;
 mod strangers;
 mod subject;
+mod windows;
 mod young;
 
 pub(super) use books::{AsOf, Books, Kept};
@@ -64,6 +66,8 @@ pub(super) struct Shared {
     old: Mutex<books::old::Old>,
     /// What is on its way.
     air: Mutex<books::Air>,
+    /// Permits for the next calls (PostgreSQL).
+    spare_permits: Mutex<permits::Spare>,
     /// Batches that are ahead of their turn.
     ahead: Arc<Semaphore>,
     /// What only this process knows of it.
@@ -87,6 +91,7 @@ impl Shared {
             young_events: YOUNG_EVENTS,
             old: Mutex::default(),
             air: Mutex::default(),
+            spare_permits: Mutex::default(),
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             own: Mutex::default(),
             strangers: Mutex::default(),
@@ -118,6 +123,10 @@ impl Shared {
 
     fn air(&self) -> MutexGuard<'_, books::Air> {
         self.air.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spare_permits(&self) -> MutexGuard<'_, permits::Spare> {
+        self.spare_permits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A batch may go ahead of its turn, while this lives; `None`: others do.

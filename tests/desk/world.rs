@@ -47,6 +47,10 @@ impl Policy for Hourly {
         window.first_at.plus(Duration::from_secs(3_600))
     }
 
+    fn plans(&self) -> String {
+        String::new()
+    }
+
     fn backoff(&self, _: &str, _: AttemptId, _: u32) -> Duration {
         Duration::from_secs(60)
     }

@@ -54,6 +54,10 @@ impl Policy for AtOnce {
         window.first_at
     }
 
+    fn plans(&self) -> String {
+        String::new()
+    }
+
     fn backoff(&self, _route: &str, _attempt: AttemptId, burned: u32) -> Duration {
         Duration::from_secs(10) * burned
     }

@@ -435,6 +435,35 @@ fn a_worker_begins_and_plans_its_windows_although_a_stranger_holds_some() {
     other.run("ROLLBACK");
 }
 
+/// Each worker that starts looks at all windows: what it would plan as it is planned it neither waits for nor holds.
+#[test]
+fn a_window_whose_plan_stands_is_only_looked_at() {
+    let database = Server::shared().database(None);
+    let (store, other) = three(&database);
+    other.run(&format!("BEGIN; {HELD}"));
+    let before = other.rows(
+        "SELECT no, CAST(CAST(xmin AS text) AS bigint), CAST(CAST(xmax AS text) AS bigint) FROM mailbox ORDER BY no",
+    );
+    assert_eq!(in_time("a plan", || runtime().block_on(store.replan(NOW, 0, 500))).unwrap(), None);
+    let after = other.rows(
+        "SELECT no, CAST(CAST(xmin AS text) AS bigint), CAST(CAST(xmax AS text) AS bigint) FROM mailbox ORDER BY no",
+    );
+    assert_eq!(before, after);
+    other.run("ROLLBACK");
+}
+
+/// All workers want the account's row: with enough room in the day, a claim only looks at it.
+#[test]
+fn a_claim_with_room_waits_for_nobody_who_changes_the_quota() {
+    let database = Server::shared().database(None);
+    let (store, other) = three(&database);
+    let terms = Terms { per_second: Some(1_000.0), per_day: Some(1_000_000), burst: 1, ..Terms::default() };
+    runtime().block_on(store.account(NOW, terms, None)).unwrap();
+    other.run("BEGIN; SELECT 1 FROM quota FOR UPDATE");
+    assert_eq!(in_time("a claim", || claim(&store, NOW)).len(), 3);
+    other.run("ROLLBACK");
+}
+
 #[test]
 fn an_operators_list_is_done_but_for_what_a_stranger_holds() {
     let database = Server::shared().database(None);

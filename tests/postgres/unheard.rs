@@ -29,7 +29,8 @@ fn cut_off(cut: Cut, then: impl FnOnce(&Postgres, &[Leased], bool) -> Time) {
     let store = behind(&wire, &database);
     accept(&store, vec![news("n1", "ann"), news("n2", "bob")]).unwrap();
     let leased = runtime().block_on(store.claim(NOW, &ask())).unwrap();
-    wire.cut(cut);
+    // What the begin draws its permits with goes through.
+    wire.cut_after(1, cut);
     let why = begin(&store, NOW, &leased).unwrap_err();
     assert!(matches!(why, StoreError::Unavailable(_)) && wire.has_cut(), "{why:?}");
     let look = database.admin();
@@ -94,6 +95,23 @@ fn a_begin_without_an_answer_that_is_forgotten_is_no_doubt_at_the_end_of_its_lea
         assert_eq!((tidied.leases_ended, tidied.doubts_ended), (2, 0));
         over
     });
+}
+
+/// Permits are drawn before the begin: nothing of it has happened.
+#[test]
+fn a_draw_of_permits_whose_commit_got_no_answer_begins_nothing() {
+    for cut in [Cut::BeforeCommit, Cut::AfterCommit] {
+        let (database, wire) = (Server::shared().database(None), Wire::to(Server::shared().port()));
+        let store = behind(&wire, &database);
+        accept(&store, vec![news("n1", "ann")]).unwrap();
+        let leased = runtime().block_on(store.claim(NOW, &ask())).unwrap();
+        wire.cut(cut);
+        let why = begin(&store, NOW, &leased).unwrap_err();
+        assert!(matches!(why, StoreError::Unavailable(_)) && wire.has_cut(), "{why:?}");
+        assert_eq!(database.admin().rows("SELECT count(*) FROM attempt"), [[Value::Int(0)]]);
+        let begun = until("the store again", || begin(&store, NOW, &leased).ok());
+        assert!(matches!(&begun[..], [Begun::Send(mail)] if mail.attempt.number == 1), "{begun:?}");
+    }
 }
 
 /// What the server was told and what it heard of are two things, for a settlement too: the answer is said again.

@@ -11,7 +11,7 @@ use owlpost::quota::Terms;
 use owlpost::store::sqlite::Sqlite;
 use owlpost::store::{
     Answer, Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned,
-    Leased, Letter, Letters, Page, Portion, Query, Report, Result, Rows, StoreError, Tidied, Turn, Upkeep,
+    Leased, Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, StoreError, Tidied, Turn, Upkeep,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -171,6 +171,14 @@ impl Upkeep for FaultyStore {
 
     async fn end_own_doubts(&self, now: Time) -> Result<Tidied> {
         self.call("end_own_doubts", UPKEEP, self.inner.end_own_doubts(now), |_, _| {}).await
+    }
+
+    async fn take_planning(&self, now: Time) -> Result<Planning> {
+        self.call("take_planning", UPKEEP, self.inner.take_planning(now), |_, _| {}).await
+    }
+
+    async fn keep_planning(&self, now: Time, done: bool) -> Result<()> {
+        self.call("keep_planning", UPKEEP, self.inner.keep_planning(now, done), |_, ()| {}).await
     }
 
     async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {

@@ -76,6 +76,10 @@ impl Policy for Said {
         window.first_at.plus(self.setup().window)
     }
 
+    fn plans(&self) -> String {
+        format!("{:?}", self.setup())
+    }
+
     fn backoff(&self, _route: &str, _attempt: AttemptId, burned: u32) -> Duration {
         Duration::from_secs(10) * burned
     }

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use owlpost::model::{Entry, Receipt, Time};
 use owlpost::quota::Terms;
 use owlpost::store::{
-    Answer, Ask, Begun, Command, Condition, Evidence, Intent, Leased, Page, Query, Result, Rows, Store,
+    Answer, Ask, Begun, Command, Condition, Evidence, Intent, Leased, Page, Planning, Query, Result, Rows, Store,
 };
 use tokio::task::JoinSet;
 
-use crate::bench::{Bench, LEASE, OnPostgres, Said, Setup};
+use crate::bench::{Bench, DAY, LEASE, OnPostgres, Said, Setup};
 use crate::events::{Ev, at, decision, expiring, news, person, renewed, request};
 use crate::on_postgres::runtime;
 use crate::walk::Dice;
@@ -204,6 +204,36 @@ fn all_workers_share_one_quota() {
     assert!(claimed <= 50, "{claimed} shares of a day of 50");
     assert!((5..=6).contains(&sent), "{sent} permits at one moment of a burst of 5");
     all.verify();
+}
+
+/// Each looks at all windows when it starts; of those that plan alike and start together, or soon after, one does.
+#[test]
+fn one_of_the_workers_that_plan_alike_plans_the_windows() {
+    let mut all = Replicas::new(Setup::default());
+    let otherwise = Setup { window: DAY, ..Setup::default() };
+    let limits = otherwise.limits;
+    let other = all.bench.open(Arc::new(Said(Mutex::new(otherwise))), limits, at(0)).unwrap();
+    let take = |n: usize, seconds| runtime().block_on(all.stores[n].take_planning(at(seconds))).unwrap();
+    let keep = |n: usize, seconds, done| runtime().block_on(all.stores[n].keep_planning(at(seconds), done)).unwrap();
+    let takes = all.each(|_, store| async move { store.take_planning(at(10)).await.unwrap() });
+    assert_eq!(takes.iter().filter(|one| **one == Planning::Mine).count(), 1, "{takes:?}");
+    assert!(takes.iter().all(|one| *one != Planning::Done), "{takes:?}");
+    // It goes on, and says so.
+    keep(0, 35, false);
+    assert_eq!(take(1, 60), Planning::Theirs);
+    // It said nothing for too long.
+    assert_eq!(take(1, 66), Planning::Mine);
+    keep(1, 80, true);
+    assert_eq!(take(2, 100), Planning::Done);
+    assert_eq!(take(2, 201), Planning::Mine, "that was long ago");
+    keep(2, 210, true);
+    assert_eq!(take(0, 209), Planning::Mine, "it was done in a time that is still to come: the clock was set back");
+    keep(0, 210, true);
+    // Somebody with another cadence has planned since, or has begun to.
+    assert_eq!(runtime().block_on(other.take_planning(at(220))).unwrap(), Planning::Mine);
+    assert_eq!(take(1, 230), Planning::Mine);
+    assert_eq!(take(2, 231), Planning::Theirs);
+    assert_eq!(runtime().block_on(other.take_planning(at(232))).unwrap(), Planning::Mine, "and so has this one's");
 }
 
 /// A worker that takes events in knows nothing of what another one forwards: an autoscaler and `status` need both.

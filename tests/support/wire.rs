@@ -23,6 +23,8 @@ pub enum Cut {
 pub struct Wire {
     port: u16,
     cut: Arc<AtomicU8>,
+    /// So many commits go through before.
+    before: Arc<AtomicU8>,
 }
 
 const COMMIT: &[u8] = b"COMMIT\0";
@@ -31,14 +33,14 @@ impl Wire {
     /// Its threads end with the test's process.
     pub fn to(server: u16) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let wire = Wire { port: listener.local_addr().unwrap().port(), cut: Arc::new(AtomicU8::new(0)) };
-        let cut = wire.cut.clone();
+        let wire = Wire { port: listener.local_addr().unwrap().port(), cut: Arc::default(), before: Arc::default() };
+        let (cut, before) = (wire.cut.clone(), wire.before.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let cut = cut.clone();
+                let (cut, before) = (cut.clone(), before.clone());
                 std::thread::spawn(move || {
                     if let Ok(server) = TcpStream::connect(("127.0.0.1", server)) {
-                        carry(client, server, cut);
+                        carry(client, server, cut, before);
                     }
                 });
             }
@@ -51,6 +53,12 @@ impl Wire {
     }
 
     pub fn cut(&self, cut: Cut) {
+        self.cut_after(0, cut);
+    }
+
+    /// Not at the next commit, but at one after it.
+    pub fn cut_after(&self, commits: u8, cut: Cut) {
+        self.before.store(commits, Ordering::SeqCst);
         self.cut.store(cut as u8, Ordering::SeqCst);
     }
 
@@ -60,7 +68,7 @@ impl Wire {
     }
 }
 
-fn carry(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>) {
+fn carry(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>, before: Arc<AtomicU8>) {
     let once = |cut: &AtomicU8, what: Cut| {
         cut.compare_exchange(what as u8, Cut::Nothing as u8, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     };
@@ -76,7 +84,9 @@ fn carry(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>) {
         let mut bytes = [0; 65_536];
         while let Ok(n @ 1..) = from.read(&mut bytes) {
             wait(&silent);
-            if bytes[..n].windows(COMMIT.len()).any(|w| w == COMMIT) {
+            let is_commit = bytes[..n].windows(COMMIT.len()).any(|w| w == COMMIT);
+            let goes_through = |left: u8| left.checked_sub(1);
+            if is_commit && before.fetch_update(Ordering::SeqCst, Ordering::SeqCst, goes_through).is_err() {
                 if once(&silent, Cut::BeforeCommit) {
                     break;
                 }

@@ -1,6 +1,6 @@
 //! Who of several workers asks the account what it may send: a row of the store says since when somebody does.
 
-use super::books::{Books, read_quota};
+use super::books::{Books, Hold, read_quota};
 use super::sql;
 use crate::model::Time;
 use crate::store::rules::tx::{Optional, params};
@@ -24,7 +24,7 @@ pub(super) fn take_turn(books: &mut Books<'_>, turn: Turn) -> Result<Asking> {
     let of = |row: &crate::store::rules::tx::Row<'_>| Ok((row.get::<String>(0)?, Time(row.get(1)?)));
     let found = books.tx.prepare_cached(sql::TURN)?.query_row([&account], of).optional()?;
     let again = found.map_or(now, |(state, since)| since.plus(if state == ASKING { turn.within } else { turn.fresh }));
-    let known = read_quota(books.tx, sql::QUOTA, &account, now)?.map(|quota| quota.terms);
+    let known = read_quota(books.tx, Hold::Look, &account)?.map(|quota| quota.terms);
     Ok(Asking::Theirs { again, known })
 }
 

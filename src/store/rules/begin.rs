@@ -5,17 +5,20 @@ use std::collections::BTreeSet;
 use crate::store::rules::tx::{Column, Optional, Row, params};
 
 use super::accept::nobody;
-use super::books::{Books, urgency};
+use super::books::{Books, Hold, urgency};
 use super::closure::UNKNOWN;
+use super::permits::{Permit, Permitted};
 use super::sql;
 use crate::model::{AttemptId, Contents, Data, DigestState, ItemState, Listed, Person, Reason, Time};
 use crate::store::{Begun, Intent, Result};
 
 /// Subjects first, then mailboxes, both in order: the order of locks of every transaction.
-pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
+pub(super) fn lock(books: &mut Books<'_>, mails: &[Permitted]) -> Result<()> {
     if books.tx.is_postgres() {
         let store_id = books.shared.store_id;
-        let mine = mails.iter().filter(|mail| mail.lease.digest.store == store_id);
+        let mails = mails.iter().filter(|one| !matches!(one.permit, Permit::Later(_))).map(|one| &one.mail);
+        let mails: Vec<&Intent> = mails.collect();
+        let mine = mails.iter().copied().filter(|mail| mail.lease.digest.store == store_id);
         let number = |mail: &&Intent| mail.lease.digest.number;
         // Under its first lease no digest was called yet; an audience that changed makes items of its subject's events.
         let (first, again): (Vec<&Intent>, Vec<&Intent>) =
@@ -37,7 +40,12 @@ pub(super) fn lock(books: &mut Books<'_>, mails: &[Intent]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
+pub(super) fn begin(books: &mut Books<'_>, one: &Permitted) -> Result<Begun> {
+    if let Permit::Later(later) = one.permit {
+        // Nothing was read of it.
+        return Ok(Begun::NoRate(later));
+    }
+    let mail = &one.mail;
     let no = mail.lease.digest.number;
     if books.held.busy.contains(&no) {
         return Ok(Begun::Busy);
@@ -58,7 +66,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
         return Ok(Begun::Paused);
     }
     // Only looked at: a mail that turns out to be empty uses no permit.
-    if let Err(later) = books.permit(mail.lead, false)? {
+    if let Err(later) = permit(books, one, Hold::Look)? {
         return Ok(Begun::NoRate(later));
     }
     expire(books, no)?;
@@ -77,7 +85,7 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
         None => books.tx.prepare_cached(sql::CONTENTS)?.query_map([no], listed)?,
     };
     let open_total = books.open_of_mailbox(mailbox)?;
-    let call_at = match books.permit(mail.lead, true)? {
+    let call_at = match permit(books, one, Hold::Change)? {
         Ok(at) => at,
         Err(later) => return Ok(Begun::NoRate(later)),
     };
@@ -100,6 +108,15 @@ pub(super) fn begin(books: &mut Books<'_>, mail: &Intent) -> Result<Begun> {
         at: books.now,
         call_at,
     })))
+}
+
+/// From when the call may start, or when it may be asked again.
+fn permit(books: &mut Books<'_>, one: &Permitted, hold: Hold) -> Result<std::result::Result<Time, Time>> {
+    match one.permit {
+        Permit::InBegin => books.permit(one.mail.lead, hold),
+        Permit::From(from) => Ok(Ok(from)),
+        Permit::Later(later) => Ok(Err(later)),
+    }
 }
 
 /// Items beyond their `expirytime`: nobody needs to hear.

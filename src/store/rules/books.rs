@@ -4,6 +4,7 @@ use crate::store::rules::tx::{Tx, params};
 
 use super::{Shared, sql};
 use crate::model::{DigestId, ItemState, Time};
+use crate::quota::Day;
 use crate::store::Result;
 
 mod ahead;
@@ -29,7 +30,7 @@ pub(in crate::store) use kept::{AsOf, Kept};
 use mailboxes::Mailbox;
 use numbers::Numbers;
 use quota::Quota;
-pub(super) use quota::read as read_quota;
+pub(super) use quota::{Hold, look as look_at_quota, read as read_quota};
 
 pub(in crate::store) struct Books<'c> {
     pub(super) tx: Tx<'c>,
@@ -39,8 +40,10 @@ pub(in crate::store) struct Books<'c> {
     kept: Kept,
     deltas: [i64; ItemState::ALL.len()],
     quota: Option<Quota>,
+    day: Option<Day>,
     hot: hot::Hot<'c>,
-    /// Shares of the day that this transaction uses.
+    /// Shares of the day that this transaction reserves, and that it uses.
+    reserved_shares: u64,
     used_shares: i64,
     purged: [i64; ItemState::ALL.len()],
     /// What was read ahead.
@@ -58,7 +61,9 @@ impl<'c> Books<'c> {
             kept,
             deltas: [0; ItemState::ALL.len()],
             quota: None,
+            day: None,
             hot: hot::Hot::default(),
+            reserved_shares: 0,
             used_shares: 0,
             purged: [0; ItemState::ALL.len()],
             fetched: Fetched::default(),

@@ -6,14 +6,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::each::{Each, HELD_AT_MOST, Kind, each};
+use super::permits::Permitted;
 use super::strangers::ALONE;
 use super::tx::Tx;
-use super::{Books, Shared, act, asking, begin, claim, condition, desk, expire, forward, learn, own, purge};
+use super::{
+    Books, Shared, act, asking, begin, claim, condition, desk, expire, forward, learn, own, permits, purge, windows,
+};
 use crate::model::{Lease, Time};
 use crate::quota::Terms;
 use crate::store::{
     Answer, Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intent, Learned, Leased,
-    Letter, Letters, Page, Portion, Query, Report, Result, Rows, Tidied, Turn, Upkeep,
+    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Tidied, Turn, Upkeep,
 };
 
 /// A database that runs the rules. What it gets may run more than once: a transaction that lost a race is begun anew.
@@ -148,43 +151,45 @@ impl<E: Engine> Delivery for E {
         look_up_unheard(self, now, unheard).await?;
         // What somebody holds of these is to be looked up before it may begin anew.
         let still: Vec<Lease> = self.shared().unheard(mails.iter().map(|mail| mail.lease));
-        let free = match still.is_empty() {
-            true => mails.clone(),
-            false => Arc::new(mails.iter().filter(|mail| !still.contains(&mail.lease)).cloned().collect()),
-        };
+        let free = mails.iter().filter(|mail| !still.contains(&mail.lease)).cloned().collect();
+        let free = Arc::new(permits::give(self, now, free).await?);
         let of = Each {
-            digest: |mail: &Intent| mail.lease.digest.number,
+            digest: |one: &Permitted| one.mail.lease.digest.number,
             lock: begin::lock,
             work: begin::begin,
-            broken: |mail, why| {
+            broken: |one, why| {
                 // Its lease ends by itself; then it is tried again.
-                tracing::error!(digest = %mail.lease.digest, error = %why, "a mail could not begin; the others go on");
+                tracing::error!(digest = %one.mail.lease.digest, error = %why, "a mail could not begin; the others go on");
                 Begun::Lost
             },
             held: |_| Begun::Later,
-            failed: Some(|shared, mail| {
-                shared.own().heard_nothing(mail.lease);
+            failed: Some(|shared, one| {
+                shared.own().heard_nothing(one.mail.lease);
                 Begun::Later
             }),
             frees: true,
             wary: false,
             kind: Kind::Begins,
         };
-        let begun = each(self, now, free.clone(), of).await;
+        let begun = match permits::none(&free) {
+            Some(none) => Ok(none),
+            None => each(self, now, free.clone(), of).await,
+        };
         let mut own = self.shared().own();
         let begun = match begun {
             Ok(begun) => begun,
             Err(why) => {
                 // Its commit may have been the last that the server heard of us.
-                free.iter().for_each(|mail| own.heard_nothing(mail.lease));
+                free.iter().for_each(|one| own.heard_nothing(one.mail.lease));
                 return Err(why);
             }
         };
-        for (mail, begun) in free.iter().zip(&begun) {
+        for (one, begun) in free.iter().zip(&begun) {
             if matches!(begun, Begun::Empty | Begun::Lost | Begun::Paused) {
-                own.given_back(mail.lease);
+                own.given_back(one.mail.lease);
             }
         }
+        permits::spare(self, &free, &begun);
         let mut begun = begun.into_iter();
         let of_each = |mail: &Intent| match still.contains(&mail.lease) {
             true => Begun::Later,
@@ -289,9 +294,17 @@ impl<E: Engine> Upkeep for E {
         end_each(self, now, ended, true).await
     }
 
+    async fn take_planning(&self, now: Time) -> Result<Planning> {
+        self.write(now, windows::take).await
+    }
+
+    async fn keep_planning(&self, now: Time, done: bool) -> Result<()> {
+        self.write(now, move |books| windows::keep(books, done)).await
+    }
+
     async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {
         let wait = self.shared().strangers().wait(now);
-        match self.write_within(now, wait, move |books| claim::replan(books, cursor, limit)).await? {
+        match self.write_within(now, wait, move |books| windows::replan(books, cursor, limit)).await? {
             Some(next) => Ok(next),
             None => replan_each(self, now, cursor, limit).await,
         }
@@ -353,11 +366,11 @@ impl<E: Engine> Desk for E {
 
 /// What somebody else holds keeps the plan that it has.
 async fn replan_each<E: Engine>(engine: &E, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {
-    let windows = engine.peek(move |tx, _| claim::windows(tx, cursor, limit)).await?;
+    let windows = engine.peek(move |tx, _| windows::windows(tx, cursor, limit)).await?;
     let (mut waited, all) = (Duration::ZERO, windows.len() >= limit as usize);
     for (mailbox, digest) in &windows {
         let before = mailbox - 1;
-        if engine.write_within(now, ALONE, move |books| claim::replan(books, before, 1)).await?.is_none() {
+        if engine.write_within(now, ALONE, move |books| windows::replan(books, before, 1)).await?.is_none() {
             tracing::warn!(digest, "somebody else's transaction holds a window; it is not planned anew");
             engine.shared().strangers().hold(*digest, now);
             waited += ALONE;

@@ -21,7 +21,8 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
     let most = u64::from(ask.limit).min(books.second_room()?);
     let mut taken = Vec::new();
     for priority in Priority::ALL {
-        let room = (most - taken.len() as u64).min(books.day_room(priority)?);
+        let more = most - taken.len() as u64;
+        let room = more.min(books.day_room(priority, more)?);
         if room == 0 {
             continue;
         }
@@ -290,29 +291,4 @@ pub(super) fn next_due(conn: Tx<'_>, ask: &Ask) -> Result<Option<Time>> {
         };
     }
     Ok(next.map(Time))
-}
-
-/// (mailbox, digest) of open windows, by mailbox.
-pub(super) fn windows(tx: Tx<'_>, cursor: i64, limit: u32) -> Result<Vec<(i64, i64)>> {
-    tx.prepare_cached(sql::WINDOWS_AFTER)?.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))
-}
-
-/// Plans open windows anew: the cadence, the zones, the calendar or the hold may have changed. What an operator let go
-/// is never held again. Windows of a route that this worker's configuration does not have stay as they are: a worker that
-/// has it may have planned them, or hold them. The cursor is a mailbox.
-pub(super) fn replan(books: &mut Books<'_>, cursor: i64, limit: u32) -> Result<Option<i64>> {
-    let windows = windows(books.tx, cursor, limit)?;
-    books.hold_digests(&windows.iter().map(|(_, no)| *no).collect::<Vec<_>>())?;
-    for (mailbox, no) in &windows {
-        let route = books.mailbox(*mailbox)?.route.clone();
-        if !books.shared.policy.knows(&route) {
-            books.shared.tell_unknown(&route);
-            continue;
-        }
-        if books.digest(*no)?.state == DigestState::Held && !books.shared.policy.rules(&route).hold {
-            books.set_state(*no, DigestState::Gathering)?;
-        }
-        books.replan(*no)?;
-    }
-    Ok(if windows.len() < limit as usize { None } else { windows.last().map(|(mailbox, _)| *mailbox) })
 }

@@ -2,7 +2,7 @@
 
 use crate::store::rules::tx::Tx;
 
-use super::books::read_quota;
+use super::books::look_at_quota;
 use super::{Shared, sql as worker};
 use crate::model::{DigestState, ItemState, Priority, Time};
 use crate::store::{Gauges, Page, Query, QuotaGauges, Result, Rows};
@@ -63,10 +63,10 @@ fn figures(conn: Tx<'_>, shared: &Shared, now: Time, cap: i64) -> Result<Gauges>
     gauges.unforwarded =
         rows::count(conn.prepare_cached(worker::COUNT_UNFORWARDED)?.query_row([cap], |row| row.get(0))?);
     gauges.size_bytes = conn.size_bytes()?;
-    if let Some(quota) =
-        shared.account.as_deref().map(|a| read_quota(conn, worker::QUOTA, a, now)).transpose()?.flatten()
+    if let Some((quota, day)) =
+        shared.account.as_deref().map(|account| look_at_quota(conn, account, now)).transpose()?.flatten()
     {
-        gauges.quota = Some(QuotaGauges { terms: quota.terms, day: quota.day, factor: quota.rate.factor(now) });
+        gauges.quota = Some(QuotaGauges { terms: quota.terms, day, factor: quota.rate.factor(now) });
     }
     Ok(gauges)
 }

@@ -18,7 +18,7 @@ use super::mailboxes::Mailbox;
 use super::{Books, Item};
 use crate::model::{Data, DigestId, ItemState, Listed, Shown, Time, Topic};
 use crate::store::Result;
-use crate::store::rules::tx::{Column, Params, Row};
+use crate::store::rules::tx::{Column, Params, Row, params};
 
 /// A digest and its attempt's outcome.
 type Attempt = (i64, (i64, i64));
@@ -128,11 +128,7 @@ impl Books<'_> {
 
     /// The same, as a statement has just locked them; gives their numbers.
     pub fn read_due(&mut self, statement: &str, of: impl Params) -> Result<Vec<i64>> {
-        let due = self.read(statement, of, |row| {
-            let previous_at = row.get::<Option<i64>>(20)?.map(Time);
-            let mailbox = Mailbox { recipient: row.get(17)?, route: row.get(18)?, zone: row.get(19)?, previous_at };
-            Ok((Digest::read(row)?, mailbox))
-        })?;
+        let due = self.read(statement, of, with_mailbox)?;
         let mut numbers = Vec::with_capacity(due.len());
         let mut air = self.shared.air();
         for (digest, mailbox) in due {
@@ -142,6 +138,11 @@ impl Books<'_> {
             self.kept.digests.entry(digest.no).or_insert(digest);
         }
         Ok(numbers)
+    }
+
+    /// Windows of the mailboxes behind this one, as they are now: nothing is held.
+    pub fn look_at_windows(&self, after: i64, limit: u32) -> Result<Vec<(Digest, Mailbox)>> {
+        self.read(sql::PG_WINDOWS_AFTER, params![after, limit], with_mailbox)
     }
 
     fn hold_subjects(&mut self, digests: &[i64], topics: BTreeSet<Topic>) -> Result<()> {
@@ -194,6 +195,9 @@ impl Books<'_> {
     }
 
     fn read_digests(&mut self, digests: &BTreeSet<i64>) -> Result<()> {
+        if digests.is_empty() {
+            return Ok(());
+        }
         let of = Column::ints(digests.iter().copied());
         let found = self.read(sql::PG_DIGESTS_ALONE, [&of], Digest::read)?;
         self.know_digests(found);
@@ -323,4 +327,11 @@ fn event(row: &Row<'_>) -> Result<EventRow> {
         deadline: row.get(5)?,
         expiry: row.get(15)?,
     })
+}
+
+/// A digest's row with its mailbox behind it.
+fn with_mailbox(row: &Row<'_>) -> Result<(Digest, Mailbox)> {
+    let previous_at = row.get::<Option<i64>>(20)?.map(Time);
+    let mailbox = Mailbox { recipient: row.get(17)?, route: row.get(18)?, zone: row.get(19)?, previous_at };
+    Ok((Digest::read(row)?, mailbox))
 }

@@ -15,10 +15,25 @@ use crate::store::Result;
 pub(in crate::store) struct Quota {
     pub terms: Terms,
     pub rate: Rate,
-    pub day: Day,
+    external: u64,
     full_until: Option<Time>,
     dirty: bool,
+    /// The row is this transaction's until it ends.
+    held: bool,
 }
+
+/// What a transaction is about to do with the account's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Hold {
+    /// Only look: nobody waits.
+    Look,
+    /// Change it: whoever else wants that waits until the end of this transaction.
+    Change,
+}
+
+/// So many claims at the same moment have room for all that they ask for: then each only looks at the day. With less room, one
+/// counts after the other.
+const CLAIMS_AT_ONCE: u64 = 1_000;
 
 /// What the account lets through.
 pub(in crate::store) enum Gate {
@@ -30,10 +45,10 @@ pub(in crate::store) enum Gate {
 }
 
 impl Books<'_> {
-    pub fn gate(&mut self) -> Result<Gate> {
-        let Some(account) = self.shared.account.clone() else { return Ok(Gate::Open) };
-        if self.quota.is_none() {
-            self.quota = read(self.tx, sql::QUOTA_TO_CHANGE, &account, self.now)?;
+    pub fn gate(&mut self, hold: Hold) -> Result<Gate> {
+        let Some(account) = self.shared.account.as_deref() else { return Ok(Gate::Open) };
+        if self.quota.as_ref().is_none_or(|quota| hold == Hold::Change && !quota.held) {
+            self.quota = read(self.tx, hold, account)?;
         }
         Ok(if self.quota.is_some() { Gate::Bound } else { Gate::Unknown })
     }
@@ -41,7 +56,7 @@ impl Books<'_> {
     /// How many mails may leave in about a second.
     pub fn second_room(&mut self) -> Result<u64> {
         let now = self.now;
-        Ok(match (self.gate()?, self.quota.as_ref()) {
+        Ok(match (self.gate(Hold::Look)?, self.quota.as_ref()) {
             (Gate::Open, _) => u64::MAX,
             (_, Some(quota)) => {
                 quota.rate.per_second(&quota.terms, now).map_or(u64::MAX, |rate| (rate.ceil() as u64).max(1))
@@ -50,30 +65,59 @@ impl Books<'_> {
         })
     }
 
-    /// How many more mails of this priority the day lets through.
-    pub fn day_room(&mut self, priority: Priority) -> Result<u64> {
+    /// How many more mails of this priority the day lets through, for a claim that asks for so many.
+    pub fn day_room(&mut self, priority: Priority, most: u64) -> Result<u64> {
         let now = self.now;
-        Ok(match (self.gate()?, self.quota.as_ref()) {
-            (Gate::Open, _) => u64::MAX,
+        let room = match (self.gate(Hold::Look)?, self.quota.as_ref()) {
+            (Gate::Open, _) => return Ok(u64::MAX),
             // A clock that was set back must not stop mail for longer than the server would.
-            (_, Some(q)) if q.full_until.is_some_and(|until| now < until && until.since(now) <= FULL_FOR) => 0,
-            (_, Some(quota)) => quota.day.room(&quota.terms, priority),
-            _ => 0,
-        })
-    }
-
-    /// A claim took a share of the day; it is counted from the digests again in the next transaction.
-    pub fn reserve_share(&mut self) {
-        if let Some(quota) = self.quota.as_mut() {
-            quota.day.reserved += 1;
+            (_, Some(q)) if q.full_until.is_some_and(|until| now < until && until.since(now) <= FULL_FOR) => {
+                return Ok(0);
+            }
+            (_, Some(q)) if q.terms.per_day.is_none() => return Ok(u64::MAX),
+            (_, Some(q)) => {
+                let (terms, held) = (q.terms, q.held);
+                let room = self.day()?.room(&terms, priority);
+                if held || room >= most.saturating_mul(CLAIMS_AT_ONCE) {
+                    return Ok(room);
+                }
+                room
+            }
+            _ => return Ok(0),
+        };
+        if room == 0 {
+            // Nobody else makes room but by time, and an answer of the account.
+            return Ok(0);
         }
+        // From here on nobody else counts.
+        self.gate(Hold::Change)?;
+        self.day = None;
+        self.day_room(priority, most)
     }
 
-    /// A permit for one call: from when it may start, or when one may be free. `take`: it is used up by that.
-    pub fn permit(&mut self, lead: Duration, take: bool) -> Result<std::result::Result<Time, Time>> {
+    /// The day as it was counted, and what this transaction reserved.
+    fn day(&mut self) -> Result<Day> {
+        let external = self.quota.as_ref().map_or(0, |quota| quota.external);
+        let counted = match (self.day, &self.shared.account) {
+            (Some(known), _) => known,
+            (None, Some(account)) => day(self.tx, account, external, self.now)?,
+            (None, None) => Day::default(),
+        };
+        self.day = Some(counted);
+        Ok(Day { reserved: counted.reserved + self.reserved_shares, ..counted })
+    }
+
+    /// A claim took a share of the day; it is counted from the digests in the next transaction.
+    pub fn reserve_share(&mut self) {
+        self.reserved_shares += 1;
+    }
+
+    /// A permit for one call: from when it may start, or when one may be free. `Change`: it is used up by that. A look waits
+    /// for nobody, and may find one free that another takes before it.
+    pub fn permit(&mut self, lead: Duration, hold: Hold) -> Result<std::result::Result<Time, Time>> {
         let now = self.now;
         let starts = now.plus(lead);
-        match self.gate()? {
+        match self.gate(hold)? {
             Gate::Open => return Ok(Ok(now)),
             Gate::Unknown => return Ok(Err(now.plus(Duration::from_secs(1)))),
             Gate::Bound => {}
@@ -81,7 +125,12 @@ impl Books<'_> {
         let Some(quota) = self.quota.as_mut() else { return Ok(Ok(now)) };
         let mut rate = quota.rate;
         let taken = rate.take(&quota.terms, starts);
-        if (take || taken.is_err()) && quota.rate != rate {
+        if (hold == Hold::Change || taken.is_err()) && quota.rate != rate {
+            if !quota.held {
+                // The clock was set back: what is kept of that, one after the other writes.
+                self.gate(Hold::Change)?;
+                return self.permit(lead, hold);
+            }
             (quota.rate, quota.dirty) = (rate, true);
         }
         Ok(taken.map_err(|at| at.minus(lead)))
@@ -95,7 +144,7 @@ impl Books<'_> {
     /// The server said "too fast".
     pub fn too_fast(&mut self) -> Result<()> {
         let now = self.now;
-        if let (Gate::Bound, Some(quota)) = (self.gate()?, self.quota.as_mut()) {
+        if let (Gate::Bound, Some(quota)) = (self.gate(Hold::Change)?, self.quota.as_mut()) {
             let terms = quota.terms;
             quota.rate.slow_down(&terms, now);
             quota.dirty = true;
@@ -106,7 +155,7 @@ impl Books<'_> {
     /// The server said that the day's quota is used up.
     pub fn day_is_full(&mut self) -> Result<()> {
         let now = self.now;
-        if let (Gate::Bound, Some(quota)) = (self.gate()?, self.quota.as_mut()) {
+        if let (Gate::Bound, Some(quota)) = (self.gate(Hold::Change)?, self.quota.as_mut()) {
             quota.full_until = Some(now.plus(FULL_FOR));
             quota.dirty = true;
         }
@@ -117,11 +166,9 @@ impl Books<'_> {
     pub fn account_says(&mut self, t: Terms, sent_24h: Option<u64>) -> Result<()> {
         let Some(name) = self.shared.account.clone() else { return Ok(()) };
         let now = self.now;
-        self.gate()?;
-        let day = match self.quota.as_ref() {
-            Some(quota) => quota.day,
-            None => Day { used: used(self.tx, &name, now)?, ..Day::default() },
-        };
+        self.gate(Hold::Change)?;
+        let external = self.quota.as_ref().map_or(0, |quota| quota.external);
+        let day = Day { used: used(self.tx, &name, now)?, external, ..Day::default() };
         // Without an answer from the account, what was last known of others stays.
         let external = sent_24h.map_or(day.external, |sent| day.external(sent));
         self.tx.prepare_cached(sql::SAVE_TERMS)?.execute(params![
@@ -138,7 +185,7 @@ impl Books<'_> {
             // The account itself says that there is room again.
             self.tx.prepare_cached(sql::DAY_HAS_ROOM)?.execute([&name])?;
         }
-        self.quota = None;
+        (self.quota, self.day) = (None, None);
         Ok(())
     }
 
@@ -165,10 +212,12 @@ impl Books<'_> {
 /// A server that says that the day's quota is used up is asked again after so long (SES: "wait up to 10 minutes").
 const FULL_FOR: Duration = Duration::from_secs(600);
 
-/// The row with its counts; `None`: nobody has asked the account yet.
-pub(in crate::store::rules) fn read(conn: Tx<'_>, statement: &str, account: &str, now: Time) -> Result<Option<Quota>> {
-    let row = conn
-        .prepare_cached(statement)?
+/// The row; `None`: nobody has asked the account yet.
+pub(in crate::store::rules) fn read(conn: Tx<'_>, hold: Hold, account: &str) -> Result<Option<Quota>> {
+    let statement = if hold == Hold::Change { sql::QUOTA_TO_CHANGE } else { sql::QUOTA };
+    // Where there is one writer, nobody else changes it.
+    let held = hold == Hold::Change || !conn.is_postgres();
+    conn.prepare_cached(statement)?
         .query_row([account], |row| {
             Ok(Quota {
                 terms: Terms {
@@ -177,18 +226,27 @@ pub(in crate::store::rules) fn read(conn: Tx<'_>, statement: &str, account: &str
                     burst: row.get(2)?,
                     urgent_reserve: row.get(3)?,
                 },
-                day: Day { used: 0, reserved: 0, external: row.get::<i64>(4)?.try_into().unwrap_or(0) },
+                external: row.get::<i64>(4)?.try_into().unwrap_or(0),
                 rate: Rate { tat: Time(row.get(5)?), factor: row.get(6)?, slowed_at: Time(row.get(7)?) },
                 full_until: row.get::<Option<i64>>(8)?.map(Time),
                 dirty: false,
+                held,
             })
         })
-        .optional()?;
-    let Some(mut quota) = row else { return Ok(None) };
-    // In this order: what is settled between the two looks counts twice, and not never.
-    quota.day.reserved = conn.prepare_cached(sql::RESERVED)?.query_row((), |row| row.get::<i64>(0))?.max(0) as u64;
-    quota.day.used = used(conn, account, now)?;
-    Ok(Some(quota))
+        .optional()
+}
+
+/// The counts of the day. In this order: what is settled between the two looks counts twice, and not never.
+fn day(conn: Tx<'_>, account: &str, external: u64, now: Time) -> Result<Day> {
+    let reserved = conn.prepare_cached(sql::RESERVED)?.query_row((), |row| row.get::<i64>(0))?.max(0) as u64;
+    Ok(Day { used: used(conn, account, now)?, reserved, external })
+}
+
+/// The row with its counts, as it is.
+pub(in crate::store::rules) fn look(conn: Tx<'_>, account: &str, now: Time) -> Result<Option<(Quota, Day)>> {
+    let Some(quota) = read(conn, Hold::Look, account)? else { return Ok(None) };
+    let day = day(conn, account, quota.external, now)?;
+    Ok(Some((quota, day)))
 }
 
 fn used(conn: Tx<'_>, account: &str, now: Time) -> Result<u64> {

@@ -35,6 +35,11 @@ pub const PG_DIGESTS_ALONE: &str = "SELECT no, mailbox_no, state, priority, due_
 pub const PG_CLAIMED: &str = "SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, d.deadline, d.token, \
      d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, m.recipient, m.route, m.zone, m.previous_at \
      FROM digest d JOIN mailbox m ON m.no = d.mailbox_no WHERE d.no = ANY(CAST(?1 AS bigint[]))";
+/// As [`WINDOWS_AFTER`], with all that a plan depends on.
+pub const PG_WINDOWS_AFTER: &str = "SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, d.deadline, \
+     d.token, d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, m.recipient, m.route, m.zone, \
+     m.previous_at FROM digest d JOIN mailbox m ON m.no = d.mailbox_no WHERE d.state IN (0, 1) AND d.mailbox_no > ?1 \
+     ORDER BY d.mailbox_no LIMIT ?2";
 pub const PG_ENDS_SOON: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state = 3 AND until > ?1 AND until <= ?2 \
      ORDER BY until LIMIT ?3";
 /// Of these leases: those that are not over. (Each by its number, however many are busy.)
@@ -90,6 +95,8 @@ pub const PG_LOCK_ITEMS_OF_EVENT: &str = "SELECT 1 FROM item WHERE event_no = ?1
 pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no \
      FROM item WHERE event_no = ?1)) ORDER BY no FOR UPDATE";
 
+/// What is made durable with the next commit that is waited for.
+pub const PG_DURABLE_LATER: &str = "SET LOCAL synchronous_commit = off";
 pub const PG_WITHOUT_SORT: &str = "SET LOCAL enable_sort = off";
 pub const PG_WITH_SORT: &str = "SET LOCAL enable_sort = on";
 
@@ -223,6 +230,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_DUE_OF_LANES,
         PG_LANES,
         PG_CROWDED,
+        PG_WINDOWS_AFTER,
         PG_HOLD_DIGESTS,
         PG_HOLD_ITEMS,
         PG_HOLD_RELISTED,

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use super::Digest;
-use crate::model::Time;
+use crate::model::{Priority, Time};
+use crate::store::rules::Shared;
 use crate::store::rules::books::Books;
 use crate::store::rules::books::items::NO_DEADLINE;
+use crate::store::rules::books::mailboxes::Mailbox;
 use crate::store::rules::sql;
 use crate::store::rules::tx::{Column, Row, params};
 use crate::store::{Result, Window};
@@ -149,9 +151,7 @@ impl Books<'_> {
     /// The due time of a window that changed, from what is still in it.
     fn plan(&mut self, no: i64, urgencies: Option<&HashMap<i64, i64>>) -> Result<()> {
         let Some(d) = self.kept.digests.get(&no).filter(|d| d.replan && d.is_unfrozen()) else { return Ok(()) };
-        // Nothing came in the future: a clock that was ahead for a moment must not hold a mailbox until it is caught up.
-        let now = self.now;
-        let (mailbox, items, first_at, last_at) = (d.mailbox, d.open, d.first_at.min(now), d.last_at.min(now));
+        let mailbox = d.mailbox;
         let deadline = if d.recount {
             let first: Option<i64> = match urgencies {
                 Some(known) => known.get(&no).copied(),
@@ -162,31 +162,51 @@ impl Books<'_> {
             d.deadline
         };
         self.mailbox(mailbox)?;
-        let Some(box_) = self.kept.mailboxes.get(&mailbox) else { return Ok(()) };
+        let (shared, now) = (self.shared, self.now);
+        if let (Some(digest), Some(mailbox)) = (self.kept.digests.get_mut(&no), self.kept.mailboxes.get(&mailbox)) {
+            let before = digest.planned();
+            let plan = digest.plan(mailbox, deadline, shared, now);
+            (digest.first_at, digest.last_at, digest.deadline, digest.due_at, digest.priority) = plan;
+            digest.dirty |= plan != before;
+        }
+        Ok(())
+    }
+}
+
+/// First and last item, deadline, due time, priority.
+type Plan = (Time, Time, Option<i64>, Time, Priority);
+
+impl Digest {
+    fn planned(&self) -> Plan {
+        (self.first_at, self.last_at, self.deadline, self.due_at, self.priority)
+    }
+
+    /// How this worker would plan the window.
+    fn plan(&self, mailbox: &Mailbox, deadline: Option<i64>, shared: &Shared, now: Time) -> Plan {
+        // Nothing came in the future: a clock that was ahead for a moment must not hold a mailbox until it is caught up.
+        let (first_at, last_at) = (self.first_at.min(now), self.last_at.min(now));
+        let (policy, route) = (&shared.policy, &mailbox.route);
         let window = Window {
             first_at,
             last_at,
-            items: u32::try_from(items).unwrap_or(u32::MAX),
+            items: u32::try_from(self.open).unwrap_or(u32::MAX),
             deadline: deadline.map(Time),
-            previous_at: box_.previous_at.map(|at| at.min(now)),
+            previous_at: mailbox.previous_at.map(|at| at.min(now)),
         };
-        let (knows, rules) = (self.shared.policy.knows(&box_.route), self.shared.policy.rules(&box_.route));
-        let due_at = self.shared.policy.due(&box_.route, box_.zone.as_deref(), &window);
-        if let Some(d) = self.kept.digests.get_mut(&no) {
-            let planned = |d: &Digest| (d.first_at, d.last_at, d.deadline, d.due_at, d.priority);
-            let before = planned(d);
-            (d.first_at, d.last_at, d.deadline) = (first_at, last_at, deadline);
-            // What is due already stays due: an item that joins or leaves does not move it to the next slot, nor does it
-            // undo what an operator released or hurried. And a worker that does not have the route keeps what one that
-            // has it has planned.
-            if d.fresh || (knows && (d.anew || d.due_at > now)) {
-                d.due_at = due_at;
-            }
-            if d.fresh || knows {
-                d.priority = rules.priority;
-            }
-            d.dirty |= planned(d) != before;
-        }
-        Ok(())
+        // What is due already stays due: an item that joins or leaves does not move it to the next slot, nor does it undo
+        // what an operator released or hurried. And a worker that does not have the route keeps what one that has it has
+        // planned.
+        let knows = policy.knows(route);
+        let due_at = match self.fresh || (knows && (self.anew || self.due_at > now)) {
+            true => policy.due(route, mailbox.zone.as_deref(), &window),
+            false => self.due_at,
+        };
+        let priority = if self.fresh || knows { policy.rules(route).priority } else { self.priority };
+        (first_at, last_at, deadline, due_at, priority)
+    }
+
+    /// Whether this worker would keep the window's plan as it is.
+    pub fn is_planned(&self, mailbox: &Mailbox, shared: &Shared, now: Time) -> bool {
+        self.plan(mailbox, self.deadline, shared, now) == self.planned()
     }
 }
