@@ -32,6 +32,7 @@ mod calls;
 mod lookup;
 mod valve;
 
+use ahead::DUE_GATHERS;
 use air::Air;
 use valve::{HALT, Valve};
 
@@ -81,7 +82,7 @@ const CLAIM_MAX: usize = 256;
 const SOON: Duration = Duration::from_millis(10);
 
 /// The store is not asked for permits more often: it gives them out some way ahead, and one transaction serves several.
-const PERMITS_EVERY: Duration = Duration::from_millis(20);
+const PERMITS_EVERY: Duration = Duration::from_millis(80);
 
 /// No wait is shorter, whatever a clock says.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
@@ -143,6 +144,8 @@ impl Deliver {
                 break;
             }
             let next = turned.next.unwrap_or_else(|| Instant::now() + self.patience.look_every);
+            // (What the store did not take waits for it.)
+            let next = air.settle_at().filter(|_| !air.unsettled).map_or(next, |at| at.min(next));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -187,10 +190,14 @@ impl Deliver {
         self.bring_back(air).await;
         // What a settlement has in its hands a claim passes over, and for a flush that would look like the end.
         // What a server said of the account counts before more is called.
-        let one_by_one = phase == Phase::Flushing || air.hears_of_account() || !self.store.works_side_by_side();
-        let (in_vain, claimed) = if one_by_one {
+        let hurries = phase == Phase::Flushing || air.hears_of_account();
+        let gathers = !hurries && (self.quota.is_some() || !air.ahead.is_pressed);
+        let settles = !gathers || air.settle_at().is_some_and(|at| at <= Instant::now());
+        let (in_vain, claimed) = if hurries || !settles || !self.store.works_side_by_side() {
             let in_vain = self.begins_in_vain(air).await?;
-            self.settle(air).await?;
+            if settles {
+                self.settle(air).await?;
+            }
             (in_vain, self.claim(air, phase).await?)
         } else {
             self.settle_beside(air, phase).await?
@@ -242,7 +249,7 @@ impl Deliver {
     async fn next_due(&self, phase: Phase) -> Result<Option<Instant>, StoreError> {
         let ask = self.ask(0, phase);
         let now = self.clock.now();
-        let least = Duration::from_millis(1);
+        let least = if phase == Phase::Flushing { LEAST_WAIT } else { DUE_GATHERS };
         let until = |at: Time| at.since(now).max(least).min(self.patience.look_every);
         // Due, and yet nothing was claimed: paused, or another worker has its mailbox for a moment.
         Ok(self.store.next_due(&ask).await?.map(|at| {
@@ -334,7 +341,7 @@ impl Deliver {
             quota.ask.notify_one();
         }
         self.tell(attempt, &answer, halted);
-        air.answers.push(Evidence { attempt, answer });
+        air.hears(Evidence { attempt, answer });
     }
 
     /// At the stop: sends in flight may finish for a while; what they answer is settled. What is left is in doubt, and

@@ -28,6 +28,9 @@ pub fn used(per_second: f64) -> f64 {
     if per_second < SLOW_BELOW { 0.991 } else { 0.994 }
 }
 
+/// Half a microsecond is less than a thousandth of this.
+const EXACT_FROM_US: f64 = 500.0;
+
 /// Calls a second.
 const SLOW_BELOW: f64 = 100.0;
 
@@ -130,9 +133,11 @@ impl Rate {
 /// Clocks of workers that share an account differ by no more, a wait for the store's locks among it (lifecycle.md).
 const CLOCK_ERROR: Duration = Duration::from_secs(60);
 
-/// Between two calls of an even stream; rounded up, so that the rate is never exceeded.
+/// Between two calls of an even stream, in whole microseconds. Rounded up, that would cost a fast account a part of its rate: as
+/// long as half of one is less than what is left free, it is rounded to the nearest, and the rate is never exceeded.
 fn interval(per_second: f64) -> Duration {
-    let us = (1_000_000.0 / (per_second * used(per_second))).ceil();
+    let us = 1_000_000.0 / (per_second * used(per_second));
+    let us = if us >= EXACT_FROM_US { us.round() } else { us.ceil() };
     // A rate that is no rate (zero, NaN) is as slow as can be: once a day. Casting saturates.
     Duration::from_micros(if us.is_finite() && us >= 1.0 { (us as u64).min(86_400_000_000) } else { 86_400_000_000 })
 }

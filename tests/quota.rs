@@ -111,6 +111,29 @@ proptest! {
         prop_assert!(f64::from(permits) >= 0.99 * rate * 60.0 - 1.0, "{permits} of {}", rate * 60.0);
     }
 
+    /// Whole microseconds cost a fast account none of it.
+    #[test]
+    fn a_fast_account_uses_all_but_what_is_left_free(rate in 500.0f64..2_000.0) {
+        let (terms, mut state, mut now) = (terms(rate, 1), Rate::FULL, START);
+        let mut last = START;
+        for _ in 0..20_000 {
+            match state.take(&terms, now) {
+                Ok(from) => last = from,
+                Err(until) => now = until,
+            }
+        }
+        let before = last;
+        let mut permits = 0u32;
+        while permits < 10_000 {
+            match state.take(&terms, now) {
+                Ok(from) => (last, permits) = (from, permits + 1),
+                Err(until) => now = until,
+            }
+        }
+        let share = f64::from(permits) / last.since(before).as_secs_f64() / rate;
+        prop_assert!((0.992..0.996).contains(&share), "{share} of {rate}/s");
+    }
+
     /// Claims, settlements and refusals in any order: a day is never passed, and the reserve is left to urgent mails.
     #[test]
     fn a_day_is_never_passed(

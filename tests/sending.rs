@@ -132,7 +132,7 @@ struct Office {
     /// As `run --until-idle` at its end: the worker ends when nothing can leave.
     flushing: bool,
     in_flight: usize,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Office {
@@ -165,6 +165,11 @@ impl Office {
             types = ["com.example.alarm"]
             audience = ["{{{{data.to}}}}"]
             priority = "urgent"
+            [[route]]
+            name = "later"
+            types = ["com.example.later"]
+            audience = ["{{{{data.to}}}}"]
+            cadence = {{ first_after = "10s" }}
             "#,
             folder.path().join("owlpost.db").display()
         );
@@ -188,7 +193,7 @@ impl Office {
         };
         let takes = Duration::from_millis(20);
         let mailer = Arc::new(SesLike { books: Mutex::new(books), begin: Instant::now(), takes });
-        Office { config, parts, store, mailer, clock, flushing: false, in_flight: 64, _folder: folder }
+        Office { config, parts, store, mailer, clock, flushing: false, in_flight: 64, folder }
     }
 
     /// One event each, for so many people: each is a mail of its own, due at once.
@@ -312,6 +317,28 @@ fn a_rate_is_used_and_never_passed() {
             }
         });
     }
+}
+
+/// One by one, each would be three transactions; together they are a few, and nobody notices when his mail leaves.
+#[test]
+fn what_becomes_due_and_is_answered_one_by_one_gathers_for_a_moment() {
+    virtually(async || {
+        let office = Office::open(10_000.0, 1_000_000);
+        for n in 0..200 {
+            office.events("later", n..n + 1).await;
+            sleep(Duration::from_millis(2)).await;
+        }
+        office.work(sleep(seconds(12))).await;
+        assert_eq!(office.sent(), 200);
+        let file = rusqlite::Connection::open(office.folder.path().join("owlpost.db")).unwrap();
+        let asked = "SELECT count(DISTINCT begun_at), count(DISTINCT settled_at), max(begun_at - due_at), max(settled_at - begun_at) \
+                     FROM attempt JOIN digest ON no = digest_no";
+        let read = |row: &rusqlite::Row<'_>| Ok([row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+        let [begins, settlements, latest_us, longest_us] = file.query_row(asked, (), read).unwrap();
+        assert!((5..=25).contains(&begins), "{begins} begins in 0.4 s");
+        assert!((3..=15).contains(&settlements), "{settlements} settlements in 0.4 s");
+        assert!(latest_us <= 60_000 && longest_us <= 100_000, "{latest_us} us late, settled after {longest_us} us");
+    });
 }
 
 #[test]

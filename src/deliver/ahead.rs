@@ -23,6 +23,9 @@ const LATER: Duration = Duration::from_secs(1);
 /// So many of those keep their lease here; the others go back, and are claimed again when nobody has them.
 const LATER_MAX: usize = CLAIM_MAX;
 
+/// After all that was due has been claimed, what becomes due gathers for so long, so that one transaction serves several.
+pub(super) const DUE_GATHERS: Duration = Duration::from_millis(25);
+
 /// How soon the directory is asked again after it gave no answer.
 const DIRECTORY_AWAY: Duration = Duration::from_secs(1);
 
@@ -37,8 +40,10 @@ pub(super) struct Ahead {
     pub until: Option<Instant>,
     /// When the last of them left, or the first one came.
     since: Option<Instant>,
-    /// Nothing is claimed before then: the directory is away.
+    /// Nothing is claimed before then: the directory is away, or all that was due has just been claimed.
     pub not_before: Option<Instant>,
+    /// The last claim left something that is due.
+    pub is_pressed: bool,
     pub pace: Ends,
 }
 
@@ -80,6 +85,14 @@ impl Ahead {
     pub fn is_stale(&self) -> bool {
         let old = self.since.is_some_and(|since| since.elapsed() > STALE);
         !self.digests.is_empty() && self.until.is_none() && old
+    }
+
+    /// So many, of as many as were asked for.
+    pub fn has_claimed(&mut self, digests: usize, most: usize, phase: Phase) {
+        self.is_pressed = digests >= most;
+        if !self.is_pressed && phase != Phase::Flushing {
+            self.not_before = Some(Instant::now() + DUE_GATHERS);
+        }
     }
 
     fn put(&mut self, claimed: impl Iterator<Item = (Leased, Intent)>) {
@@ -179,6 +192,7 @@ impl Deliver {
             }
         }
         let claimed = self.store.claim(self.clock.now(), &self.ask(most, phase)).await?;
+        air.ahead.has_claimed(claimed.len(), most, phase);
         self.take_in(air, claimed).await.map(Some)
     }
 

@@ -18,6 +18,10 @@ use crate::vitals::Vitals;
 /// How soon the store is told again what somebody else's locks kept out of it.
 const HELD_AGAIN: Duration = Duration::from_secs(1);
 
+/// Unless there is more to do than can be done, answers gather for so long at most, so that one transaction serves several; after
+/// a kill those are in doubt, as are the calls that are under way.
+const GATHER: Duration = Duration::from_millis(50);
+
 /// So many such answers are kept before nothing more begins: each is a mail whose record somebody else holds.
 const HELD_MAX: usize = 256;
 
@@ -65,6 +69,8 @@ pub(super) struct Air {
     pub held: Held,
     /// The store did not take them.
     pub unsettled: bool,
+    /// Since when the first of them waits.
+    answered: Option<Instant>,
     /// Claimed and not begun: for the next sends that end, or waiting for a permit.
     pub ahead: Ahead,
     /// How long the last begin took.
@@ -84,6 +90,7 @@ impl Air {
             answers: Vec::new(),
             held: Held::default(),
             unsettled: false,
+            answered: None,
             ahead: Ahead::default(),
             lead: Duration::ZERO,
             valve,
@@ -97,6 +104,17 @@ impl Air {
         self.answers.iter().any(|one| matches!(one.answer, Answer::Throttled { share: Some(_), .. }))
     }
 
+    pub fn hears(&mut self, answer: Evidence) {
+        self.answered.get_or_insert_with(Instant::now);
+        self.answers.push(answer);
+    }
+
+    /// When what was answered is to be settled, if it may gather.
+    pub fn settle_at(&self) -> Option<Instant> {
+        let again = self.held.again.filter(|_| self.held.len() > 0);
+        [self.answered.map(|since| since + GATHER), again].into_iter().flatten().min()
+    }
+
     fn answers_to_settle(&mut self) -> Arc<Vec<Evidence>> {
         let due = self.held.take_due();
         self.answers.extend(due);
@@ -107,7 +125,7 @@ impl Air {
     /// What came of it; no answer came meanwhile.
     fn settled(&mut self, result: Result<Vec<Learned>, StoreError>) -> Result<(), StoreError> {
         let learned = result?;
-        self.unsettled = false;
+        (self.unsettled, self.answered) = (false, None);
         self.held.telling = 0;
         let told = self.answers.drain(..).zip(learned);
         let held: Vec<Evidence> = told.filter(|(_, is)| *is == Learned::Held).map(|(one, _)| one).collect();
@@ -141,7 +159,10 @@ impl Deliver {
             let settled = air.settled(settled);
             // What was claimed is kept, whatever became of the others.
             let claimed = match claimed {
-                Ok(claimed) => self.take_in(air, claimed).await,
+                Ok(claimed) => {
+                    air.ahead.has_claimed(claimed.len(), most, phase);
+                    self.take_in(air, claimed).await
+                }
                 Err(why) => Err(why),
             };
             settled?;
