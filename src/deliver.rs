@@ -124,7 +124,8 @@ impl Deliver {
                     if vitals.set_store("delivery", Ok(())) {
                         tracing::info!("the store is back; mails are sent again");
                     }
-                    turned
+                    let next = turned.next.into_iter().chain(air.settle_at()).min();
+                    Turned { next, ..turned }
                 }
                 Err(StoreError::Unusable(why)) => {
                     end = Err(StoreError::Unusable(why));
@@ -144,8 +145,6 @@ impl Deliver {
                 break;
             }
             let next = turned.next.unwrap_or_else(|| Instant::now() + self.patience.look_every);
-            // (What the store did not take waits for it.)
-            let next = air.settle_at().filter(|_| !air.unsettled).map_or(next, |at| at.min(next));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,

@@ -14,7 +14,7 @@ pub const SLOT: Duration = Duration::from_millis(200);
 
 /// Permits are given out so far ahead, so that one transaction serves several mails of a fast account, and a store that
 /// stalls for as long costs a slow one no slot.
-const AHEAD: Duration = Duration::from_millis(250);
+pub const AHEAD: Duration = Duration::from_millis(250);
 
 /// The first call after a silence comes late to the server: its connection must be made, and its transaction is not written
 /// yet. Those that follow wait for so long more, or the one a second later would come too early; at most for as long as one
@@ -28,7 +28,7 @@ pub fn used(per_second: f64) -> f64 {
     if per_second < SLOW_BELOW { 0.991 } else { 0.994 }
 }
 
-/// Half a microsecond is less than a thousandth of this.
+/// Half a microsecond is a thousandth of this.
 const EXACT_FROM_US: f64 = 500.0;
 
 /// Calls a second.

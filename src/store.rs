@@ -143,11 +143,11 @@ pub struct Turn {
 /// Who plans the open windows anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planning {
-    /// This worker, now.
-    Mine,
-    /// Another one that plans alike does.
+    /// This worker, since now.
+    Mine(Time),
+    /// Another one that plans alike does, or did just before this one started: this one asks again in a while.
     Theirs,
-    /// Another one that plans alike did a moment ago, and none that plans otherwise since.
+    /// Another one that plans alike did since this one started, and none that plans otherwise meanwhile.
     Done,
 }
 
@@ -210,7 +210,8 @@ pub enum Begun {
     Paused,
     /// No rate slot is free before this time; try again under the same lease.
     NoRate(Time),
-    /// Somebody else holds its rows for now: nothing was begun and nothing used; try again under the same lease.
+    /// Somebody else holds its rows for now: nothing was begun, and a permit that was drawn for it perishes; try again under the
+    /// same lease.
     Later,
     /// Somebody else has its rows this moment, and it was not to wait: nothing was begun and nothing used; try again at once
     /// under the same lease, and wait.
@@ -301,10 +302,11 @@ pub trait Upkeep: Send + Sync {
     async fn expire(&self, now: Time, doubts_now: bool) -> Result<Tidied>;
     /// Ends this worker's doubts at once, and nothing else.
     async fn end_own_doubts(&self, now: Time) -> Result<Tidied>;
-    /// Before the first [`Upkeep::replan`]: whose it is. A worker that plans alike may have just done it.
-    async fn take_planning(&self, now: Time) -> Result<Planning>;
-    /// The worker whose it is says from time to time that it goes on, and at the end that it is done.
-    async fn keep_planning(&self, now: Time, done: bool) -> Result<()>;
+    /// Before the first [`Upkeep::replan`]: whose it is. A worker that plans alike may have just done it; what it began before
+    /// `started` does not count, since others went on to plan otherwise.
+    async fn take_planning(&self, now: Time, started: Time) -> Result<Planning>;
+    /// The worker whose it is `since` then says from time to time that it goes on, and at the end that it is done.
+    async fn keep_planning(&self, now: Time, since: Time, done: bool) -> Result<()>;
     /// Computes due times anew, e.g. after a changed cadence: at most `limit` digests after `cursor`. `None`: done.
     async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>>;
     /// Deletes whole subjects that are final and older than the retention, a bounded number of rows a call.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{self, Clock};
 use crate::metrics;
-use crate::model::{DigestState, ItemState};
+use crate::model::{DigestState, ItemState, Time};
 use crate::phase::Phase;
 use crate::store::{ANSWERS_FIRST, Condition, Planning, Store, StoreError};
 use crate::vitals::Vitals;
@@ -63,8 +63,10 @@ const REPLAN: u32 = 500;
 struct Plans {
     /// Those behind this one are not; `None`: all are.
     from: Option<i64>,
-    /// It is this worker that does it.
-    mine: bool,
+    /// When this worker did, by the clock.
+    started: Time,
+    /// It is this worker that does it, since then.
+    mine: Option<Time>,
     /// When that is asked, or said, again.
     again: Instant,
 }
@@ -98,7 +100,7 @@ impl Upkeep {
         let start = Instant::now();
         let (mut purge_at, mut compact_at) = (start, start + self.rhythm.compact_every);
         // The cadence, the zones or the calendar may have changed since the windows were planned.
-        let mut plans = Plans { from: Some(0), mine: false, again: start };
+        let mut plans = Plans { from: Some(0), started: self.clock.now(), mine: None, again: start };
         let mut reported = Reported::default();
         let shared = self.store.works_side_by_side();
         let answers_first = if shared { ANSWERS_FIRST } else { OWN_ANSWERS_FIRST };
@@ -176,23 +178,24 @@ impl Upkeep {
     /// Plans some windows anew; `true`: there are more.
     async fn plan(&self, plans: &mut Plans, wake: &Notify) -> Result<bool, StoreError> {
         let Some(cursor) = plans.from else { return Ok(false) };
-        if !plans.mine {
-            if plans.again > Instant::now() {
-                return Ok(false);
-            }
-            plans.again = Instant::now() + PLANS_EVERY;
-            match self.store.take_planning(self.clock.now()).await? {
-                Planning::Mine => plans.mine = true,
-                Planning::Theirs => return Ok(false),
-                Planning::Done => {
-                    plans.from = None;
-                    return Ok(false);
+        let since = match plans.mine {
+            Some(since) => since,
+            None if plans.again > Instant::now() => return Ok(false),
+            None => {
+                plans.again = Instant::now() + PLANS_EVERY;
+                match self.store.take_planning(self.clock.now(), plans.started).await? {
+                    Planning::Mine(since) => *plans.mine.insert(since),
+                    Planning::Theirs => return Ok(false),
+                    Planning::Done => {
+                        plans.from = None;
+                        return Ok(false);
+                    }
                 }
             }
-        }
+        };
         let next = self.store.replan(self.clock.now(), cursor, REPLAN).await?;
         if next.is_none() || plans.again <= Instant::now() {
-            self.store.keep_planning(self.clock.now(), next.is_none()).await?;
+            self.store.keep_planning(self.clock.now(), since, next.is_none()).await?;
             plans.again = Instant::now() + PLANS_EVERY;
         }
         plans.from = next;

@@ -67,11 +67,11 @@ impl Duties for Watched {
         self.note(&self.own_doubts).map(|()| Tidied::default())
     }
 
-    async fn take_planning(&self, _: Time) -> Result<Planning> {
-        self.here().map(|()| Planning::Mine)
+    async fn take_planning(&self, now: Time, _: Time) -> Result<Planning> {
+        self.here().map(|()| Planning::Mine(now))
     }
 
-    async fn keep_planning(&self, _: Time, _: bool) -> Result<()> {
+    async fn keep_planning(&self, _: Time, _: Time, _: bool) -> Result<()> {
         self.here()
     }
 

@@ -64,7 +64,7 @@ pub(super) struct Air {
     pub calls: Arc<Calls>,
     /// Which attempt a task sends, and when its digest was due: a panic says neither.
     pub tasks: HashMap<Id, (AttemptId, Time)>,
-    /// Bounded by the sends in flight: nothing new begins while the store takes no answers.
+    /// Bounded by the sends in flight and those that end within [`GATHER`]: nothing new begins while the store takes no answers.
     pub answers: Vec<Evidence>,
     pub held: Held,
     /// The store did not take them.

@@ -39,6 +39,13 @@ impl Deliver {
             Ok(email) => email,
             Err(e) => return (Answer::NotCalled { unrenderable: e.event_numbers.clone(), detail: e.detail }, false),
         };
+        if from > by {
+            // A clock was set: its moment would come too late.
+            return (
+                Answer::NotCalled { unrenderable: vec![], detail: "its permit is for a moment too far ahead".into() },
+                false,
+            );
+        }
         tokio::time::sleep_until(from).await;
         // A line first: a turn that waited for one would be a call that comes early for the one behind it.
         let line = calls.line(by).await;

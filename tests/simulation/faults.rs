@@ -27,6 +27,9 @@ pub async fn slot(world: &Shared, offset_ms: u64) {
 }
 
 const DELIVERY: u64 = 0;
+/// These two go on beside a begin.
+const CLAIMS: u64 = 1;
+const ANSWERS: u64 = 3;
 const ACCOUNT: u64 = 2;
 pub const INTAKE: u64 = 4;
 const UPKEEP: u64 = 8;
@@ -115,7 +118,7 @@ impl Intake for FaultyStore {
 #[async_trait]
 impl Delivery for FaultyStore {
     async fn claim(&self, now: Time, ask: &Ask) -> Result<Vec<Leased>> {
-        self.call("claim", DELIVERY, self.inner.claim(now, ask), |oracle, leased| oracle.claimed(leased)).await
+        self.call("claim", CLAIMS, self.inner.claim(now, ask), |oracle, leased| oracle.claimed(leased)).await
     }
 
     async fn begin(&self, now: Time, mails: Arc<Vec<Intent>>) -> Result<Vec<Begun>> {
@@ -142,7 +145,7 @@ impl Delivery for FaultyStore {
     async fn learn(&self, now: Time, evidence: Arc<Vec<Evidence>>) -> Result<Vec<Learned>> {
         let (held, told) = self.strangers("answer of", evidence, |one| one.attempt.digest.number);
         let learn = self.inner.learn(now, told.clone());
-        let learned = self.call("learn", DELIVERY, learn, |oracle, learned| oracle.learned(&told, learned)).await?;
+        let learned = self.call("learn", ANSWERS, learn, |oracle, learned| oracle.learned(&told, learned)).await?;
         Ok(with_held(&held, learned, || Learned::Held))
     }
 
@@ -173,12 +176,12 @@ impl Upkeep for FaultyStore {
         self.call("end_own_doubts", UPKEEP, self.inner.end_own_doubts(now), |_, _| {}).await
     }
 
-    async fn take_planning(&self, now: Time) -> Result<Planning> {
-        self.call("take_planning", UPKEEP, self.inner.take_planning(now), |_, _| {}).await
+    async fn take_planning(&self, now: Time, started: Time) -> Result<Planning> {
+        self.call("take_planning", UPKEEP, self.inner.take_planning(now, started), |_, _| {}).await
     }
 
-    async fn keep_planning(&self, now: Time, done: bool) -> Result<()> {
-        self.call("keep_planning", UPKEEP, self.inner.keep_planning(now, done), |_, ()| {}).await
+    async fn keep_planning(&self, now: Time, since: Time, done: bool) -> Result<()> {
+        self.call("keep_planning", UPKEEP, self.inner.keep_planning(now, since, done), |_, ()| {}).await
     }
 
     async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {

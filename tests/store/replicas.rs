@@ -212,28 +212,40 @@ fn one_of_the_workers_that_plan_alike_plans_the_windows() {
     let mut all = Replicas::new(Setup::default());
     let otherwise = Setup { window: DAY, ..Setup::default() };
     let limits = otherwise.limits;
-    let other = all.bench.open(Arc::new(Said(Mutex::new(otherwise))), limits, at(0)).unwrap();
-    let take = |n: usize, seconds| runtime().block_on(all.stores[n].take_planning(at(seconds))).unwrap();
-    let keep = |n: usize, seconds, done| runtime().block_on(all.stores[n].keep_planning(at(seconds), done)).unwrap();
-    let takes = all.each(|_, store| async move { store.take_planning(at(10)).await.unwrap() });
-    assert_eq!(takes.iter().filter(|one| **one == Planning::Mine).count(), 1, "{takes:?}");
-    assert!(takes.iter().all(|one| *one != Planning::Done), "{takes:?}");
+    let other: Arc<dyn Store> = all.bench.open(Arc::new(Said(Mutex::new(otherwise))), limits, at(0)).unwrap();
+    let of = |store: &Arc<dyn Store>, seconds, started| {
+        runtime().block_on(store.take_planning(at(seconds), at(started))).unwrap()
+    };
+    let take = |n: usize, seconds, started| of(&all.stores[n], seconds, started);
+    let keep = |n: usize, seconds, since, done| {
+        runtime().block_on(all.stores[n].keep_planning(at(seconds), at(since), done)).unwrap();
+    };
+    let mine = |seconds| Planning::Mine(at(seconds));
+    // Their clocks differ by a moment.
+    let takes = all.each(|n, store| async move { store.take_planning(at(10 + n as i64 % 2), at(9)).await.unwrap() });
+    let planner = takes.iter().position(|one| *one != Planning::Theirs).unwrap();
+    assert_eq!(takes.iter().filter(|one| **one == Planning::Theirs).count(), takes.len() - 1, "{takes:?}");
+    let Planning::Mine(since) = takes[planner] else { panic!("{takes:?}") };
     // It goes on, and says so.
-    keep(0, 35, false);
-    assert_eq!(take(1, 60), Planning::Theirs);
-    // It said nothing for too long.
-    assert_eq!(take(1, 66), Planning::Mine);
-    keep(1, 80, true);
-    assert_eq!(take(2, 100), Planning::Done);
-    assert_eq!(take(2, 201), Planning::Mine, "that was long ago");
-    keep(2, 210, true);
-    assert_eq!(take(0, 209), Planning::Mine, "it was done in a time that is still to come: the clock was set back");
-    keep(0, 210, true);
+    runtime().block_on(all.stores[planner].keep_planning(at(35), since, false)).unwrap();
+    assert_eq!(take(1, 60, 9), Planning::Theirs);
+    // It said nothing for too long; what it says afterwards is not believed.
+    assert_eq!(take(1, 66, 9), mine(66));
+    runtime().block_on(all.stores[planner].keep_planning(at(67), since, true)).unwrap();
+    assert_eq!(take(2, 70, 9), Planning::Theirs);
+    keep(1, 80, 66, true);
+    assert_eq!(take(2, 100, 66), Planning::Done);
+    // Who started later may have old neighbours that plan otherwise; it waits until nobody else does it for all.
+    assert_eq!(take(2, 100, 67), Planning::Theirs);
+    assert_eq!(take(2, 201, 67), mine(201));
+    keep(2, 400, 201, true);
+    assert_eq!(take(0, 210, 9), mine(210), "it was done in a time that is still to come: the clock was set back");
+    keep(0, 215, 210, true);
     // Somebody with another cadence has planned since, or has begun to.
-    assert_eq!(runtime().block_on(other.take_planning(at(220))).unwrap(), Planning::Mine);
-    assert_eq!(take(1, 230), Planning::Mine);
-    assert_eq!(take(2, 231), Planning::Theirs);
-    assert_eq!(runtime().block_on(other.take_planning(at(232))).unwrap(), Planning::Mine, "and so has this one's");
+    assert_eq!(of(&other, 220, 9), mine(220));
+    assert_eq!(take(1, 230, 9), mine(230));
+    assert_eq!(take(2, 231, 9), Planning::Theirs);
+    assert_eq!(of(&other, 232, 9), mine(232), "and so has this one");
 }
 
 /// A worker that takes events in knows nothing of what another one forwards: an autoscaler and `status` need both.

@@ -23,7 +23,8 @@ use crate::store::{Result, StoreError};
 /// READ COMMITTED is what the rules are written for: a statement sees what was committed before it, whatever the database
 /// says of those that say nothing. Planned without statistics: tables are empty when the first plans are made. Every
 /// statement of the worker finds its rows by an index. What was committed survives a crash of the server, also where the
-/// database or the role says otherwise: an event was acknowledged, a call was begun. `SET LOCAL` ends with the
+/// database or the role says otherwise: an event was acknowledged, a call was begun (but for permits that are drawn for a begin,
+/// `permits.rs`). `SET LOCAL` ends with the
 /// transaction, so that a pooler in between may give each its own connection.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL plan_cache_mode = force_generic_plan; \
      SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off; \

@@ -65,8 +65,9 @@ pub(super) fn begin(books: &mut Books<'_>, one: &Permitted) -> Result<Begun> {
         books.tidy(no)?;
         return Ok(Begun::Paused);
     }
-    // Only looked at: a mail that turns out to be empty uses no permit.
-    if let Err(later) = permit(books, one, Hold::Look)? {
+    // Only looked at: a mail that turns out to be empty uses no permit (what was drawn for it the next one gets).
+    let free = permit(books, one, Hold::Look)?;
+    if let (Err(later), false) = (free, matches!(one.permit, Permit::Look(_))) {
         return Ok(Begun::NoRate(later));
     }
     expire(books, no)?;
@@ -115,7 +116,7 @@ fn permit(books: &mut Books<'_>, one: &Permitted, hold: Hold) -> Result<std::res
     match one.permit {
         Permit::InBegin => books.permit(one.mail.lead, hold),
         Permit::From(from) => Ok(Ok(from)),
-        Permit::Later(later) => Ok(Err(later)),
+        Permit::Later(later) | Permit::Look(later) => Ok(Err(later)),
     }
 }
 

@@ -294,12 +294,12 @@ impl<E: Engine> Upkeep for E {
         end_each(self, now, ended, true).await
     }
 
-    async fn take_planning(&self, now: Time) -> Result<Planning> {
-        self.write(now, windows::take).await
+    async fn take_planning(&self, now: Time, started: Time) -> Result<Planning> {
+        self.write(now, move |books| windows::take(books, started)).await
     }
 
-    async fn keep_planning(&self, now: Time, done: bool) -> Result<()> {
-        self.write(now, move |books| windows::keep(books, done)).await
+    async fn keep_planning(&self, now: Time, since: Time, done: bool) -> Result<()> {
+        self.write(now, move |books| windows::keep(books, since, done)).await
     }
 
     async fn replan(&self, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {

@@ -283,14 +283,15 @@ pub const TAKE_TURN: &str = "INSERT INTO condition (part, name, state, detail, s
 pub const TURN: &str = "SELECT state, since FROM condition WHERE part = 'account' AND name = ?1";
 pub const END_TURN: &str = "UPDATE condition SET state = 'ready', at = ?2 WHERE part = 'account' AND name = ?1";
 
-/// The turn to plan all windows as ?1: free if who has it said nothing since ?3, or was done before ?4, or if another plan was
-/// begun since, or in a time that is still to come (the clock was set back).
+/// The turn to plan all windows as ?1: free if who has it said nothing since ?3, or was done before ?4, or if somebody planned
+/// otherwise since it was begun, or if that was after ?5.
 pub const TAKE_PLANNING: &str = "INSERT INTO condition (part, name, state, detail, since, at) VALUES ('planning', ?1, 'planning', '', ?2, ?2) \
      ON CONFLICT (part, name) DO UPDATE SET state = excluded.state, since = excluded.since, at = excluded.at \
-     WHERE condition.at > ?2 OR condition.at < CASE condition.state WHEN 'planning' THEN CAST(?3 AS bigint) ELSE CAST(?4 AS bigint) END \
-     OR EXISTS (SELECT 1 FROM condition AS other WHERE other.part = 'planning' AND other.name <> ?1 AND other.since >= condition.since)";
-pub const PLANNING: &str = "SELECT state FROM condition WHERE part = 'planning' AND name = ?1";
-pub const KEEP_PLANNING: &str = "UPDATE condition SET state = ?3, at = ?2 WHERE part = 'planning' AND name = ?1";
+     WHERE condition.at > ?5 OR condition.at < CASE condition.state WHEN 'planning' THEN CAST(?3 AS bigint) ELSE CAST(?4 AS bigint) END \
+     OR EXISTS (SELECT 1 FROM condition AS other WHERE other.part = 'planning' AND other.name <> ?1 AND other.at >= condition.since)";
+pub const PLANNING: &str = "SELECT state, since FROM condition WHERE part = 'planning' AND name = ?1";
+pub const KEEP_PLANNING: &str =
+    "UPDATE condition SET state = ?3, at = ?2 WHERE part = 'planning' AND name = ?1 AND since = ?4";
 
 // ---- purge and gauges
 pub const EVENTS_AFTER: &str = "SELECT no, ver, received_at, topic, topic2, prev, prev2 FROM event WHERE no > ?1 \

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::books::Books;
 use super::sql;
-use crate::model::{DigestState, hash16};
-use crate::store::rules::tx::{Optional, Tx, params};
+use crate::model::{DigestState, Time, hash16};
+use crate::store::rules::tx::{Optional, Row, Tx, params};
 use crate::store::{Planning, Result};
 
-/// What one worker has planned is not planned again by others that start so soon after it, or beside it: with a million windows
-/// each would read them all.
+/// What one worker has planned is not planned again so soon by those that plan alike: with a million windows each would read
+/// them all. Those that started meanwhile then do it once more, for all of them.
 const FRESH: Duration = Duration::from_secs(120);
 
 /// Who says nothing for so long has ended.
@@ -18,26 +18,30 @@ const SILENT: Duration = Duration::from_secs(30);
 const PLANS: &str = "planning";
 
 /// A file has one worker.
-pub(super) fn take(books: &mut Books<'_>) -> Result<Planning> {
+pub(super) fn take(books: &mut Books<'_>, started: Time) -> Result<Planning> {
+    let now = books.now;
     if !books.tx.is_postgres() {
-        return Ok(Planning::Mine);
+        return Ok(Planning::Mine(now));
     }
-    let (now, plan) = (books.now, plan(books));
-    let free = params![plan, now.0, now.minus(SILENT).0, now.minus(FRESH).0];
+    let plan = plan(books);
+    // A moment so far ahead is from before the clock was set back.
+    let free = params![plan, now.0, now.minus(SILENT).0, now.minus(FRESH).0, now.plus(FRESH).0];
     if books.tx.prepare_cached(sql::TAKE_PLANNING)?.execute(free)? > 0 {
-        return Ok(Planning::Mine);
+        return Ok(Planning::Mine(now));
     }
-    let state: Option<String> =
-        books.tx.prepare_cached(sql::PLANNING)?.query_row([&plan], |row| row.get(0)).optional()?;
-    Ok(if state.is_some_and(|state| state == PLANS) { Planning::Theirs } else { Planning::Done })
+    let read = |row: &Row<'_>| Ok((row.get::<String>(0)?, row.get::<i64>(1)?));
+    let known = books.tx.prepare_cached(sql::PLANNING)?.query_row([&plan], read).optional()?;
+    let done = known.is_some_and(|(state, since)| state != PLANS && since >= started.0);
+    Ok(if done { Planning::Done } else { Planning::Theirs })
 }
 
-pub(super) fn keep(books: &mut Books<'_>, done: bool) -> Result<()> {
+pub(super) fn keep(books: &mut Books<'_>, since: Time, done: bool) -> Result<()> {
     if !books.tx.is_postgres() {
         return Ok(());
     }
-    let state = if done { "ready" } else { PLANS };
-    books.tx.prepare_cached(sql::KEEP_PLANNING)?.execute(params![plan(books), books.now.0, state]).map(drop)
+    let (plan, state) = (plan(books), if done { "ready" } else { PLANS });
+    let kept = params![plan, books.now.0, state, since.0];
+    books.tx.prepare_cached(sql::KEEP_PLANNING)?.execute(kept).map(drop)
 }
 
 /// What this worker's plans depend on, by a hash.

@@ -32,7 +32,8 @@ pub(in crate::store) enum Hold {
 }
 
 /// So many claims at the same moment have room for all that they ask for: then each only looks at the day. With less room, one
-/// counts after the other.
+/// counts after the other. (One that looked and then stood still for up to a minute, until the server ends its transaction, has
+/// room as long as the others claimed no more than that meanwhile.)
 const CLAIMS_AT_ONCE: u64 = 1_000;
 
 /// What the account lets through.
