@@ -23,9 +23,13 @@ const FIRST_LATE: Duration = Duration::from_millis(50);
 
 /// The part of the rate that is used: the server counts with a clock and a network of its own. A call that is so much later
 /// on its way than the one a second after it makes that one come too early. A slow account leaves more free: one refusal
-/// is worth seconds to it.
+/// is worth seconds to it. And so does a fast one: a moment's delay holds up more calls.
 pub fn used(per_second: f64) -> f64 {
-    if per_second < SLOW_BELOW { 0.991 } else { 0.994 }
+    match per_second {
+        _ if per_second < SLOW_BELOW => 0.991,
+        _ if per_second < FAST_FROM => 0.994,
+        _ => 0.993,
+    }
 }
 
 /// Half a microsecond is a thousandth of this.
@@ -33,6 +37,7 @@ const EXACT_FROM_US: f64 = 500.0;
 
 /// Calls a second.
 const SLOW_BELOW: f64 = 100.0;
+const FAST_FROM: f64 = 1_000.0;
 
 /// A server that says "too fast" is believed: the rate falls by what so many mails are of a second's worth, so that some
 /// mails too early, which come together, cost about as much as they were worth; at most by a tenth ...
