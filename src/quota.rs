@@ -28,12 +28,12 @@ pub fn used(per_second: f64) -> f64 {
     match per_second {
         _ if per_second < SLOW_BELOW => 0.991,
         _ if per_second < FAST_FROM => 0.994,
-        _ => 0.993,
+        _ => 0.9928,
     }
 }
 
-/// Half a microsecond is a thousandth of this.
-const EXACT_FROM_US: f64 = 500.0;
+/// Where half a microsecond is at most a thousandth, and at least a five-thousandth.
+const EXACT_US: (f64, f64) = (500.0, 2_500.0);
 
 /// Calls a second.
 const SLOW_BELOW: f64 = 100.0;
@@ -100,9 +100,9 @@ impl Rate {
     /// become of `self` is to be kept in both cases.
     pub fn take(&mut self, terms: &Terms, now: Time) -> Result<Time, Time> {
         let Some(per_second) = self.per_second(terms, now) else { return Ok(now) };
-        let interval = interval(per_second);
+        let interval = interval(per_second, self.tat);
         // Of the whole rate: to be slowed down must not save up more than before.
-        let whole = self::interval(terms.per_second.unwrap_or(per_second));
+        let whole = self::interval(terms.per_second.unwrap_or(per_second), self.tat);
         let tolerance = whole.saturating_mul(terms.burst.saturating_sub(1));
         // A worker never sets it further ahead than this; others ask by clocks of their own, and some wait for their turn.
         // Further than any of that: the clock was set back, and would else stop all mail until it is where it was.
@@ -138,13 +138,23 @@ impl Rate {
 /// Clocks of workers that share an account differ by no more, a wait for the store's locks among it (lifecycle.md).
 const CLOCK_ERROR: Duration = Duration::from_secs(60);
 
-/// Between two calls of an even stream, in whole microseconds. Rounded up, that would cost a fast account a part of its rate: as
-/// long as half of one is less than what is left free, it is rounded to the nearest, and the rate is never exceeded.
-fn interval(per_second: f64) -> Duration {
+/// Between two calls of an even stream, the earlier at `tat`, in whole microseconds. Rounded up, that would cost a fast account a
+/// part of its rate: there some are rounded down, as many as bring the mean to what it is, and half a microsecond between two calls
+/// is far less than what is left free.
+fn interval(per_second: f64, tat: Time) -> Duration {
     let us = 1_000_000.0 / (per_second * used(per_second));
-    let us = if us >= EXACT_FROM_US { us.round() } else { us.ceil() };
+    let is_up = f64::from(chance(tat)) < us.fract() * f64::from(u32::MAX);
+    let us = if (EXACT_US.0..EXACT_US.1).contains(&us) && !is_up { us.floor() } else { us.ceil() };
     // A rate that is no rate (zero, NaN) is as slow as can be: once a day. Casting saturates.
     Duration::from_micros(if us.is_finite() && us >= 1.0 { (us as u64).min(86_400_000_000) } else { 86_400_000_000 })
+}
+
+/// A number that looks random and depends on this moment alone (the finalizer of SplitMix64).
+fn chance(at: Time) -> u32 {
+    let mut z = at.0 as u64;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z >> 32) as u32
 }
 
 /// Where the rolling 24 hours stand.
