@@ -24,6 +24,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+#[path = "support/away.rs"]
+mod away;
+
+use away::Away;
+
 const START: Time = Time(1_795_000_000_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -132,6 +137,8 @@ struct Office {
     /// As `run --until-idle` at its end: the worker ends when nothing can leave.
     flushing: bool,
     in_flight: usize,
+    /// As the delivery loop sees the store.
+    seen: Arc<Away>,
     folder: tempfile::TempDir,
 }
 
@@ -191,9 +198,10 @@ impl Office {
             refused_for_rate: 0,
             lines: (0, 0),
         };
+        let seen = Arc::new(Away::new(store.clone()));
         let takes = Duration::from_millis(20);
         let mailer = Arc::new(SesLike { books: Mutex::new(books), begin: Instant::now(), takes });
-        Office { config, parts, store, mailer, clock, flushing: false, in_flight: 64, folder }
+        Office { config, parts, store, mailer, clock, flushing: false, in_flight: 64, seen, folder }
     }
 
     /// One event each, for so many people: each is a mail of its own, due at once.
@@ -236,7 +244,7 @@ impl Office {
         };
         let account = watch_account.run(vitals.clone(), wake.clone(), quota.ask.clone(), stop.clone());
         let deliver = Arc::new(Deliver {
-            store: store.clone(),
+            store: self.seen.clone(),
             mailer: self.mailer.clone(),
             directory: self.parts.directory.clone(),
             renderer: Arc::new(renderer(&self.config).unwrap()),
@@ -338,6 +346,28 @@ fn what_becomes_due_and_is_answered_one_by_one_gathers_for_a_moment() {
         assert!((5..=25).contains(&begins), "{begins} begins in 0.4 s");
         assert!((3..=15).contains(&settlements), "{settlements} settlements in 0.4 s");
         assert!(latest_us <= 60_000 && longest_us <= 100_000, "{latest_us} us late, settled after {longest_us} us");
+    });
+}
+
+/// What was answered waits for it, and so does what could begin.
+#[test]
+fn a_store_that_is_away_is_asked_less_and_less_and_nothing_is_sent_twice() {
+    virtually(async || {
+        let office = Office::open(10.0, 1_000_000);
+        office.events("news", 0..100).await;
+        let story = async {
+            sleep(seconds(2)).await;
+            office.seen.set(true);
+            sleep(seconds(30)).await;
+            office.seen.set(false);
+            sleep(seconds(15)).await;
+        };
+        office.work(story).await;
+        let refused = office.seen.refused();
+        assert!((5..=20).contains(&refused), "asked {refused} times in half a minute");
+        let books = office.mailer.books();
+        let people: std::collections::BTreeSet<&String> = books.sent_to.iter().collect();
+        assert_eq!((books.sent.len(), people.len()), (100, 100));
     });
 }
 

@@ -306,7 +306,7 @@ impl<E: Engine> Upkeep for E {
         let wait = self.shared().strangers().wait(now);
         match self.write_within(now, wait, move |books| windows::replan(books, cursor, limit)).await? {
             Some(next) => Ok(next),
-            None => replan_each(self, now, cursor, limit).await,
+            None => windows::replan_each(self, now, cursor, limit).await,
         }
     }
 
@@ -362,24 +362,6 @@ impl<E: Engine> Desk for E {
         };
         act_each(self, now, parts).await
     }
-}
-
-/// What somebody else holds keeps the plan that it has.
-async fn replan_each<E: Engine>(engine: &E, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {
-    let windows = engine.peek(move |tx, _| windows::windows(tx, cursor, limit)).await?;
-    let (mut waited, all) = (Duration::ZERO, windows.len() >= limit as usize);
-    for (mailbox, digest) in &windows {
-        let before = mailbox - 1;
-        if engine.write_within(now, ALONE, move |books| windows::replan(books, before, 1)).await?.is_none() {
-            tracing::warn!(digest, "somebody else's transaction holds a window; it is not planned anew");
-            engine.shared().strangers().hold(*digest, now);
-            waited += ALONE;
-        }
-        if waited >= HELD_AT_MOST {
-            return Ok(Some(*mailbox));
-        }
-    }
-    Ok(windows.last().map(|(mailbox, _)| *mailbox).filter(|_| all))
 }
 
 /// What somebody else holds is refused for now, and the rest is done.

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::books::Books;
+use super::calls::Engine;
+use super::each::HELD_AT_MOST;
 use super::sql;
+use super::strangers::ALONE;
 use crate::model::{DigestState, Time, hash16};
 use crate::store::rules::tx::{Optional, Row, Tx, params};
 use crate::store::{Planning, Result};
@@ -53,7 +56,7 @@ fn plan(books: &Books<'_>) -> String {
 type Open = (i64, i64);
 
 /// Open windows, by mailbox.
-pub(super) fn windows(tx: Tx<'_>, cursor: i64, limit: u32) -> Result<Vec<Open>> {
+fn windows(tx: Tx<'_>, cursor: i64, limit: u32) -> Result<Vec<Open>> {
     tx.prepare_cached(sql::WINDOWS_AFTER)?.query_map(params![cursor, limit], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
@@ -101,4 +104,22 @@ fn to_plan(books: &Books<'_>, cursor: i64, limit: u32) -> Result<(Vec<Open>, Opt
         }
     }
     Ok((differ, next))
+}
+
+/// What somebody else holds keeps the plan that it has.
+pub(super) async fn replan_each<E: Engine>(engine: &E, now: Time, cursor: i64, limit: u32) -> Result<Option<i64>> {
+    let windows = engine.peek(move |tx, _| windows(tx, cursor, limit)).await?;
+    let (mut waited, all) = (Duration::ZERO, windows.len() >= limit as usize);
+    for (mailbox, digest) in &windows {
+        let before = mailbox - 1;
+        if engine.write_within(now, ALONE, move |books| replan(books, before, 1)).await?.is_none() {
+            tracing::warn!(digest, "somebody else's transaction holds a window; it is not planned anew");
+            engine.shared().strangers().hold(*digest, now);
+            waited += ALONE;
+        }
+        if waited >= HELD_AT_MOST {
+            return Ok(Some(*mailbox));
+        }
+    }
+    Ok(windows.last().map(|(mailbox, _)| *mailbox).filter(|_| all))
 }
