@@ -251,6 +251,27 @@ fn a_mail_that_turns_out_to_be_empty_uses_no_permit() {
     }
 }
 
+/// A slow account's permit may be minutes away.
+#[test]
+fn who_waits_for_a_permit_hears_of_a_pause_and_of_the_end_of_the_lease() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_second(0.005), None);
+        due(&mut w, 0..2);
+        let first = w.claim_up_to(1).remove(0);
+        assert!(matches!(w.begin(&first), Begun::Send(_)));
+        let second = w.claim_up_to(1).remove(0);
+        assert!(matches!(w.begin(&second), Begun::NoRate(_)));
+        w.pass(Duration::from_secs(1));
+        w.pause();
+        assert_eq!(w.begin(&second), Begun::Paused);
+        w.resume();
+        let again = w.claim_up_to(1).remove(0);
+        assert!(matches!(w.begin(&again), Begun::NoRate(_)));
+        w.pass(LEASE - Duration::from_secs(1));
+        assert_eq!(w.begin(&again), Begun::Lost, "its call would end after its lease");
+    }
+}
+
 #[test]
 fn a_server_that_says_too_fast_is_heeded_for_a_while() {
     for mut w in worlds(Setup::default()) {
