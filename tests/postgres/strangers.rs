@@ -490,3 +490,32 @@ fn an_operators_list_is_done_but_for_what_a_stranger_holds() {
     assert_eq!(runtime().block_on(store.act(NOW, &replay)).unwrap().changed, 1);
     assert_eq!(verified(&store)["pending"], 3);
 }
+
+/// Of a purge: it waits for nobody, so that nobody waits for it longer than its few milliseconds.
+#[test]
+fn what_a_stranger_holds_leaves_with_a_later_purge_and_the_rest_now() {
+    const BOBS: &str = "SELECT event_no FROM item JOIN mailbox ON no = mailbox_no WHERE recipient = 'bob'";
+    for held in [
+        format!("SELECT 1 FROM item WHERE event_no = ({BOBS}) FOR UPDATE"),
+        format!("SELECT 1 FROM subject WHERE topic = (SELECT topic FROM event WHERE no = ({BOBS})) FOR UPDATE"),
+    ] {
+        let database = Server::shared().database(None);
+        let store = open(database.url());
+        let other = database.admin();
+        accept(&store, vec![request(1, "ann"), request(2, "bob"), request(3, "kim")]).unwrap();
+        let leased = claim(&store, NOW);
+        assert_eq!(leased.len(), 3);
+        assert_eq!(learn(&store, NOW, answers(begin(&store, NOW, &leased))).len(), 3);
+        other.run(&format!("BEGIN; {held}"));
+        let old = after(400 * 86_400);
+        let purge = || in_time("a purge", || runtime().block_on(store.purge(old)).unwrap().purged_items);
+        let look = database.admin();
+        assert_eq!(purge(), 2, "{held}");
+        assert_eq!(["item", "event", "subject", "digest"].map(|table| count(&look, table)), [1; 4], "{held}");
+        other.run("ROLLBACK");
+        assert_eq!(purge(), 1, "{held}");
+        let tables = ["item", "event", "subject", "standing", "digest", "attempt", "mailbox"];
+        assert_eq!(tables.map(|table| count(&look, table)), [0; 7], "{held}");
+        verified(&store);
+    }
+}

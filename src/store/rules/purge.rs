@@ -4,19 +4,25 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use crate::store::rules::tx::{Optional, Row, params};
+use crate::store::rules::tx::{Column, Value, params};
 
 use super::books::Books;
 use super::sql;
-use super::subject::topic;
-use crate::model::{ItemState, Time, Topic};
+use crate::model::{Time, Topic};
 use crate::quota;
 use crate::store::{Result, Tidied};
+
+mod seen;
+
+use seen::{Old, Seen, Standing, marks};
 
 /// Events looked at, and events and items deleted, a call (a family that leaves together may be more): a transaction of
 /// some ten milliseconds, between two batches of intake.
 const LOOK: u32 = 500;
 const DELETE: u64 = 2_000;
+
+/// Events of which everything is read together.
+const AHEAD: usize = 100;
 
 /// Marks of a topic's past that may stand behind an event that leaves: a few are left behind by each that was displaced.
 const BEHIND: usize = 16;
@@ -41,20 +47,23 @@ pub(super) fn purge(books: &mut Books<'_>) -> Result<Tidied> {
     let horizon = books.now.minus(books.shared.limits.retention).minus(CLOCK_ERROR);
     let mut cursor = books.shared.purge_cursor.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut gone, mut purged, mut last) = (HashSet::new(), 0, 0);
-    let page = page(books, cursor.event)?;
+    let page = seen::page(books, cursor.event, LOOK)?;
     let young = page.last().is_none_or(|e| is_young(e.received_at, horizon, books.now));
     let first = cursor.event == 0 && cursor.digest == 0;
     let mut full = false;
-    for event in &page {
-        full = gone.len() as u64 + purged >= DELETE;
-        if full {
-            break;
-        }
-        last = event.no;
-        if event.received_at < horizon.0 && !gone.contains(&event.no) {
-            for no in leaving(books, event, horizon)? {
-                purged += drop_event(books, no)?;
-                gone.insert(no);
+    'page: for part in page.chunks(AHEAD) {
+        let mut seen = Seen::ahead(books, part.iter().filter(|event| !gone.contains(&event.no)), horizon)?;
+        for event in part {
+            full = gone.len() as u64 + purged >= DELETE;
+            if full {
+                break 'page;
+            }
+            last = event.no;
+            if event.received_at < horizon.0 && !gone.contains(&event.no) {
+                for no in leaving(books, &mut seen, event)? {
+                    purged += drop_event(books, &mut seen, no)?;
+                    gone.insert(no);
+                }
             }
         }
     }
@@ -74,68 +83,37 @@ fn is_young(at: i64, horizon: Time, now: Time) -> bool {
     (horizon.0..=now.0).contains(&at)
 }
 
-/// An event as the walk sees it.
-struct Old {
-    no: i64,
-    ver: i64,
-    received_at: i64,
-    topics: [Option<Topic>; 2],
-    prevs: [Option<i64>; 2],
-}
-
-fn read_old(row: &Row<'_>) -> Result<Old> {
-    Ok(Old {
-        no: row.get(0)?,
-        ver: row.get(1)?,
-        received_at: row.get(2)?,
-        topics: [topic(row, 3)?, topic(row, 4)?],
-        prevs: [row.get(5)?, row.get(6)?],
-    })
-}
-
-fn page(books: &Books<'_>, after: i64) -> Result<Vec<Old>> {
-    let mut old = books.tx.prepare_cached(sql::EVENTS_AFTER)?;
-    let rows = old.query_map(params![after, LOOK], read_old)?;
-    Ok(rows)
-}
-
-fn event(books: &Books<'_>, no: i64) -> Result<Option<Old>> {
-    books.tx.prepare_cached(sql::EVENT_TO_PURGE)?.query_row([no], read_old).optional()
-}
-
 /// What may leave now, starting with this event: nothing; the event alone; or all that is left of its subjects.
 ///
 /// The marks stay until everything of the subject is final and old (`purge_whole`): without them an old request could be
 /// sent again. What is no mark leaves before them, oldest first, so that a subject that lives for ever does not grow for
 /// ever.
-fn leaving(books: &mut Books<'_>, old: &Old, horizon: Time) -> Result<Vec<i64>> {
-    if !is_over(books, old, horizon)? {
+fn leaving(books: &mut Books<'_>, seen: &mut Seen, old: &Old) -> Result<Vec<i64>> {
+    if !seen.is_over(books, old)? {
         return Ok(vec![]);
     }
     for (place, topic) in old.topics.iter().enumerate() {
         if let Some(topic) = topic
-            && !is_over_behind(books, old.prevs[place], topic, horizon)?
+            && !is_over_behind(books, seen, old.prevs[place], topic)?
         {
             return Ok(vec![]);
         }
     }
     let mut is_mark = false;
     for topic in old.topics.iter().flatten() {
-        if let Some(s) = books.subject(topic)? {
-            let marks = [Some(s.latest.no), s.before.map(|m| m.no), s.closer.map(|c| c.1)];
-            is_mark |= marks.contains(&Some(old.no));
-        }
+        let Standing::Free(subject) = seen.subject(books, topic)? else { return Ok(vec![]) };
+        is_mark |= subject.is_some_and(|s| marks(&s).any(|no| no == old.no));
     }
-    if is_mark { family(books, old, horizon) } else { Ok(vec![old.no]) }
+    if is_mark { family(books, seen, old) } else { Ok(vec![old.no]) }
 }
 
 /// Whether everything that is left behind an event is final and old: then nobody walks there any more, and a gap in the
 /// chain hides nothing. What is left there is marks: an old closing event may be the highest for years.
-fn is_over_behind(books: &Books<'_>, prev: Option<i64>, topic: &Topic, horizon: Time) -> Result<bool> {
+fn is_over_behind(books: &Books<'_>, seen: &mut Seen, prev: Option<i64>, topic: &Topic) -> Result<bool> {
     let mut at = prev;
     for _ in 0..BEHIND {
-        let Some(old) = at.map(|no| event(books, no)).transpose()?.flatten() else { return Ok(true) };
-        if !is_over(books, &old, horizon)? {
+        let Some(old) = at.map(|no| seen.event(books, no)).transpose()?.flatten() else { return Ok(true) };
+        if !seen.is_over(books, &old)? {
             return Ok(false);
         }
         at = if old.topics[0] == Some(*topic) { old.prevs[0] } else { old.prevs[1] };
@@ -143,40 +121,27 @@ fn is_over_behind(books: &Books<'_>, prev: Option<i64>, topic: &Topic, horizon: 
     Ok(false)
 }
 
-/// Final, and older than the horizon by its own time, its arrival and its settlement.
-fn is_over(books: &Books<'_>, old: &Old, horizon: Time) -> Result<bool> {
-    if old.received_at >= horizon.0 || old.ver >> 1 >= horizon.0 {
-        return Ok(false);
-    }
-    if books.tx.is_postgres() {
-        // Nobody opens again what is about to leave.
-        books.tx.prepare_cached(sql::PG_LOCK_ITEMS_OF_EVENT)?.query_map([old.no], |_| Ok(()))?;
-    }
-    Ok(!books.tx.prepare_cached(sql::OPEN_OR_YOUNG)?.exists(params![old.no, horizon.0])?)
-}
-
 /// The last events of a subject, and of the subjects that a two-topic closer ties to it: all of them, if all are over.
 /// The marks leave with them.
-fn family(books: &mut Books<'_>, first: &Old, horizon: Time) -> Result<Vec<i64>> {
+fn family(books: &mut Books<'_>, seen: &mut Seen, first: &Old) -> Result<Vec<i64>> {
     let mut topics: BTreeSet<Topic> = first.topics.iter().flatten().copied().collect();
     let mut events = BTreeSet::from([first.no]);
     let mut todo: Vec<Topic> = topics.iter().copied().collect();
     while let Some(next) = todo.pop() {
-        let subject = books.subject(&next)?;
+        let Standing::Free(subject) = seen.subject(books, &next)? else { return Ok(vec![]) };
         let mut at = subject.map_or(0, |s| s.head);
         // The marks may stand behind a gap.
-        let marks = subject.map(|s| [Some(s.latest.no), s.before.map(|m| m.no), s.closer.map(|c| c.1)]);
-        for no in marks.into_iter().flatten().flatten() {
-            if let Some(old) = event(books, no)? {
-                if !is_over(books, &old, horizon)? {
+        for no in subject.iter().flat_map(marks) {
+            if let Some(old) = seen.event(books, no)? {
+                if !seen.is_over(books, &old)? {
                     return Ok(vec![]);
                 }
                 events.insert(no);
                 todo.extend(old.topics.into_iter().flatten().filter(|topic| topics.insert(*topic)));
             }
         }
-        while let Some(old) = if at == 0 { None } else { event(books, at)? } {
-            if events.len() > FAMILY || !is_over(books, &old, horizon)? {
+        while let Some(old) = if at == 0 { None } else { seen.event(books, at)? } {
+            if events.len() > FAMILY || !seen.is_over(books, &old)? {
                 return Ok(vec![]);
             }
             events.insert(at);
@@ -189,28 +154,23 @@ fn family(books: &mut Books<'_>, first: &Old, horizon: Time) -> Result<Vec<i64>>
         }
     }
     for topic in &topics {
-        books.tx.prepare_cached(sql::DROP_STANDING)?.execute([&topic.0[..]])?;
+        books.tx.prepare_cached(sql::DROP_STANDING)?.later([&topic.0[..]])?;
         books.drop_subject(topic)?;
+        seen.drop_subject(*topic);
     }
     Ok(events.into_iter().collect())
 }
 
 /// Items and key leave; the counts move out of the ledger. Gives how many items.
-fn drop_event(books: &mut Books<'_>, no: i64) -> Result<u64> {
-    let states: Vec<(i64, i64)> = {
-        let mut states = books.tx.prepare_cached(sql::STATES_OF_EVENT)?;
-        states.query_map([no], |row| Ok((row.get(0)?, row.get(1)?)))?
-    };
+fn drop_event(books: &mut Books<'_>, seen: &mut Seen, no: i64) -> Result<u64> {
     let mut items = 0;
-    for (state, n) in states {
-        if let Some(state) = ItemState::from_number(state) {
-            books.uncount(state, n);
-        }
+    for (state, n) in seen.drop_event(no) {
+        books.uncount(state, n);
         items += u64::try_from(n).unwrap_or(0);
     }
     books.drop_key(no)?;
     for statement in [sql::DROP_ITEMS, sql::DROP_RELISTED, sql::DROP_ASKED, sql::DROP_EVENT] {
-        books.tx.prepare_cached(statement)?.execute([no])?;
+        books.tx.prepare_cached(statement)?.later([no])?;
     }
     Ok(items)
 }
@@ -222,17 +182,35 @@ fn drop_digests(books: &Books<'_>, horizon: Time, cursor: &mut Cursor) -> Result
         after.query_map(params![cursor.digest, LOOK], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
     };
     let young = page.last().is_none_or(|(_, opened_at, _)| is_young(*opened_at, horizon, books.now));
-    for (no, _, closed_at) in &page {
-        let old = closed_at.is_some_and(|at| at < horizon.0);
-        if old && !books.tx.prepare_cached(sql::IS_LISTED)?.exists([no])? {
-            for statement in [sql::DROP_ATTEMPTS, sql::DROP_DIGEST] {
-                books.tx.prepare_cached(statement)?.execute([no])?;
-            }
+    let old = page.iter().filter(|(_, _, closed_at)| closed_at.is_some_and(|at| at < horizon.0)).map(|(no, ..)| *no);
+    for no in unlisted(books, old.collect())? {
+        for statement in [sql::DROP_ATTEMPTS, sql::DROP_DIGEST] {
+            books.tx.prepare_cached(statement)?.later([no])?;
         }
     }
     let more = page.len() >= LOOK as usize && !young;
     cursor.digest = if more { page.last().map_or(0, |(no, ..)| *no) } else { 0 };
     Ok(more)
+}
+
+/// Those of these digests that no item names.
+fn unlisted(books: &Books<'_>, mut old: Vec<i64>) -> Result<Vec<i64>> {
+    if old.is_empty() {
+        return Ok(old);
+    }
+    if books.tx.is_postgres() {
+        return books.tx.prepare_cached(sql::PG_UNLISTED)?.query_map([Column::ints(old)], |row| row.get(0));
+    }
+    let mut listed = books.tx.hold(sql::IS_LISTED)?;
+    let mut failed = Ok(());
+    old.retain(|no| match listed.exists(&[Value::Int(*no)]) {
+        Ok(is_listed) => !is_listed,
+        Err(why) => {
+            failed = Err(why);
+            false
+        }
+    });
+    failed.map(|()| old)
 }
 
 /// Mailboxes that nothing refers to any more: a page a call, round and round, since there is no hurry.

@@ -89,8 +89,22 @@ pub const PG_AUDIENCES: &str = "SELECT i.event_no, a.names, a.except_for, i.dige
 pub const PG_SUPPRESSED: &str = "SELECT address FROM suppression WHERE address = ANY(CAST(?1 AS text[]))";
 pub const PG_TOLD: &str = "SELECT topic, recipient, told_ver FROM standing WHERE topic = ANY(CAST(?1 AS bytea[])) AND told_ver IS NOT \
      NULL ORDER BY recipient";
-/// What a purge is about to delete, nobody changes meanwhile.
-pub const PG_LOCK_ITEMS_OF_EVENT: &str = "SELECT 1 FROM item WHERE event_no = ?1 ORDER BY mailbox_no FOR UPDATE";
+/// How many items each of these events has, and whether all are final and were settled before ?2.
+pub const PG_OVER_AND_OLD: &str = "SELECT event_no, count(*), bool_and(state >= 2 AND settled_at < ?2) FROM item \
+     WHERE event_no = ANY(CAST(?1 AS bigint[])) GROUP BY event_no";
+/// The same by state, of those that nobody has: what a purge is about to delete, nobody changes meanwhile.
+pub const PG_LOCK_ITEMS_TO_PURGE: &str = "SELECT event_no, state, count(*), bool_and(state >= 2 AND settled_at < ?2) FROM (SELECT \
+     event_no, state, settled_at FROM item WHERE event_no = ANY(CAST(?1 AS bigint[])) FOR UPDATE SKIP LOCKED) AS mine \
+     GROUP BY event_no, state";
+pub const PG_EVENTS_TO_PURGE: &str = "SELECT no, ver, received_at, topic, topic2, prev, prev2 FROM event \
+     WHERE no = ANY(CAST(?1 AS bigint[]))";
+/// Of digests those that no item names. (`OFFSET 0`: as in [`DROP_MAILBOXES`].)
+pub const PG_UNLISTED: &str = "SELECT u.no FROM unnest(CAST(?1 AS bigint[])) AS u(no) WHERE NOT EXISTS (SELECT 1 FROM item WHERE \
+     digest_no = u.no OFFSET 0) AND NOT EXISTS (SELECT 1 FROM relisted WHERE digest_no = u.no OFFSET 0)";
+/// Those of these that nobody has; and those that are there.
+pub const PG_FREE_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
+     closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE SKIP LOCKED";
+pub const PG_KNOWN_SUBJECTS: &str = "SELECT topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[]))";
 /// Who changes the items of an event has their mailboxes.
 pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no \
      FROM item WHERE event_no = ?1)) ORDER BY no FOR UPDATE";
@@ -248,6 +262,12 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_FIRST_URGENCIES,
         PG_UPDATE_DIGESTS,
         PG_MOVE_DIGESTS,
+        PG_OVER_AND_OLD,
+        PG_LOCK_ITEMS_TO_PURGE,
+        PG_EVENTS_TO_PURGE,
+        PG_UNLISTED,
+        PG_FREE_SUBJECTS,
+        PG_KNOWN_SUBJECTS,
     ];
     read.into_iter().chain(MANY.iter().map(|known| known.many)).collect()
 }
@@ -278,6 +298,18 @@ macro_rules! insert_many {
             table: $table,
             keys: $keys,
             last_counts: false,
+        }
+    };
+}
+/// Deletes by one value each.
+macro_rules! delete_many {
+    ($one:ident, $table:literal, $key:literal, $type:literal) => {
+        Many {
+            one: $one,
+            many: concat!("DELETE FROM ", $table, " WHERE ", $key, " = ANY(CAST(?1 AS ", $type, "[]))"),
+            table: $table,
+            keys: 1,
+            last_counts: true,
         }
     };
 }
@@ -410,4 +442,12 @@ const MANY: &[Many] = &[
         keys: 1,
         last_counts: true,
     },
+    delete_many!(DROP_ITEMS, "item", "event_no", "bigint"),
+    delete_many!(DROP_RELISTED, "relisted", "event_no", "bigint"),
+    delete_many!(DROP_ASKED, "asked", "event_no", "bigint"),
+    delete_many!(DROP_EVENT, "event", "no", "bigint"),
+    delete_many!(DROP_STANDING, "standing", "topic", "bytea"),
+    delete_many!(PG_DROP_SUBJECT, "subject", "topic", "bytea"),
+    delete_many!(DROP_ATTEMPTS, "attempt", "digest_no", "bigint"),
+    delete_many!(DROP_DIGEST, "digest", "no", "bigint"),
 ];
