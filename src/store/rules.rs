@@ -23,6 +23,7 @@ mod desk;
 mod each;
 mod expire;
 mod forward;
+mod heads;
 mod learn;
 mod own;
 mod permits;
@@ -68,6 +69,8 @@ pub(super) struct Shared {
     air: Mutex<books::Air>,
     /// Permits for the next calls (PostgreSQL).
     spare_permits: Mutex<permits::Spare>,
+    /// Where the living begin (PostgreSQL).
+    heads: Mutex<heads::Heads>,
     /// Batches that are ahead of their turn.
     ahead: Arc<Semaphore>,
     /// What only this process knows of it.
@@ -92,6 +95,7 @@ impl Shared {
             old: Mutex::default(),
             air: Mutex::default(),
             spare_permits: Mutex::default(),
+            heads: Mutex::default(),
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             own: Mutex::default(),
             strangers: Mutex::default(),
@@ -127,6 +131,10 @@ impl Shared {
 
     fn spare_permits(&self) -> MutexGuard<'_, permits::Spare> {
         self.spare_permits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heads<T>(&self, look: impl FnOnce(&mut heads::Heads) -> T) -> T {
+        look(&mut self.heads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A batch may go ahead of its turn, while this lives; `None`: others do.

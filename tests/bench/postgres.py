@@ -178,14 +178,29 @@ def report_claim(report, what, n, found, target):
 
 
 def measure_claim(bench, args, folder, report):
+    alone = None
     with postgres_server.server(bench, folder) as pg:
         for shuffled, order, target in [(False, "in creation order", 30_000), (True, "in random order", 15_000)]:
             for count in (1, 4):
                 database = f"claim_{order.split()[1]}_{count}"
                 postgres_fill.seed(pg, args, database)
                 found = claim(bench, args, pg, database, args.digests, count, shuffled)
+                alone = alone or found["rate"]
                 report_claim(report, f"{order}, workers: {count}", args.digests, found, target)
                 pg.drop(database)
+        held(bench, args, pg, alone, report)
+
+
+def held(bench, args, pg, alone, report):
+    """The same beside a transaction that is older than all of it: no dead entry of an index can be removed meanwhile."""
+    postgres_fill.seed(pg, args, "claim_held")
+    due_from = due_in(args.digests)
+    postgres_fill.opened(pg, "claim_held", args.digests, due_from, 100_000)
+    with pg.old_transaction("claim_held"):
+        rate = sent(bench, args, pg, "claim_held", args.digests, due_from, 1)["rate"]
+    pg.drop("claim_held")
+    report(f"{args.digests:,} digests due now in creation order, beside a transaction that is older",
+           f"{rate:,.0f} digests/s", "half as many", rate >= alone / 2)
 
 
 SES = """

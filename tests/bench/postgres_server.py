@@ -86,6 +86,20 @@ class Server:
     def drop(self, database):
         self.run("postgres", f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
 
+    @contextlib.contextmanager
+    def old_transaction(self, database):
+        """Somebody's transaction that looks at the database as it is now, for as long as it takes."""
+        child = subprocess.Popen(self.psql(database), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                 env=self.environment())
+        try:
+            child.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT count(*) FROM meta;\n")
+            child.stdin.flush()
+            child.stdout.readline()
+            yield
+        finally:
+            child.kill()
+            child.wait()
+
     def median_ms(self, database, query, times=21):
         """As a client sees it that stays connected."""
         told = self.run(database, "\\timing on\n" + f"{query};\n" * times)

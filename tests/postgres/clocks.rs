@@ -8,12 +8,12 @@ use std::time::Duration;
 use owlpost::clock::Clock;
 use owlpost::model::Time;
 use owlpost::store::postgres::Postgres;
-use owlpost::store::{Begun, Delivery as _, Opening, Upkeep as _};
+use owlpost::store::{Begun, Delivery as _, Intake as _, Opening, Upkeep as _};
 
 use crate::failover::configure;
 use crate::postgres::{Database, Server, Value};
 use crate::process::{Worker, get, owlpost, until};
-use crate::store::{accept, ask, news, open, runtime, settings, verified};
+use crate::store::{NOW, accept, ask, news, open, runtime, settings, verified};
 use crate::traffic::{accepted, intent};
 
 /// A machine whose clock is wrong by so much.
@@ -130,4 +130,26 @@ fn a_machine_whose_clock_is_wrong_is_told_so_and_goes_on() {
     assert!(said.contains("\"ready\":true"), "{said}");
     worker.signal("TERM");
     worker.ends_with(0);
+}
+
+/// Claims begin at the front of what is due, which is looked for each second; what this worker sets itself is known at once.
+#[test]
+fn what_another_worker_dates_before_the_front_leaves_a_second_later() {
+    let database = Server::shared().database(None);
+    let (mine, theirs) = (open(database.url()), open(database.url()));
+    let claim = |ms: u64| {
+        let leased = runtime().block_on(mine.claim(NOW.plus(Duration::from_millis(ms)), &ask())).unwrap();
+        leased.into_iter().map(|one| one.recipient).collect::<Vec<_>>()
+    };
+    let behind = |store: &Postgres, who, by_s| {
+        let entries = Arc::new(vec![news(who, who)]);
+        runtime().block_on(store.accept(NOW.minus(Duration::from_secs(by_s)), entries)).unwrap();
+    };
+    accept(&mine, vec![news("ann", "ann")]).unwrap();
+    assert_eq!(claim(0), ["ann"]);
+    behind(&mine, "bob", 30);
+    assert_eq!(claim(300), ["bob"]);
+    behind(&theirs, "kim", 31);
+    let found = [600, 999, 1_000].map(claim);
+    assert_eq!(found, [vec![], vec![], vec!["kim".to_owned()]]);
 }

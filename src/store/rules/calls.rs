@@ -274,7 +274,7 @@ impl<E: Engine> Delivery for E {
 
     async fn next_due(&self, ask: &Ask) -> Result<Option<Time>> {
         let ask = *ask;
-        self.peek(move |tx, _| claim::next_due(tx, &ask)).await
+        self.peek(move |tx, shared| claim::next_due(tx, shared, &ask)).await
     }
 }
 
@@ -320,7 +320,7 @@ impl<E: Engine> Upkeep for E {
     }
 
     async fn next_upkeep(&self) -> Result<Option<Time>> {
-        self.peek(|tx, _| expire::next_upkeep(tx)).await
+        self.peek(expire::next_upkeep).await
     }
 
     async fn gauges(&self, now: Time) -> Result<Gauges> {

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use crate::store::rules::tx::{Column, Params, Row, Tx, params};
 
 use super::books::{Books, Digest};
-use super::sql;
+use super::{Shared, sql};
 use crate::model::{DigestState, Lease, Priority, Time};
 use crate::store::{Ask, Leased, Named, Result};
 
@@ -276,15 +276,20 @@ impl Books<'_> {
     }
 }
 
-pub(super) fn next_due(conn: Tx<'_>, ask: &Ask) -> Result<Option<Time>> {
+pub(super) fn next_due(conn: Tx<'_>, shared: &Shared, ask: &Ask) -> Result<Option<Time>> {
     let mut next: Option<i64> = None;
     for priority in Priority::ALL {
         let of = [priority as i64];
         if ask.everything && conn.prepare_cached(sql::ANY_WINDOW)?.exists(of)? {
             return Ok(Some(Time::MIN));
         }
-        let statement = if ask.everything { sql::NEXT_RETRY } else { sql::NEXT_DUE };
-        let at: Option<i64> = conn.prepare_cached(statement)?.query_row(of, |row| row.get(0))?;
+        let at: Option<i64> = match ask.everything {
+            true => conn.prepare_cached(sql::NEXT_RETRY)?.query_row(of, |row| row.get(0))?,
+            false => {
+                let of = (priority as i64, shared.due_front(priority));
+                conn.prepare_cached(sql::NEXT_DUE)?.query_row(of, |row| row.get(0))?
+            }
+        };
         next = match (next, at) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

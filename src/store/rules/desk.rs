@@ -48,23 +48,31 @@ fn figures(conn: Tx<'_>, shared: &Shared, now: Time, cap: i64) -> Result<Gauges>
     let mut gauges = Gauges { items: counts(conn)?.map(rows::count), ..Gauges::default() };
     for state in DigestState::ALL.into_iter().filter(|s| *s != DigestState::Closed) {
         // As the partial indexes are written, so that each count reads no more than its cap.
-        let n: i64 = conn.prepare_cached(&worker::count_state(state))?.query_row([cap], |row| row.get(0))?;
+        let from = shared.until_from(now);
+        let n: i64 = match state {
+            DigestState::Leased | DigestState::Sending | DigestState::InDoubt => {
+                conn.prepare_cached(&worker::count_state(state))?.query_row([cap, from], |row| row.get(0))?
+            }
+            _ => conn.prepare_cached(&worker::count_state(state))?.query_row([cap], |row| row.get(0))?,
+        };
         gauges.digests[state as usize] = rows::count(n);
     }
     for priority in Priority::ALL {
         let of = (priority as i64, now.0);
-        let n: i64 = conn.prepare_cached(worker::COUNT_DUE)?.query_row((of.0, of.1, cap), |row| row.get(0))?;
+        let n: i64 = conn
+            .prepare_cached(worker::COUNT_DUE)?
+            .query_row((of.0, of.1, cap, shared.due_from(priority, now)), |row| row.get(0))?;
         gauges.due += rows::count(n);
     }
     let paused = conn.prepare_cached(worker::PAUSED)?.query_map((), |row| row.get::<String>(0))?;
     gauges.pauses = paused.len() as u64;
-    gauges.oldest_due_at = oldest::leaving(conn, now, &paused)?;
+    gauges.oldest_due_at = oldest::leaving(conn, shared, now, &paused)?;
     gauges.dead_letters = rows::count(conn.prepare_cached(worker::OPEN_LETTERS)?.query_row((), |row| row.get(0))?);
     gauges.unforwarded =
         rows::count(conn.prepare_cached(worker::COUNT_UNFORWARDED)?.query_row([cap], |row| row.get(0))?);
     gauges.size_bytes = conn.size_bytes()?;
     if let Some((quota, day)) =
-        shared.account.as_deref().map(|account| look_at_quota(conn, account, now)).transpose()?.flatten()
+        shared.account.as_deref().map(|account| look_at_quota(conn, shared, account, now)).transpose()?.flatten()
     {
         gauges.quota = Some(QuotaGauges { terms: quota.terms, day, factor: quota.rate.factor(now) });
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::store::rules::tx::{Column, Params, Tx, params};
 
 use super::books::Books;
-use super::{own, sql};
+use super::{Shared, own, sql};
 use crate::model::{DigestState, ItemState, Lease, Priority, Reason, Time};
 use crate::store::{Result, Tidied};
 
@@ -64,11 +64,12 @@ pub(super) enum Ended {
 
 /// What has ended, or with `doubts_now` this worker's doubts too: at most a few hundred.
 pub(super) fn ended(books: &mut Books<'_>, doubts_now: bool) -> Result<Vec<i64>> {
+    books.look_for_until()?;
     let shared = books.shared;
     // Beyond those that nothing can be done about now.
     let besides = shared.strangers().count() + shared.own().answers();
     let most = TURN.saturating_add(u32::try_from(besides).unwrap_or(u32::MAX));
-    let mut ended = numbers(books, sql::ENDED, params![books.now.0, most])?;
+    let mut ended = numbers(books, sql::ENDED, params![books.now.0, most, shared.until_from(books.now)])?;
     if doubts_now {
         ended.extend(own_doubts(books)?);
         ended.sort_unstable();
@@ -271,6 +272,9 @@ fn end_doubt(books: &mut Books<'_>, no: i64) -> Result<()> {
 }
 
 /// When the next lease or doubt ends.
-pub(super) fn next_upkeep(conn: Tx<'_>) -> Result<Option<Time>> {
-    Ok(conn.prepare_cached(sql::NEXT_UNTIL)?.query_row((), |row| row.get::<Option<i64>>(0))?.map(Time))
+pub(super) fn next_upkeep(conn: Tx<'_>, shared: &Shared) -> Result<Option<Time>> {
+    Ok(conn
+        .prepare_cached(sql::NEXT_UNTIL)?
+        .query_row([shared.until_front()], |row| row.get::<Option<i64>>(0))?
+        .map(Time))
 }

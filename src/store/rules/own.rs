@@ -136,7 +136,8 @@ pub(super) fn look_up(books: &mut Books<'_>, lease: &Lease) -> Result<()> {
 /// Those of [`under_way`], and what ended and is anybody's to end; but for what somebody else holds, which may take for ever.
 pub(super) fn to_see_through(tx: Tx<'_>, shared: &Shared, now: Time) -> Result<u64> {
     let mut all: BTreeSet<i64> = under_way(tx, shared)?.into_iter().map(|(no, _)| no).collect();
-    let ended: Vec<i64> = tx.prepare_cached(sql::ENDED)?.query_map(params![now.0, MOST], |row| row.get(0))?;
+    let ended: Vec<i64> =
+        tx.prepare_cached(sql::ENDED)?.query_map(params![now.0, MOST, shared.until_from(now)], |row| row.get(0))?;
     let strangers = shared.strangers();
     all.extend(ended.into_iter().filter(|no| !strangers.have(*no)));
     Ok(all.len() as u64)

@@ -93,8 +93,10 @@ macro_rules! claimable {
         )
     };
 }
-pub const DUE: &str =
-    claimable!("d.state IN (0, 4) AND d.priority = ?1 AND d.due_at <= ?2", " ORDER BY d.due_at LIMIT ?3");
+pub const DUE: &str = claimable!(
+    "d.state IN (0, 4) AND d.priority = ?1 AND d.due_at <= ?2 AND d.due_at >= ?4",
+    " ORDER BY d.due_at LIMIT ?3"
+);
 /// Lanes behind lane ?2 (a lane is a domain), how many were looked at with each, and whether something of it is due: each
 /// costs one look at the index, however much waits in it.
 pub const LANES: &str = "WITH RECURSIVE walk(lane, n) AS (SELECT (SELECT min(lane) FROM digest WHERE state IN (0, 4) \
@@ -135,16 +137,17 @@ pub const ANY_DUE_UNPAUSED: &str = claimable!(
      AND NOT EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no)",
     " ORDER BY d.due_at LIMIT ?3"
 );
-pub const NEXT_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1";
+pub const NEXT_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at >= ?2";
 pub const NEXT_RETRY: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 4";
 pub const ANY_WINDOW: &str = "SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 0 LIMIT 1";
 /// Only looked up: subjects are locked before mailboxes, and which they are is known by the digests.
-pub const ENDED: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND until <= ?1 ORDER BY until LIMIT ?2";
+pub const ENDED: &str =
+    "SELECT no FROM digest WHERE state IN (2, 3, 5) AND until <= ?1 AND until >= ?3 ORDER BY until LIMIT ?2";
 pub const DOUBTS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state = 5 ORDER BY until LIMIT ?1";
 /// Only looked at: which of them were given too long.
 pub const DOUBTS_AND_ROUTES: &str = "SELECT d.no, d.until, m.route FROM digest d JOIN mailbox m ON m.no = d.mailbox_no \
      WHERE d.state IN (2, 3, 5) AND d.state = 5";
-pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3, 5)";
+pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3, 5) AND until >= ?1";
 pub const BUSY: &str = "SELECT no, state FROM digest WHERE state IN (2, 3, 5) LIMIT ?1";
 pub const HELD_BY_OTHERS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state IN (2, 3)";
 pub const SHORTEN_WAITS: &str =
@@ -219,7 +222,7 @@ pub const USED_SHARES: &str =
     "SELECT CAST(coalesce(sum(n), 0) AS bigint) FROM quota_use WHERE account = ?1 AND minute >= ?2";
 pub const FORGET_SHARES: &str = "DELETE FROM quota_use WHERE minute < ?1";
 /// Every lease and every call holds a share of the day.
-pub const RESERVED: &str = "SELECT count(*) FROM digest WHERE state IN (2, 3, 5) AND state < 5";
+pub const RESERVED: &str = "SELECT count(*) FROM digest WHERE state IN (2, 3, 5) AND state < 5 AND until >= ?1";
 
 // ---- ledger, gates, dead letters
 pub const ADD_DELTA: &str = "INSERT INTO ledger_delta (state, n) VALUES (?1, ?2)";
@@ -338,7 +341,7 @@ pub fn count_state(state: crate::model::DigestState) -> String {
         Held => ("digest_held", "state = 1"),
         Gathering => ("digest_window", "state IN (0, 1) AND state = 0"),
         Waiting => ("digest_busy", "state IN (2, 3, 4, 5) AND state = 4"),
-        _ => ("digest_until", "state IN (2, 3, 5)"),
+        _ => ("digest_until", "until >= ?2 AND state IN (2, 3, 5)"),
     };
     let n = state as i64;
     format!(
@@ -346,8 +349,9 @@ pub fn count_state(state: crate::model::DigestState) -> String {
     )
 }
 pub const COUNT_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 \
-     AND due_at <= ?2 LIMIT ?3) AS capped";
-pub const OLDEST_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2";
+     AND due_at <= ?2 AND due_at >= ?4 LIMIT ?3) AS capped";
+pub const OLDEST_DUE: &str =
+    "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 AND due_at >= ?3";
 /// While some routes are paused: due times from either end, and whether each is of a paused route. Only looked at: unlike
 /// [`DUE_AFTER`], nothing is locked.
 macro_rules! looked_at {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::store::rules::tx::{Optional, Tx, params};
 
-use super::super::sql;
+use super::super::{Shared, sql};
 use super::Books;
 use crate::model::{Priority, Time};
 use crate::quota::{self, Day, Rate, Terms};
@@ -101,7 +101,7 @@ impl Books<'_> {
         let external = self.quota.as_ref().map_or(0, |quota| quota.external);
         let counted = match (self.day, &self.shared.account) {
             (Some(known), _) => known,
-            (None, Some(account)) => day(self.tx, account, external, self.now)?,
+            (None, Some(account)) => day(self.tx, self.shared, account, external, self.now)?,
             (None, None) => Day::default(),
         };
         self.day = Some(counted);
@@ -238,15 +238,21 @@ pub(in crate::store::rules) fn read(conn: Tx<'_>, hold: Hold, account: &str) -> 
 }
 
 /// The counts of the day. In this order: what is settled between the two looks counts twice, and not never.
-fn day(conn: Tx<'_>, account: &str, external: u64, now: Time) -> Result<Day> {
-    let reserved = conn.prepare_cached(sql::RESERVED)?.query_row((), |row| row.get::<i64>(0))?.max(0) as u64;
+fn day(conn: Tx<'_>, shared: &Shared, account: &str, external: u64, now: Time) -> Result<Day> {
+    let reserved =
+        conn.prepare_cached(sql::RESERVED)?.query_row([shared.until_from(now)], |row| row.get::<i64>(0))?.max(0) as u64;
     Ok(Day { used: used(conn, account, now)?, reserved, external })
 }
 
 /// The row with its counts, as it is.
-pub(in crate::store::rules) fn look(conn: Tx<'_>, account: &str, now: Time) -> Result<Option<(Quota, Day)>> {
+pub(in crate::store::rules) fn look(
+    conn: Tx<'_>,
+    shared: &Shared,
+    account: &str,
+    now: Time,
+) -> Result<Option<(Quota, Day)>> {
     let Some(quota) = read(conn, Hold::Look, account)? else { return Ok(None) };
-    let day = day(conn, account, quota.external, now)?;
+    let day = day(conn, shared, account, quota.external, now)?;
     Ok(Some((quota, day)))
 }
 

@@ -1,6 +1,7 @@
 //! Fairness while more is due than can leave: each domain's digests stand in a lane of their own, and the lanes take turns,
 //! so that a hundred thousand digests of one domain hold up nobody else's.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use super::super::books::Books;
@@ -10,7 +11,7 @@ use crate::store::Result;
 use crate::store::rules::tx::{Column, Row, params};
 
 /// Lanes that one claim looks at: some hundred microseconds. The next one goes on behind them.
-const LANES_MAX: i64 = 256;
+pub(in crate::store::rules) const LANES_MAX: i64 = 256;
 
 /// The lane whose turn it was last in each priority: the next claim begins behind it. `None`: with the first one.
 #[derive(Default)]
@@ -27,6 +28,7 @@ const ALONE_BY_TIME: u64 = 4;
 /// At most `limit` digests that are due. As long as all of them fit, in the order of their due time; else the earliest
 /// one, an equal part of each lane, and what room is left again by due time.
 pub(in crate::store::rules) fn due(books: &mut Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
+    books.look_for_due(priority)?;
     if limit == 1 && books.shared.goes_by_time() {
         return by_time(books, priority, 1);
     }
@@ -82,19 +84,22 @@ fn is_crowded(books: &Books<'_>, priority: Priority, limit_and_one: i64) -> Resu
     if !books.tx.is_postgres() {
         return Ok(false);
     }
-    let of = params![priority as i64, books.now.0, limit_and_one];
+    let of = params![priority as i64, books.now.0, limit_and_one, books.shared.due_from(priority, books.now)];
     let n: i64 = books.tx.prepare_cached(sql::PG_CROWDED)?.query_row(of, number)?;
     Ok(n >= limit_and_one)
 }
 
 fn by_time(books: &Books<'_>, priority: Priority, most: i64) -> Result<Vec<i64>> {
-    books.tx.prepare_cached(sql::DUE)?.query_map(params![priority as i64, books.now.0, most], number)
+    let from = books.shared.due_from(priority, books.now);
+    books.tx.prepare_cached(sql::DUE)?.query_map(params![priority as i64, books.now.0, most, from], number)
 }
 
 fn of_lanes(books: &mut Books<'_>, priority: Priority, lanes: Vec<i64>, each: i64) -> Result<Vec<i64>> {
     let (of, now) = (priority as i64, books.now.0);
     if books.tx.is_postgres() {
-        let of_lanes = params![of, Column::ints(lanes), now, each];
+        let known: BTreeMap<i64, i64> = books.shared.lanes_from(priority).into_iter().flatten().collect();
+        let from = Column::ints(lanes.iter().map(|lane| known.get(lane).copied().unwrap_or(i64::MIN)));
+        let of_lanes = params![of, Column::ints(lanes), now, each, from];
         return books.read_due(sql::PG_DUE_OF_LANES, of_lanes);
     }
     let mut found = Vec::new();
@@ -116,6 +121,9 @@ struct Look {
 
 fn next_lanes(books: &Books<'_>, priority: Priority) -> Result<Look> {
     let turn = books.shared.turn(priority);
+    if let Some(known) = books.shared.lanes_from(priority) {
+        return known_lanes(books, priority, known, turn.unwrap_or(i64::MIN));
+    }
     let mut lanes = Walk::default();
     lanes.go(books, priority, turn.unwrap_or(i64::MIN), LANES_MAX)?;
     let mut seen = lanes.seen;
@@ -129,6 +137,23 @@ fn next_lanes(books: &Books<'_>, priority: Priority) -> Result<Look> {
         lanes.last = first.last.filter(|last| *last <= turn).or(Some(turn));
     }
     Ok(Look { due: lanes.due, last: lanes.last, is_whole: seen < LANES_MAX })
+}
+
+/// The same where all lanes are known.
+fn known_lanes(books: &Books<'_>, priority: Priority, known: Vec<(i64, i64)>, turn: i64) -> Result<Look> {
+    if known.is_empty() {
+        return Ok(Look { due: vec![], last: None, is_whole: true });
+    }
+    let (lanes, from) = (Column::ints(known.iter().map(|of| of.0)), Column::ints(known.iter().map(|of| of.1)));
+    let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?));
+    let found =
+        books.tx.prepare_cached(sql::PG_FIRST_OF_LANES)?.query_map(params![priority as i64, lanes, from], read)?;
+    let mut found: Vec<(i64, i64)> = found.into_iter().filter_map(|(lane, first)| Some((lane, first?))).collect();
+    books.shared.comes_to(priority, &found);
+    found.sort_unstable_by_key(|(lane, _)| (*lane <= turn, *lane));
+    let last = found.last().map(|(lane, _)| *lane);
+    let due = found.into_iter().filter(|(_, first)| *first <= books.now.0).map(|(lane, _)| lane).collect();
+    Ok(Look { due, last, is_whole: true })
 }
 
 #[derive(Default)]

@@ -1,8 +1,8 @@
 //! Since when what may leave has been waiting: the oldest digest that is due and not behind a pause.
 
 use crate::model::{Priority, Time};
-use crate::store::rules::sql as worker;
 use crate::store::rules::tx::Tx;
+use crate::store::rules::{Shared, sql as worker};
 use crate::store::{Gauges, Result};
 
 /// Digests of a priority that are looked at from either end while routes are paused: some milliseconds, however many wait
@@ -10,21 +10,25 @@ use crate::store::{Gauges, Result};
 const LOOKED_AT: i64 = Gauges::CAP as i64;
 
 /// `None`: nothing is due that may leave.
-pub(super) fn leaving(conn: Tx<'_>, now: Time, paused: &[String]) -> Result<Option<Time>> {
+pub(super) fn leaving(conn: Tx<'_>, shared: &Shared, now: Time, paused: &[String]) -> Result<Option<Time>> {
     if paused.iter().any(|route| route == "*") {
         return Ok(None);
     }
     let mut oldest: Option<Time> = None;
     for priority in Priority::ALL {
-        let found = if paused.is_empty() { due(conn, priority, now)? } else { unpaused(conn, priority, now)? };
+        let found = if paused.is_empty() {
+            due(conn, priority, now, shared.due_from(priority, now))?
+        } else {
+            unpaused(conn, priority, now)?
+        };
         oldest = oldest.into_iter().chain(found).min();
     }
     Ok(oldest)
 }
 
-fn due(conn: Tx<'_>, priority: Priority, now: Time) -> Result<Option<Time>> {
+fn due(conn: Tx<'_>, priority: Priority, now: Time, from: i64) -> Result<Option<Time>> {
     let oldest: Option<i64> =
-        conn.prepare_cached(worker::OLDEST_DUE)?.query_row((priority as i64, now.0), |row| row.get(0))?;
+        conn.prepare_cached(worker::OLDEST_DUE)?.query_row((priority as i64, now.0, from), |row| row.get(0))?;
     Ok(oldest.map(Time))
 }
 

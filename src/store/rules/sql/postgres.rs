@@ -140,19 +140,29 @@ pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, late
 pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
 /// Whether ?3 digests are due, in anybody's hands or none's.
 pub const PG_CROWDED: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
-     ORDER BY due_at LIMIT ?3) AS due";
+     AND due_at >= ?4 ORDER BY due_at LIMIT ?3) AS due";
+/// The first that lives, and how long the server looked for it, in microseconds.
+pub const PG_FIRST_DUE: &str = "SELECT min(due_at), CAST(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000 AS \
+     bigint) FROM digest WHERE state IN (0, 4) AND priority = ?1";
+pub const PG_FIRST_UNTIL: &str = "SELECT min(until), CAST(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000 AS \
+     bigint) FROM digest WHERE state IN (2, 3, 5)";
 /// As [`LANES`], with one look at the index a lane: its first digest says both which lane it is and when it is due.
 pub const PG_LANES: &str = "WITH RECURSIVE walk(lane, due_at, n) AS ((SELECT lane, due_at, 1 FROM digest WHERE state IN (0, 4) \
      AND lane <> 0 AND priority = ?1 AND lane > ?2 ORDER BY lane, due_at LIMIT 1) UNION ALL SELECT one.lane, one.due_at, n + 1 \
      FROM walk, LATERAL (SELECT d.lane, d.due_at FROM digest d WHERE d.state IN (0, 4) AND d.lane <> 0 AND d.priority = ?1 \
      AND d.lane > walk.lane ORDER BY d.lane, d.due_at LIMIT 1) AS one WHERE n < ?4) \
-     SELECT lane, n, due_at <= ?3 FROM walk ORDER BY n";
+     SELECT lane, n, due_at <= ?3, due_at, CAST(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000 AS bigint) \
+     FROM walk ORDER BY n";
+/// Of known lanes, each with where it begins: what its first digest is due at.
+pub const PG_FIRST_OF_LANES: &str = "SELECT u.lane, (SELECT d.due_at FROM digest d WHERE d.state IN (0, 4) AND d.lane <> 0 AND \
+     d.priority = ?1 AND d.lane = u.lane AND d.due_at >= u.due_from ORDER BY d.due_at LIMIT 1) \
+     FROM unnest(CAST(?2 AS bigint[]), CAST(?3 AS bigint[])) AS u(lane, due_from)";
 /// Of each of these lanes the first so many, as [`PG_CLAIMED`], and no digest that another claim has in its hands.
-pub const PG_DUE_OF_LANES: &str = "SELECT one.* FROM unnest(CAST(?2 AS bigint[])) AS u(lane) JOIN LATERAL \
+pub const PG_DUE_OF_LANES: &str = "SELECT one.* FROM unnest(CAST(?2 AS bigint[]), CAST(?5 AS bigint[])) AS u(lane, due_from) JOIN LATERAL \
      (SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, d.deadline, d.token, \
      d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, m.recipient, m.route, m.zone, m.previous_at \
      FROM mailbox m JOIN digest d ON m.no = d.mailbox_no WHERE d.state IN (0, 4) AND d.lane <> 0 AND \
-     d.priority = ?1 AND d.lane = u.lane AND d.due_at <= ?3 ORDER BY d.due_at LIMIT ?4 \
+     d.priority = ?1 AND d.lane = u.lane AND d.due_at <= ?3 AND d.due_at >= u.due_from ORDER BY d.due_at LIMIT ?4 \
      FOR UPDATE OF m, d SKIP LOCKED) AS one ON true";
 pub const PG_TIES: &str = "SELECT no, id, source FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
@@ -244,6 +254,9 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_DUE_OF_LANES,
         PG_LANES,
         PG_CROWDED,
+        PG_FIRST_DUE,
+        PG_FIRST_UNTIL,
+        PG_FIRST_OF_LANES,
         PG_WINDOWS_AFTER,
         PG_HOLD_DIGESTS,
         PG_HOLD_ITEMS,

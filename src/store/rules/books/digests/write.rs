@@ -140,6 +140,11 @@ impl Books<'_> {
                 ints(|d| d.lane),
             ])?;
         }
+        self.shared.heads(|heads| {
+            for d in changed.iter().filter_map(|no| self.kept.digests.get(no)) {
+                heads.sees(d.state, d.priority, d.lane, d.due_at, d.until);
+            }
+        });
         for no in changed {
             if let Some(d) = self.kept.digests.get_mut(no) {
                 d.is_saved();
