@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use owlpost::clock::Clock;
 use owlpost::model::Time;
+use owlpost::quota::Terms;
 use owlpost::store::postgres::Postgres;
 use owlpost::store::{Begun, Delivery as _, Intake as _, Opening, Upkeep as _};
 
@@ -152,4 +153,24 @@ fn what_another_worker_dates_before_the_front_leaves_a_second_later() {
     behind(&theirs, "kim", 31);
     let found = [600, 999, 1_000].map(claim);
     assert_eq!(found, [vec![], vec![], vec!["kim".to_owned()]]);
+}
+
+/// The day's share of a lease counts from the front of what is under way on, and that is far enough back for another worker's
+/// clock.
+#[test]
+fn the_lease_of_a_worker_whose_clock_is_a_minute_behind_has_its_share_of_the_day() {
+    let database = Server::shared().database(None);
+    let (mine, theirs) = (open(database.url()), open(database.url()));
+    let terms = Terms { per_day: Some(2), ..Terms::default() };
+    runtime().block_on(mine.account(NOW, terms, None)).unwrap();
+    accept(&mine, vec![news(1, "ann"), news(2, "bob"), news(3, "kim")]).unwrap();
+    let later = |ms: u64| NOW.plus(Duration::from_millis(ms));
+    let one = owlpost::store::Ask { limit: 1, ..ask() };
+    runtime().block_on(mine.expire(NOW, false)).unwrap();
+    let short = owlpost::store::Ask { lease: Duration::from_secs(30), ..one };
+    assert_eq!(runtime().block_on(mine.claim(later(100), &one)).unwrap().len(), 1);
+    let behind = NOW.minus(Duration::from_secs(60));
+    database.admin().run(&format!("UPDATE digest SET due_at = {} WHERE state = 0", behind.0));
+    assert_eq!(runtime().block_on(theirs.claim(behind, &short)).unwrap().len(), 1);
+    assert_eq!(runtime().block_on(mine.claim(later(1_200), &one)).unwrap(), [], "two are reserved");
 }

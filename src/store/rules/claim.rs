@@ -104,6 +104,8 @@ pub(crate) struct Steps([Option<(i64, i64)>; Priority::ALL.len()]);
 /// By due time, as long as no more is paused than one claim may step over. Else each claim goes on where the last one
 /// ended, round and round, and looks at what became due last, so that a paused route of any size holds up nobody.
 fn due_unpaused(books: &Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
+    books.look_for_due(priority)?;
+    let front = books.shared.due_from(priority, books.now);
     let mut steps = books.shared.steps.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cursor) = steps.0.get_mut(priority as usize) else { return Ok(vec![]) };
     let (of, now) = (priority as i64, books.now.0);
@@ -114,7 +116,7 @@ fn due_unpaused(books: &Books<'_>, priority: Priority, limit: usize) -> Result<V
         more = look.step(books, sql::DUE_AT, params![of, due_at, no, STEPS])?;
     }
     if more {
-        let after = from.map_or(i64::MIN, |(due_at, _)| due_at);
+        let after = from.map_or(i64::MIN, |(due_at, _)| due_at).max(front.saturating_sub(1));
         more = look.step(books, sql::DUE_AFTER, params![of, after, now, STEPS - look.seen])?;
     }
     let bounded = from.is_some() || look.seen >= STEPS;

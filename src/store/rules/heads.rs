@@ -3,7 +3,8 @@
 //! front reads the row behind every one of them. So the front is looked for now and then, and the looks between begin there.
 //!
 //! What is set is set from now on, so that it comes behind the front; what does not (another's clock, a window whose time has
-//! come before it was made) is found with the next look for it. What this process sets itself is known at once.
+//! come before it was made) is found with the next look for it. What this process sets itself is known at once, unless a look
+//! comes between that and its commit.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,8 +18,10 @@ use crate::store::Result;
 
 /// How often the front is looked for at most, and so how late what comes before it may be found ...
 const EVERY: Duration = Duration::from_secs(1);
-/// ... unless that takes long: of the server's time it gets one part in so many.
+/// ... unless that takes long: of the server's time it gets one part in so many ...
 const PART: u32 = 50;
+/// ... as far as nothing is found later than that.
+const AT_MOST: Duration = Duration::from_secs(10);
 /// No look counts for longer than that beyond its time: who has not looked any more knows nothing.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -65,8 +68,8 @@ impl Head {
 
     fn found(&mut self, now: Time, before: Duration, (first, took_us): First) {
         let took = Duration::from_micros(u64::try_from(took_us).unwrap_or(0));
-        let from = first.unwrap_or(i64::MAX).min(now.minus(before).0);
-        self.0 = Some(Seen { from, at: now, counts: EVERY.max(took * PART) });
+        let from = with_margin(first.unwrap_or(i64::MAX), now, before);
+        self.0 = Some(Seen { from, at: now, counts: EVERY.max((took * PART).min(AT_MOST)) });
     }
 
     fn sees(&mut self, at: i64) {
@@ -74,6 +77,11 @@ impl Head {
             seen.from = seen.from.min(at);
         }
     }
+}
+
+/// What commits now may come before the first that is there.
+fn with_margin(first: i64, now: Time, before: Duration) -> i64 {
+    first.min(now.minus(before).0)
 }
 
 /// The first that lives, and how long the server looked for it, in microseconds.
@@ -90,8 +98,9 @@ impl Heads {
             DigestState::Gathering | DigestState::Waiting => {
                 let Some(due) = self.due.get_mut(priority as usize) else { return };
                 due.head.sees(due_at.0);
+                let front = due.head.0.map_or(i64::MIN, |seen| seen.from);
                 if let Some(lanes) = due.lanes.as_mut().filter(|_| lane != 0) {
-                    lanes.entry(lane).and_modify(|first| *first = due_at.0.min(*first)).or_insert(due_at.0);
+                    lanes.entry(lane).and_modify(|first| *first = due_at.0.min(*first)).or_insert(front);
                     if lanes.len() >= LANES_MAX as usize {
                         due.lanes = None;
                     }
@@ -115,8 +124,10 @@ impl Books<'_> {
         let (due, took_us) = self.tx.query_row(sql::PG_FIRST_DUE, [of], first)?;
         let mut lanes = BTreeMap::new();
         let mut lanes_took_us = 0;
-        self.tx.prepare_cached(sql::PG_LANES)?.each(params![of, i64::MIN, self.now.0, LANES_MAX], |row| {
-            lanes.insert(row.get(0)?, row.get(3)?);
+        // Nothing of any lane is before the first of all.
+        let from = due.unwrap_or(i64::MAX);
+        self.tx.prepare_cached(sql::PG_LANES)?.each(params![of, i64::MIN, self.now.0, LANES_MAX, from], |row| {
+            lanes.insert(row.get(0)?, with_margin(row.get(3)?, self.now, DUE_BEFORE));
             lanes_took_us = row.get(4)?;
             Ok(true)
         })?;
@@ -168,11 +179,11 @@ impl Shared {
     }
 
     /// The front was come to by the way.
-    pub fn comes_to(&self, priority: Priority, lanes: &[(i64, i64)]) {
+    pub fn comes_to(&self, priority: Priority, now: Time, lanes: &[(i64, i64)]) {
         self.heads(|heads| {
             for (lane, first) in lanes {
                 if let Some(known) = heads.due[priority as usize].lanes.as_mut().and_then(|all| all.get_mut(lane)) {
-                    *known = *first;
+                    *known = with_margin(*first, now, DUE_BEFORE);
                 }
             }
         });
@@ -203,13 +214,18 @@ mod tests {
         let mut head = found(None, 0);
         head.sees(NOW.minus(s(30)).0);
         head.sees(NOW.0);
+        // A clock that is a minute behind, and a commit that takes as long.
+        let mut under_way = Head::default();
+        under_way.found(NOW, UNTIL_BEFORE, (Some(NOW.plus(s(300)).0), 0));
+        assert_eq!(under_way.from(NOW), NOW.minus(s(120)).0);
         assert_eq!(head.from(NOW), NOW.minus(s(30)).0, "what is set here is known at once");
     }
 
-    /// Where a look steps over a million dead entries, it costs no more than a part of the server's time.
+    /// Where a look steps over a million dead entries, it costs no more than a part of the server's time; but nothing is found
+    /// much later because of that.
     #[test]
-    fn a_look_counts_for_a_second_and_for_fifty_times_as_long_as_it_took() {
-        for (took_us, counts) in [(0, s(1)), (19_000, s(1)), (100_000, s(5))] {
+    fn a_look_counts_for_a_second_or_for_fifty_times_as_long_as_it_took_and_for_ten_at_most() {
+        for (took_us, counts) in [(0, s(1)), (19_000, s(1)), (100_000, s(5)), (20_000_000, s(10))] {
             let head = found(None, took_us);
             assert!(!head.is_old(NOW.plus(counts - Duration::from_millis(1))), "{took_us}");
             assert!(head.is_old(NOW.plus(counts)), "{took_us}");
@@ -232,14 +248,18 @@ mod tests {
         let due = &mut heads.due[Priority::Normal as usize];
         due.head = found(Some(NOW.0), 0);
         due.lanes = Some(BTreeMap::from([(1, NOW.0)]));
+        let front = NOW.minus(s(1)).0;
         let mut waits = |lane, due_at: Time| {
             heads.sees(DigestState::Waiting, Priority::Normal, lane, due_at, None);
             heads.due[Priority::Normal as usize].lanes.clone()
         };
         waits(1, NOW.plus(s(1)));
-        waits(2, NOW.minus(s(5)));
-        assert_eq!(waits(0, NOW), Some(BTreeMap::from([(1, NOW.0), (2, NOW.minus(s(5)).0)])));
-        assert!((3..LANES_MAX).all(|lane| waits(lane, NOW).is_some() == (lane < LANES_MAX)));
+        waits(2, NOW.plus(s(5)));
+        waits(3, NOW.minus(s(5)));
+        waits(2, NOW.minus(s(4)));
+        let lanes = [(1, NOW.0), (2, NOW.minus(s(4)).0.min(front)), (3, NOW.minus(s(5)).0)];
+        assert_eq!(waits(0, NOW), Some(BTreeMap::from(lanes)));
+        assert!((4..LANES_MAX).all(|lane| waits(lane, NOW).is_some() == (lane < LANES_MAX)));
         assert_eq!(waits(LANES_MAX, NOW), None);
         heads.sees(DigestState::Leased, Priority::Normal, 1, NOW.minus(s(90)), Some(NOW));
         assert_eq!(heads.due[Priority::Normal as usize].head.from(NOW), NOW.minus(s(5)).0, "what is leased is not due");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::store::rules::tx::{Column, Value, params};
 
 use super::books::Books;
-use super::sql;
+use super::{Shared, sql};
 use crate::model::{Time, Topic};
 use crate::quota;
 use crate::store::{Result, Tidied};
@@ -30,6 +30,9 @@ const BEHIND: usize = 16;
 /// Events of one subject that may leave together; longer ones have shed what is no mark before.
 const FAMILY: usize = 1_000;
 
+/// Hardly anything is waited for (what `purge/seen.rs` looks at is not), and while it is others wait for what this has locked.
+pub(super) const WAITS: Duration = Duration::from_millis(100);
+
 /// Replicas' clocks may differ by so much (lifecycle.md, "Retention").
 const CLOCK_ERROR: Duration = Duration::from_secs(60);
 
@@ -39,6 +42,8 @@ pub(crate) struct Cursor {
     event: i64,
     digest: i64,
     mailbox: i64,
+    /// Where it goes on if somebody has what this call comes to.
+    beyond: (i64, i64),
     /// Letters were left over by the call before.
     letters: bool,
 }
@@ -50,6 +55,8 @@ pub(super) fn purge(books: &mut Books<'_>) -> Result<Tidied> {
     let page = seen::page(books, cursor.event, LOOK)?;
     let young = page.last().is_none_or(|e| is_young(e.received_at, horizon, books.now));
     let first = cursor.event == 0 && cursor.digest == 0;
+    let is_last = page.len() < LOOK as usize || young;
+    cursor.beyond = (page.last().filter(|_| !is_last).map_or(0, |event| event.no), cursor.digest);
     let mut full = false;
     'page: for part in page.chunks(AHEAD) {
         let mut seen = Seen::ahead(books, part.iter().filter(|event| !gone.contains(&event.no)), horizon)?;
@@ -67,7 +74,7 @@ pub(super) fn purge(books: &mut Books<'_>) -> Result<Tidied> {
             }
         }
     }
-    let more_events = full || (page.len() >= LOOK as usize && !young);
+    let more_events = full || !is_last;
     cursor.event = if more_events { last } else { 0 };
     let more_digests = drop_digests(books, horizon, &mut cursor)?;
     if first || cursor.letters {
@@ -76,6 +83,13 @@ pub(super) fn purge(books: &mut Books<'_>) -> Result<Tidied> {
     }
     drop_mailboxes(books, horizon, &mut cursor)?;
     Ok(Tidied { purged_items: purged, more: more_events || more_digests || cursor.letters, ..Tidied::default() })
+}
+
+/// What was to leave is in somebody's hands: the walk goes on behind it.
+pub(super) fn pass_over(shared: &Shared) -> Tidied {
+    let mut cursor = shared.purge_cursor.lock().unwrap_or_else(PoisonError::into_inner);
+    (cursor.event, cursor.digest) = cursor.beyond;
+    Tidied { more: cursor.beyond != (0, 0), ..Tidied::default() }
 }
 
 /// Everything behind it is young as well: the walk may end. Not so behind what a clock that was ahead has dated.
@@ -182,14 +196,16 @@ fn drop_digests(books: &Books<'_>, horizon: Time, cursor: &mut Cursor) -> Result
         after.query_map(params![cursor.digest, LOOK], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
     };
     let young = page.last().is_none_or(|(_, opened_at, _)| is_young(*opened_at, horizon, books.now));
+    let more = page.len() >= LOOK as usize && !young;
+    let next = page.last().filter(|_| more).map_or(0, |(no, ..)| *no);
+    cursor.beyond.1 = next;
     let old = page.iter().filter(|(_, _, closed_at)| closed_at.is_some_and(|at| at < horizon.0)).map(|(no, ..)| *no);
     for no in unlisted(books, old.collect())? {
         for statement in [sql::DROP_ATTEMPTS, sql::DROP_DIGEST] {
             books.tx.prepare_cached(statement)?.later([no])?;
         }
     }
-    let more = page.len() >= LOOK as usize && !young;
-    cursor.digest = if more { page.last().map_or(0, |(no, ..)| *no) } else { 0 };
+    cursor.digest = next;
     Ok(more)
 }
 

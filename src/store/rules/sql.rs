@@ -312,8 +312,7 @@ pub const IS_LISTED: &str = "SELECT 1 FROM item WHERE digest_no = ?1 UNION ALL S
      LIMIT 1";
 pub const DROP_ATTEMPTS: &str = "DELETE FROM attempt WHERE digest_no = ?1";
 pub const DROP_DIGEST: &str = "DELETE FROM digest WHERE no = ?1";
-pub const DROP_LETTERS: &str =
-    "DELETE FROM dead_letter WHERE no IN (SELECT no FROM dead_letter WHERE last_at < ?1 LIMIT ?2)";
+pub const DROP_LETTERS: &str = "DELETE FROM dead_letter WHERE no IN (SELECT no FROM dead_letter WHERE last_at < ?1 LIMIT ?2 /*pg: FOR UPDATE SKIP LOCKED*/)";
 /// The last of the next mailboxes after ?1, and how many they are.
 pub const MAILBOXES_AFTER: &str =
     "SELECT max(no), count(*) FROM (SELECT no FROM mailbox WHERE no > ?1 ORDER BY no LIMIT ?2) AS page";
@@ -358,7 +357,7 @@ macro_rules! looked_at {
     ($order:literal) => {
         concat!(
             "SELECT d.due_at, EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no) \
-             FROM digest d WHERE d.state IN (0, 4) AND d.priority = ?1 AND d.due_at <= ?2 ORDER BY d.due_at",
+             FROM digest d WHERE d.state IN (0, 4) AND d.priority = ?1 AND d.due_at <= ?2 AND d.due_at >= ?4 ORDER BY d.due_at",
             $order,
             " LIMIT ?3"
         )

@@ -97,8 +97,9 @@ fn by_time(books: &Books<'_>, priority: Priority, most: i64) -> Result<Vec<i64>>
 fn of_lanes(books: &mut Books<'_>, priority: Priority, lanes: Vec<i64>, each: i64) -> Result<Vec<i64>> {
     let (of, now) = (priority as i64, books.now.0);
     if books.tx.is_postgres() {
+        let front = books.shared.due_from(priority, books.now);
         let known: BTreeMap<i64, i64> = books.shared.lanes_from(priority).into_iter().flatten().collect();
-        let from = Column::ints(lanes.iter().map(|lane| known.get(lane).copied().unwrap_or(i64::MIN)));
+        let from = Column::ints(lanes.iter().map(|lane| known.get(lane).copied().unwrap_or(front)));
         let of_lanes = params![of, Column::ints(lanes), now, each, from];
         return books.read_due(sql::PG_DUE_OF_LANES, of_lanes);
     }
@@ -149,7 +150,7 @@ fn known_lanes(books: &Books<'_>, priority: Priority, known: Vec<(i64, i64)>, tu
     let found =
         books.tx.prepare_cached(sql::PG_FIRST_OF_LANES)?.query_map(params![priority as i64, lanes, from], read)?;
     let mut found: Vec<(i64, i64)> = found.into_iter().filter_map(|(lane, first)| Some((lane, first?))).collect();
-    books.shared.comes_to(priority, &found);
+    books.shared.comes_to(priority, books.now, &found);
     found.sort_unstable_by_key(|(lane, _)| (*lane <= turn, *lane));
     let last = found.last().map(|(lane, _)| *lane);
     let due = found.into_iter().filter(|(_, first)| *first <= books.now.0).map(|(lane, _)| lane).collect();
@@ -165,15 +166,20 @@ struct Walk {
 
 impl Walk {
     fn go(&mut self, books: &Books<'_>, priority: Priority, after: i64, most: i64) -> Result<()> {
-        let lanes = if books.tx.is_postgres() { sql::PG_LANES } else { sql::LANES };
-        books.tx.prepare_cached(lanes)?.each(params![priority as i64, after, books.now.0, most], |row| {
+        let of = (priority as i64, after, books.now.0, most);
+        let each = |row: &Row<'_>| {
             let lane: i64 = row.get(0)?;
             (self.last, self.seen) = (Some(lane), row.get(1)?);
             if row.get(2)? {
                 self.due.push(lane);
             }
             Ok(true)
-        })
+        };
+        if !books.tx.is_postgres() {
+            return books.tx.prepare_cached(sql::LANES)?.each(of, each);
+        }
+        let from = books.shared.due_from(priority, books.now);
+        books.tx.prepare_cached(sql::PG_LANES)?.each(params![of.0, of.1, of.2, of.3, from], each)
     }
 }
 

@@ -16,11 +16,9 @@ pub(super) fn leaving(conn: Tx<'_>, shared: &Shared, now: Time, paused: &[String
     }
     let mut oldest: Option<Time> = None;
     for priority in Priority::ALL {
-        let found = if paused.is_empty() {
-            due(conn, priority, now, shared.due_from(priority, now))?
-        } else {
-            unpaused(conn, priority, now)?
-        };
+        let from = shared.due_from(priority, now);
+        let look = if paused.is_empty() { due } else { unpaused };
+        let found = look(conn, priority, now, from)?;
         oldest = oldest.into_iter().chain(found).min();
     }
     Ok(oldest)
@@ -34,9 +32,9 @@ fn due(conn: Tx<'_>, priority: Priority, now: Time, from: i64) -> Result<Option<
 
 /// From the oldest on. If so many are paused that a look ends before it finds one that is not: the oldest of what became
 /// due last. What may leave does so soon, so it is there; if nothing leaves any more it grows old there.
-fn unpaused(conn: Tx<'_>, priority: Priority, now: Time) -> Result<Option<Time>> {
+fn unpaused(conn: Tx<'_>, priority: Priority, now: Time, from: i64) -> Result<Option<Time>> {
     let (mut seen, mut oldest) = (0, None);
-    let bounds = (priority as i64, now.0, LOOKED_AT);
+    let bounds = (priority as i64, now.0, LOOKED_AT, from);
     conn.prepare_cached(worker::OLDEST_OR_PAUSED)?.each(bounds, |row| {
         let paused: bool = row.get(1)?;
         seen += 1;

@@ -1,7 +1,7 @@
 //! What a purge has read. PostgreSQL is asked for many events together, and nobody is waited for: what somebody else has in
 //! his hands stays for the next walk. What was found to be over is locked, so that nobody opens it again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::store::rules::tx::{Column, Optional, Row, params};
 
@@ -94,7 +94,20 @@ impl Seen {
             }
             seen.read_events(books, next)?;
         }
+        seen.look_again(books)?;
         Ok(seen)
+    }
+
+    /// What had no items was not locked: under the lock of its subject it is looked at once more.
+    fn look_again(&mut self, books: &Books<'_>) -> Result<()> {
+        let without = self.items.iter().filter(|(_, states)| states.as_ref().is_some_and(Vec::is_empty));
+        let of = Column::ints(without.map(|(no, _)| *no).collect::<BTreeSet<_>>());
+        if of.len() > 0 {
+            let read = |row: &Row<'_>| row.get::<i64>(0);
+            let found = books.tx.prepare_cached(sql::PG_OVER_AND_OLD)?.query_map(params![of, self.horizon.0], read)?;
+            self.items.extend(found.into_iter().map(|no| (no, None)));
+        }
+        Ok(())
     }
 
     pub fn event(&mut self, books: &Books<'_>, no: i64) -> Result<Option<Old>> {
@@ -178,10 +191,15 @@ impl Seen {
         }
         let mut rows = 0;
         missing.retain(|_, n| {
-            rows += *n;
-            rows == *n || rows <= ITEMS_MAX
+            let fits = rows == 0 || rows + *n <= ITEMS_MAX;
+            rows += if fits { *n } else { 0 };
+            fits
         });
-        self.items.extend(missing.keys().map(|no| (*no, Some(vec![]))));
+        let of = Column::ints(missing.keys().copied());
+        let free = books.tx.prepare_cached(sql::PG_LOCK_EVENTS_TO_PURGE)?.query_map([of], |row| row.get::<i64>(0))?;
+        let free: HashSet<i64> = free.into_iter().collect();
+        self.items.extend(missing.keys().map(|no| (*no, free.contains(no).then(Vec::new))));
+        missing.retain(|no, _| free.contains(no));
         missing.retain(|_, n| *n > 0);
         if missing.is_empty() {
             return Ok(());

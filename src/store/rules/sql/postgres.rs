@@ -96,11 +96,14 @@ pub const PG_OVER_AND_OLD: &str = "SELECT event_no, count(*), bool_and(state >= 
 pub const PG_LOCK_ITEMS_TO_PURGE: &str = "SELECT event_no, state, count(*), bool_and(state >= 2 AND settled_at < ?2) FROM (SELECT \
      event_no, state, settled_at FROM item WHERE event_no = ANY(CAST(?1 AS bigint[])) FOR UPDATE SKIP LOCKED) AS mine \
      GROUP BY event_no, state";
+/// Those of these that nobody has.
+pub const PG_LOCK_EVENTS_TO_PURGE: &str =
+    "SELECT no FROM event WHERE no = ANY(CAST(?1 AS bigint[])) FOR UPDATE SKIP LOCKED";
 pub const PG_EVENTS_TO_PURGE: &str = "SELECT no, ver, received_at, topic, topic2, prev, prev2 FROM event \
      WHERE no = ANY(CAST(?1 AS bigint[]))";
-/// Of digests those that no item names. (`OFFSET 0`: as in [`DROP_MAILBOXES`].)
-pub const PG_UNLISTED: &str = "SELECT u.no FROM unnest(CAST(?1 AS bigint[])) AS u(no) WHERE NOT EXISTS (SELECT 1 FROM item WHERE \
-     digest_no = u.no OFFSET 0) AND NOT EXISTS (SELECT 1 FROM relisted WHERE digest_no = u.no OFFSET 0)";
+/// Of digests those that no item names and nobody has. (`OFFSET 0`: as in [`DROP_MAILBOXES`].)
+pub const PG_UNLISTED: &str = "SELECT d.no FROM digest d WHERE d.no = ANY(CAST(?1 AS bigint[])) AND NOT EXISTS (SELECT 1 FROM item \
+     WHERE digest_no = d.no OFFSET 0) AND NOT EXISTS (SELECT 1 FROM relisted WHERE digest_no = d.no OFFSET 0) FOR UPDATE SKIP LOCKED";
 /// Those of these that nobody has; and those that are there.
 pub const PG_FREE_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
      closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE SKIP LOCKED";
@@ -146,11 +149,12 @@ pub const PG_FIRST_DUE: &str = "SELECT min(due_at), CAST(extract(epoch FROM cloc
      bigint) FROM digest WHERE state IN (0, 4) AND priority = ?1";
 pub const PG_FIRST_UNTIL: &str = "SELECT min(until), CAST(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000 AS \
      bigint) FROM digest WHERE state IN (2, 3, 5)";
-/// As [`LANES`], with one look at the index a lane: its first digest says both which lane it is and when it is due.
+/// As [`LANES`], with one look at the index a lane: its first digest says both which lane it is and when it is due. Nothing is
+/// due before ?5, and what is dead before it is passed over in the index.
 pub const PG_LANES: &str = "WITH RECURSIVE walk(lane, due_at, n) AS ((SELECT lane, due_at, 1 FROM digest WHERE state IN (0, 4) \
-     AND lane <> 0 AND priority = ?1 AND lane > ?2 ORDER BY lane, due_at LIMIT 1) UNION ALL SELECT one.lane, one.due_at, n + 1 \
+     AND lane <> 0 AND priority = ?1 AND lane > ?2 AND due_at >= ?5 ORDER BY lane, due_at LIMIT 1) UNION ALL SELECT one.lane, one.due_at, n + 1 \
      FROM walk, LATERAL (SELECT d.lane, d.due_at FROM digest d WHERE d.state IN (0, 4) AND d.lane <> 0 AND d.priority = ?1 \
-     AND d.lane > walk.lane ORDER BY d.lane, d.due_at LIMIT 1) AS one WHERE n < ?4) \
+     AND d.lane > walk.lane AND d.due_at >= ?5 ORDER BY d.lane, d.due_at LIMIT 1) AS one WHERE n < ?4) \
      SELECT lane, n, due_at <= ?3, due_at, CAST(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000 AS bigint) \
      FROM walk ORDER BY n";
 /// Of known lanes, each with where it begins: what its first digest is due at.
@@ -278,6 +282,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_OVER_AND_OLD,
         PG_LOCK_ITEMS_TO_PURGE,
         PG_EVENTS_TO_PURGE,
+        PG_LOCK_EVENTS_TO_PURGE,
         PG_UNLISTED,
         PG_FREE_SUBJECTS,
         PG_KNOWN_SUBJECTS,
