@@ -114,6 +114,17 @@ impl Heads {
     }
 }
 
+impl Heads {
+    fn comes_to(&mut self, priority: Priority, now: Time, lanes: &[(i64, i64)]) {
+        let Some(known) = self.due.get_mut(priority as usize).and_then(|due| due.lanes.as_mut()) else { return };
+        for (lane, first) in lanes {
+            if let Some(known) = known.get_mut(lane) {
+                *known = with_margin(*first, now, DUE_BEFORE);
+            }
+        }
+    }
+}
+
 impl Books<'_> {
     /// Looks for the front of what is due, if it is time to.
     pub fn look_for_due(&self, priority: Priority) -> Result<()> {
@@ -178,15 +189,9 @@ impl Shared {
         })
     }
 
-    /// The front was come to by the way.
+    /// A claim has come to the first of these lanes.
     pub fn comes_to(&self, priority: Priority, now: Time, lanes: &[(i64, i64)]) {
-        self.heads(|heads| {
-            for (lane, first) in lanes {
-                if let Some(known) = heads.due[priority as usize].lanes.as_mut().and_then(|all| all.get_mut(lane)) {
-                    *known = with_margin(*first, now, DUE_BEFORE);
-                }
-            }
-        });
+        self.heads(|heads| heads.comes_to(priority, now, lanes));
     }
 }
 
@@ -263,5 +268,16 @@ mod tests {
         assert_eq!(waits(LANES_MAX, NOW), None);
         heads.sees(DigestState::Leased, Priority::Normal, 1, NOW.minus(s(90)), Some(NOW));
         assert_eq!(heads.due[Priority::Normal as usize].head.from(NOW), NOW.minus(s(5)).0, "what is leased is not due");
+    }
+
+    /// Of a lane whose first digest is due tomorrow another worker may have one that is due now.
+    #[test]
+    fn a_lane_begins_no_later_than_what_may_commit_now() {
+        let mut heads = Heads::default();
+        heads.due[Priority::Normal as usize].lanes = Some(BTreeMap::from([(1, 0), (2, 0)]));
+        let (tomorrow, old) = (NOW.plus(s(86_400)).0, NOW.minus(s(60)).0);
+        heads.comes_to(Priority::Normal, NOW, &[(1, tomorrow), (2, old), (3, old)]);
+        let lanes = BTreeMap::from([(1, NOW.minus(DUE_BEFORE).0), (2, old)]);
+        assert_eq!(heads.due[Priority::Normal as usize].lanes, Some(lanes));
     }
 }
