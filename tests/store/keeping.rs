@@ -226,6 +226,18 @@ fn what_was_settled_lately_is_kept() {
     }
 }
 
+/// Nothing writes one; a store that has it all the same is not to stop the purge.
+#[test]
+fn a_final_item_without_a_time_of_its_end_is_old() {
+    for mut w in worlds(Setup::default()) {
+        w.accept_all(vec![request("r1"), news("n1")]);
+        settle_and_wait(&mut w, 91);
+        w.bench.run("UPDATE item SET settled_at = NULL");
+        w.purge();
+        assert_eq!((count(&w, "item"), count(&w, "event")), (0, 0));
+    }
+}
+
 /// `purge_whole`
 #[test]
 fn a_subject_leaves_as_a_whole_or_keeps_its_marks() {

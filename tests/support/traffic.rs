@@ -92,7 +92,8 @@ pub fn config(folder: &Path, name: &str, source: &str) {
     config_on(folder, name, source, "url = \"sqlite:owlpost.db\"", "outbox");
 }
 
-/// `store`: the keys of `[store]`; `outbox`: the folder of the mails.
+/// `store`: the keys of `[store]`; `outbox`: the folder of the mails. A kill in the middle of a call burns an attempt, and of fifty
+/// kills more than the usual eight may come in the middle of one mail's.
 pub fn config_on(folder: &Path, name: &str, source: &str, store: &str, outbox: &str) {
     let text = format!(
         r#"
@@ -114,16 +115,19 @@ rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
 name = "approvals"
 types = ["io.athenz.membership.requested.v1"]
 template = "approvals"
+attempts_max = 1000
 priority = "urgent"
 cadence = {{ first_after = "20ms" }}
 [[route]]
 name = "decisions"
 types = ["io.athenz.membership.decided.v1"]
 template = "decisions"
+attempts_max = 1000
 [[route]]
 name = "handled"
 types = []
 template = "decisions"
+attempts_max = 1000
 cadence = {{ first_after = "50ms" }}
 [log]
 format = "json"

@@ -4,8 +4,10 @@
 //! What stands in `/*pg: … */` is said to PostgreSQL alone: there transactions run side by side, so what is read to be
 //! changed is locked as it is read. A mailbox's row is the lock of all its digests and their items, and is taken first.
 
+mod many;
 mod postgres;
 mod sqlite;
+pub use many::*;
 pub use postgres::*;
 pub use sqlite::*;
 

@@ -90,10 +90,10 @@ pub const PG_SUPPRESSED: &str = "SELECT address FROM suppression WHERE address =
 pub const PG_TOLD: &str = "SELECT topic, recipient, told_ver FROM standing WHERE topic = ANY(CAST(?1 AS bytea[])) AND told_ver IS NOT \
      NULL ORDER BY recipient";
 /// How many items each of these events has, and whether all are final and were settled before ?2.
-pub const PG_OVER_AND_OLD: &str = "SELECT event_no, count(*), bool_and(state >= 2 AND settled_at < ?2) FROM item \
+pub const PG_OVER_AND_OLD: &str = "SELECT event_no, count(*), bool_and(state >= 2 AND coalesce(settled_at, 0) < ?2) FROM item \
      WHERE event_no = ANY(CAST(?1 AS bigint[])) GROUP BY event_no";
 /// The same by state, of those that nobody has: what a purge is about to delete, nobody changes meanwhile.
-pub const PG_LOCK_ITEMS_TO_PURGE: &str = "SELECT event_no, state, count(*), bool_and(state >= 2 AND settled_at < ?2) FROM (SELECT \
+pub const PG_LOCK_ITEMS_TO_PURGE: &str = "SELECT event_no, state, count(*), bool_and(state >= 2 AND coalesce(settled_at, 0) < ?2) FROM (SELECT \
      event_no, state, settled_at FROM item WHERE event_no = ANY(CAST(?1 AS bigint[])) FOR UPDATE SKIP LOCKED) AS mine \
      GROUP BY event_no, state";
 /// Those of these that nobody has.
@@ -224,22 +224,6 @@ pub const PG_MOVE_DIGESTS: &str = "UPDATE digest d SET state = u.state, due_at =
      bigint[]), CAST(?8 AS text[]), CAST(?9 AS bigint[])) AS u(no, state, due_at, open, token, until, attempts, address, \
      closed_at) WHERE d.no = u.no";
 
-/// A change of one row, and the same for many: its values come as columns, in the same order.
-pub struct Many {
-    pub one: &'static str,
-    pub many: &'static str,
-    pub table: &'static str,
-    /// So many values at the front name the row.
-    pub keys: usize,
-    /// Said twice of one row, the last counts; else the two are two statements.
-    pub last_counts: bool,
-}
-
-/// Changes of one row that are made for each event, item or mail.
-pub fn many(one: &str) -> Option<&'static Many> {
-    MANY.iter().find(|known| known.one == one)
-}
-
 /// What runs for every batch: each row is found by a value of its index (`tests/store`).
 pub fn hot_of_many() -> Vec<&'static str> {
     let read = [
@@ -289,183 +273,3 @@ pub fn hot_of_many() -> Vec<&'static str> {
     ];
     read.into_iter().chain(MANY.iter().map(|known| known.many)).collect()
 }
-
-/// Those that begin like this, for tests.
-#[cfg(test)]
-pub fn many_of<const N: usize>(begins: [&str; N]) -> [&'static str; N] {
-    begins.map(|begin| MANY.iter().find(|known| known.one.starts_with(begin)).map_or("", |known| known.one))
-}
-
-/// `UPDATE table SET … FROM` the columns, by the first of them.
-macro_rules! update_many {
-    ($one:ident, $table:literal, $set:literal, ($($column:literal),*), $keys:literal, $row:literal) => {
-        Many {
-            one: $one,
-            many: concat!("UPDATE ", $table, " AS t SET ", $set, " FROM ", columns!($($column),*), " WHERE ", $row),
-            table: $table,
-            keys: $keys,
-            last_counts: true,
-        }
-    };
-}
-macro_rules! insert_many {
-    ($one:ident, $table:literal, $into:literal, ($($column:literal),*), $keys:literal, $end:literal) => {
-        Many {
-            one: $one,
-            many: concat!("INSERT INTO ", $table, " (", $into, " FROM ", columns!($($column),*), " ", $end),
-            table: $table,
-            keys: $keys,
-            last_counts: false,
-        }
-    };
-}
-/// Deletes by one value each.
-macro_rules! delete_many {
-    ($one:ident, $table:literal, $key:literal, $type:literal) => {
-        Many {
-            one: $one,
-            many: concat!("DELETE FROM ", $table, " WHERE ", $key, " = ANY(CAST(?1 AS ", $type, "[]))"),
-            table: $table,
-            keys: 1,
-            last_counts: true,
-        }
-    };
-}
-/// `?1` to `?n` as the columns c1 to cn.
-macro_rules! columns {
-    ($a:literal, $b:literal) => {
-        concat!("unnest(CAST(?1 AS ", $a, "[]), CAST(?2 AS ", $b, "[])) AS u(c1, c2)")
-    };
-    ($a:literal, $b:literal, $c:literal) => {
-        concat!("unnest(CAST(?1 AS ", $a, "[]), CAST(?2 AS ", $b, "[]), CAST(?3 AS ", $c, "[])) AS u(c1, c2, c3)")
-    };
-    ($a:literal, $b:literal, $c:literal, $d:literal) => {
-        concat!(
-            "unnest(CAST(?1 AS ",
-            $a,
-            "[]), CAST(?2 AS ",
-            $b,
-            "[]), CAST(?3 AS ",
-            $c,
-            "[]), CAST(?4 AS ",
-            $d,
-            "[])) AS u(c1, c2, c3, c4)"
-        )
-    };
-    ($a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal) => {
-        concat!(
-            "unnest(CAST(?1 AS ",
-            $a,
-            "[]), CAST(?2 AS ",
-            $b,
-            "[]), CAST(?3 AS ",
-            $c,
-            "[]), CAST(?4 AS ",
-            $d,
-            "[]), CAST(?5 AS ",
-            $e,
-            "[]), CAST(?6 AS ",
-            $f,
-            "[])) AS u(c1, c2, c3, c4, c5, c6)"
-        )
-    };
-    ($a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal, $g:literal) => {
-        concat!(
-            "unnest(CAST(?1 AS ",
-            $a,
-            "[]), CAST(?2 AS ",
-            $b,
-            "[]), CAST(?3 AS ",
-            $c,
-            "[]), CAST(?4 AS ",
-            $d,
-            "[]), CAST(?5 AS ",
-            $e,
-            "[]), CAST(?6 AS ",
-            $f,
-            "[]), CAST(?7 AS ",
-            $g,
-            "[])) AS u(c1, c2, c3, c4, c5, c6, c7)"
-        )
-    };
-}
-
-const MANY: &[Many] = &[
-    update_many!(
-        SETTLE_ITEM,
-        "item",
-        "state = c3, reason = c4, left_before = c5, settled_at = c6",
-        ("bigint", "bigint", "bigint", "bigint", "bigint", "bigint"),
-        2,
-        "t.event_no = c1 AND t.mailbox_no = c2"
-    ),
-    update_many!(
-        MOVE_ITEM,
-        "item",
-        "digest_no = c3",
-        ("bigint", "bigint", "bigint"),
-        2,
-        "t.event_no = c1 AND t.mailbox_no = c2"
-    ),
-    update_many!(LINK_EVENT, "event", "prev = c2, prev2 = c3", ("bigint", "bigint", "bigint"), 1, "t.no = c1"),
-    update_many!(SAVE_PREVIOUS, "mailbox", "previous_at = c2", ("bigint", "bigint"), 1, "t.no = c1"),
-    insert_many!(
-        ADD_ATTEMPT,
-        "attempt",
-        "digest_no, n, begun_at, outcome, free) SELECT c1, c2, c3, 0, 0",
-        ("bigint", "bigint", "bigint"),
-        2,
-        ""
-    ),
-    // An answer after another keeps the other's message id, so both are made.
-    Many {
-        last_counts: false,
-        ..update_many!(
-            SETTLE_ATTEMPT,
-            "attempt",
-            "outcome = c3, free = c4, settled_at = c5, message_id = coalesce(c6, message_id), detail = c7",
-            ("bigint", "bigint", "bigint", "bigint", "bigint", "text", "text"),
-            2,
-            "t.digest_no = c1 AND t.n = c2"
-        )
-    },
-    insert_many!(
-        SAVE_TOLD,
-        "standing",
-        "topic, recipient, told_ver) SELECT c1, c2, c3",
-        ("bytea", "text", "bigint"),
-        2,
-        "ON CONFLICT (topic, recipient) DO UPDATE SET told_ver = CASE WHEN standing.told_ver < excluded.told_ver \
-         THEN standing.told_ver ELSE excluded.told_ver END"
-    ),
-    insert_many!(
-        SAVE_OWN,
-        "standing",
-        "topic, recipient, own_ver, own_no) SELECT c1, c2, c3, c4",
-        ("bytea", "text", "bigint", "bigint"),
-        2,
-        "ON CONFLICT (topic, recipient) DO UPDATE SET own_ver = excluded.own_ver, own_no = excluded.own_no"
-    ),
-    Many {
-        one: PG_SAVE_SUBJECT,
-        many: "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, \
-               before_date, closer_ver, closer_no, lone) SELECT * FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
-               CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS \
-               bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), \
-               CAST(?12 AS bigint[])) ON CONFLICT (topic) DO UPDATE SET head = excluded.head, swept = excluded.swept, \
-               latest_ver = excluded.latest_ver, latest_no = excluded.latest_no, latest_date = excluded.latest_date, \
-               before_ver = excluded.before_ver, before_no = excluded.before_no, before_date = excluded.before_date, \
-               closer_ver = excluded.closer_ver, closer_no = excluded.closer_no, lone = excluded.lone",
-        table: "subject",
-        keys: 1,
-        last_counts: true,
-    },
-    delete_many!(DROP_ITEMS, "item", "event_no", "bigint"),
-    delete_many!(DROP_RELISTED, "relisted", "event_no", "bigint"),
-    delete_many!(DROP_ASKED, "asked", "event_no", "bigint"),
-    delete_many!(DROP_EVENT, "event", "no", "bigint"),
-    delete_many!(DROP_STANDING, "standing", "topic", "bytea"),
-    delete_many!(PG_DROP_SUBJECT, "subject", "topic", "bytea"),
-    delete_many!(DROP_ATTEMPTS, "attempt", "digest_no", "bigint"),
-    delete_many!(DROP_DIGEST, "digest", "no", "bigint"),
-];
