@@ -18,7 +18,8 @@ kafka   the same lines published to a topic of 6 partitions, then read into an e
 pg      as `intake` and `again`, into PostgreSQL with fsync on the same machine; its CPU is that of all its processes.
 pg_claim    --digests digests in PostgreSQL, all due at once, in creation order and in random order of their due times, to a
         mailer that only counts, by 1 and by 4 workers; from the first call to the last settlement, as the store has
-        recorded them. Lock waits of more than 10 ms are those that the server logs.
+        recorded them. Lock waits of more than 10 ms are those that the server logs. Then once more beside a transaction
+        that is older than all of it, against the first of them.
 pg_due  as `due`, in PostgreSQL; the backlog view is asked 21 times while the worker is at work.
 pg_peers    --jobs jobs with a key each into graphile-worker (Node.js), River (Go) and owlpost on one server: taken in, all once
         more, and each run once; all durable and deduplicated. The peers are fetched into DIR/peers on first use.

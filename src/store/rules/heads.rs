@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::books::Books;
-use super::claim::lanes::LANES_MAX;
 use super::tx::{Row, params};
 use super::{Shared, sql};
 use crate::model::{DigestState, Priority, Time};
@@ -24,6 +23,9 @@ const PART: u32 = 50;
 const AT_MOST: Duration = Duration::from_secs(10);
 /// No look counts for longer than that beyond its time: who has not looked any more knows nothing.
 const FRESH: Duration = Duration::from_secs(10);
+
+/// Lanes that one claim looks at: some hundred microseconds. The next one goes on behind them.
+pub(super) const LANES_MAX: i64 = 256;
 
 /// What commits after a look was dated so much before it at most, in due times ...
 const DUE_BEFORE: Duration = Duration::from_secs(1);
@@ -112,9 +114,7 @@ impl Heads {
             DigestState::Held | DigestState::Closed => {}
         }
     }
-}
 
-impl Heads {
     fn comes_to(&mut self, priority: Priority, now: Time, lanes: &[(i64, i64)]) {
         let Some(known) = self.due.get_mut(priority as usize).and_then(|due| due.lanes.as_mut()) else { return };
         for (lane, first) in lanes {
@@ -219,11 +219,11 @@ mod tests {
         let mut head = found(None, 0);
         head.sees(NOW.minus(s(30)).0);
         head.sees(NOW.0);
+        assert_eq!(head.from(NOW), NOW.minus(s(30)).0, "what is set here is known at once");
         // A clock that is a minute behind, and a commit that takes as long.
         let mut under_way = Head::default();
         under_way.found(NOW, UNTIL_BEFORE, (Some(NOW.plus(s(300)).0), 0));
         assert_eq!(under_way.from(NOW), NOW.minus(s(120)).0);
-        assert_eq!(head.from(NOW), NOW.minus(s(30)).0, "what is set here is known at once");
     }
 
     /// Where a look steps over a million dead entries, it costs no more than a part of the server's time; but nothing is found

@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use super::super::books::Books;
+use super::super::heads::LANES_MAX;
 use super::super::{Shared, sql};
 use crate::model::Priority;
 use crate::store::Result;
 use crate::store::rules::tx::{Column, Row, params};
-
-/// Lanes that one claim looks at: some hundred microseconds. The next one goes on behind them.
-pub(in crate::store::rules) const LANES_MAX: i64 = 256;
 
 /// The lane whose turn it was last in each priority: the next claim begins behind it. `None`: with the first one.
 #[derive(Default)]
