@@ -119,7 +119,7 @@ impl Decoder {
 
     /// The same, and where each of them stood.
     pub fn decode_with_positions(&self, message: &Message, now: Time) -> (Vec<Decoded>, Vec<Position>) {
-        let mut positions = Vec::new();
+        let mut positions = Vec::with_capacity(1);
         let mut budget = Budget::new(&self.settings.limits);
         let decoded = self.decode_into(message, now, &mut positions, &mut budget, 0);
         // A refusal of the whole message is its first item's.

@@ -94,6 +94,10 @@ pub struct Event {
     pub effect: Effect,
     /// What the event is about, readable, e.g. `membership/sports/role/writers/user.joe/add`; also of informing events.
     pub subject_key: Option<String>,
+    /// Who asks, of a request for a membership: nobody is to approve their own.
+    pub asker: Option<String>,
+    /// `data.domain`, if it is a text: the domains take turns while more is due than can leave.
+    pub domain: Option<String>,
     /// Data that is no object stands in it under `"value"`.
     pub data: Data,
 }
@@ -143,7 +147,7 @@ impl Priority {
 /// One route's claim on an event: whom it asks, and who that is right now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
-    pub route: String,
+    pub route: Arc<str>,
     /// As the event or the route names them; looked up again before the mail leaves if any is a collection.
     pub references: Vec<String>,
     /// Whom they resolve to now, each once, without `except`. Shared: most events of a batch ask the same people.
@@ -156,8 +160,6 @@ pub struct Asked {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrival {
     pub event: Event,
-    /// `data.domain`, if it is a text: the domains take turns while more is due than can leave.
-    pub domain: Option<String>,
     /// `event.time`, or the receipt time that stands for it.
     pub time: Time,
     pub asked: Vec<Asked>,
@@ -169,8 +171,7 @@ pub struct Arrival {
 impl Arrival {
     /// An arrival that asks nobody yet.
     pub fn new(event: Event, time: Time) -> Arrival {
-        let domain = event.data.find_text(["domain"]);
-        Arrival { event, domain, time, asked: vec![], stale: None }
+        Arrival { event, time, asked: vec![], stale: None }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Types are looked up in a table; only routes with `*` in their types, conditions or expressions cost more.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::model::{Effect, Event, Topic};
 
@@ -34,7 +35,7 @@ const REQUESTED: &str = "io.athenz.membership.requested.v1";
 /// What one route makes of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asking {
-    pub route: String,
+    pub route: Arc<str>,
     /// Principals, roles and groups, each once, never none.
     pub references: Vec<String>,
     /// A principal who must not be asked: nobody approves their own request.
@@ -63,7 +64,7 @@ pub struct RouteFault {
 /// One compiled `[[route]]`.
 #[derive(Clone, Debug)]
 pub struct Route {
-    name: String,
+    name: Arc<str>,
     types: Vec<Pattern>,
     conditions: Vec<(Field, Vec<Pattern>)>,
     audience: Vec<Expression>,
@@ -123,7 +124,7 @@ impl Route {
             return Err(faults);
         }
         let types = config.types.iter().map(|t| Pattern::new(t)).collect();
-        Ok(Route { name: config.name.clone(), types, conditions, audience, subject })
+        Ok(Route { name: config.name.as_str().into(), types, conditions, audience, subject })
     }
 
     pub fn takes(&self, kind: &str) -> bool {
@@ -225,7 +226,7 @@ impl Router {
         if matching.iter().any(|route| route.subject.is_some()) && !ATHENZ_TYPES.contains(&event.kind.as_str()) {
             self.give_subject(&mut event, &matching);
         }
-        let except = (event.kind == REQUESTED).then(|| asker(&event)).flatten();
+        let except = event.asker.take();
         // Whom the event names goes to the routes; nobody behind them reads it again.
         let mut named = event.recipients.take().map(|named| once(named.into_iter()));
         let mut asked = Vec::with_capacity(matching.len());
@@ -259,10 +260,4 @@ impl Router {
         };
         event.subject_key = Some(key);
     }
-}
-
-/// Who asks for it: `requester`, or the member if none is named.
-fn asker(event: &Event) -> Option<String> {
-    let named = |key: &str| event.data.find_text([key]).filter(|name| !name.is_empty());
-    named("requester").or_else(|| named("member"))
 }

@@ -429,7 +429,7 @@ fn a_decision_for_too_many_people_still_closes_and_shows_whom_it_did_not_reach()
 fn the_domain_of_an_event_goes_along_since_domains_take_turns() {
     let of = |data: serde_json::Value| {
         let (store, _) = take(vec![vec![event("e", "com.example.news", data)]], 0, CROWD);
-        store.arrivals().remove(0).domain
+        store.arrivals().remove(0).event.domain
     };
     assert_eq!(of(json!({"domain": "media", "recipients": ["user.joe"]})), Some("media".into()));
     assert_eq!(of(json!({"domain": ["media"], "recipients": ["user.joe"]})), None);

@@ -73,6 +73,8 @@ impl Draft<'_> {
             recipients,
             effect: meaning.effect,
             subject_key: meaning.subject_key,
+            asker: meaning.asker,
+            domain: self.data.members.get("domain").and_then(Tree::as_text).map(str::to_owned),
             data: self.data.into_data(),
         })
     }

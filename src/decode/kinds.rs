@@ -46,9 +46,10 @@ pub(super) struct Meaning {
     pub effect: Effect,
     pub deadline: Option<Time>,
     pub subject_key: Option<String>,
+    pub asker: Option<String>,
 }
 
-const NOTHING: Meaning = Meaning { effect: Effect::Informs, deadline: None, subject_key: None };
+const NOTHING: Meaning = Meaning { effect: Effect::Informs, deadline: None, subject_key: None, asker: None };
 
 /// Checks `data` of a known type. `review_at` is written as `review_by` too; nothing else is changed. `at` is when it
 /// happened.
@@ -65,7 +66,10 @@ pub(super) fn read(kind: &str, data: &mut Content<'_>, realm: &str, at: Time) ->
     }
     let fields = Fields { data: &data.members, realm };
     let meaning = match kind {
-        REQUESTED => fields.request(|topic| Effect::Opens { topic, date: None })?,
+        REQUESTED => {
+            let meaning = fields.request(|topic| Effect::Opens { topic, date: None })?;
+            Meaning { asker: Some(fields.asker()?), ..meaning }
+        }
         DECIDED => {
             fields.one_of(&["decision"], &["approve", "reject"])?;
             fields.request(|topic| Effect::Closes { topics: vec![topic] })?
@@ -144,6 +148,14 @@ impl<'a> Fields<'a> {
             self.text(&["collection", "name"])?,
             self.text(&["member"])?,
         ])
+    }
+
+    /// `requester`, or the member if it names nobody.
+    fn asker(&self) -> Result<String, Problem> {
+        match self.data.get("requester") {
+            Some(Tree::Text(name)) if !name.is_empty() => Ok(name.clone().into_owned()),
+            _ => self.text(&["member"]).map(str::to_owned),
+        }
     }
 
     fn topic(&self, name: &str, parts: &[&str]) -> Topic {

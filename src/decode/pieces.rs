@@ -25,7 +25,7 @@ pub(super) fn pieces<'m>(limits: &Limits, message: &'m Message, form: Form) -> R
         Some(rest) => (3, rest),
         None => (0, message.body.as_slice()),
     };
-    let mut pieces = Vec::new();
+    let mut pieces = Vec::with_capacity(1);
     if form == Form::Lines {
         let lines = body.split(|b| *b == b'\n').enumerate().map(|(n, line)| (n + 1, line.trim_ascii()));
         for (index, (number, line)) in lines.filter(|(_, line)| !line.is_empty()).enumerate() {

@@ -92,6 +92,13 @@ impl From<Map<String, Value>> for Object<'static> {
 }
 
 impl Tree<'_> {
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Tree::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     pub fn is_null(&self) -> bool {
         matches!(self, Tree::Null)
     }

@@ -42,14 +42,6 @@ impl Data {
         let mut text = serde_json::Deserializer::from_str(&self.0);
         Path(&path).deserialize(&mut text).ok().flatten()
     }
-
-    /// A text that stands there.
-    pub fn find_text<'s>(&self, path: impl IntoIterator<Item = &'s str>) -> Option<String> {
-        match self.find(path)? {
-            Value::String(text) => Some(text),
-            _ => None,
-        }
-    }
 }
 
 impl From<&Map<String, Value>> for Data {

@@ -177,6 +177,18 @@ fn optional_fields_are_checked_and_null_is_absent() {
 }
 
 #[test]
+fn a_request_says_who_asks_and_nothing_else_does() {
+    let asker = |path: &str, value: Value| event_of(&changed(path, value)).asker;
+    assert_eq!(asker("/data/requester", json!("user.bob")).as_deref(), Some("user.bob"));
+    for nobody in [json!(""), Value::Null] {
+        assert_eq!(asker("/data/requester", nobody).as_deref(), Some("user.joe"));
+    }
+    for kind in KINDS.into_iter().filter(|kind| *kind != "membership.requested") {
+        assert_eq!(event_of(&full(kind).0).asker, None, "{kind}");
+    }
+}
+
+#[test]
 fn review_at_is_another_word_for_review_by() {
     let (mut event, _) = full("membership.review_due");
     let by = event_of(&event);

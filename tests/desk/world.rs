@@ -233,6 +233,8 @@ pub fn news(id: &str, time: Time) -> Draft {
         recipients: None,
         effect: Effect::Informs,
         subject_key: Some("domain/sports".into()),
+        asker: None,
+        domain: None,
         data: Data::of_text(r#"{"domain":"sports","secret":"not-for-the-desk"}"#),
     };
     Draft(Arrival::new(event, time))

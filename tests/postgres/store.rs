@@ -104,6 +104,8 @@ pub fn news(id: impl std::fmt::Display, who: &str) -> Entry {
         recipients: None,
         effect: Effect::Informs,
         subject_key: None,
+        asker: None,
+        domain: None,
         data: Data::default(),
     };
     let asked =

@@ -114,7 +114,7 @@ impl Oracle {
                         event.source.clone(),
                         event.id.clone(),
                         person.principal.clone(),
-                        asked.route.clone(),
+                        asked.route.to_string(),
                     ));
                 }
             }

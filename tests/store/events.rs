@@ -153,11 +153,8 @@ impl Ev {
         if let Some(actor) = &self.actor {
             data.insert("actor".into(), actor.as_str().into());
         }
-        if let Some(domain) = &self.domain {
-            data.insert("domain".into(), domain.as_str().into());
-        }
         let asked = self.routes.iter().map(|route| Asked {
-            route: route.clone(),
+            route: route.as_str().into(),
             references: references.clone(),
             people: people.iter().map(|p| person(p).into()).collect(),
             except: None,
@@ -173,6 +170,8 @@ impl Ev {
             recipients: None,
             effect,
             subject_key: Some(self.topics.join(" ")),
+            asker: None,
+            domain: self.domain.clone(),
             data: (&data).into(),
         };
         Entry::Event(Box::new(Arrival {

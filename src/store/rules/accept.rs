@@ -241,10 +241,10 @@ fn ask<'e>(
 ) -> Result<()> {
     let event_no = event.mark.no;
     let urgency = urgency(event.arrival.event.deadline.map(|d| d.0), event.arrival.time.0);
-    let lane = lane(event.arrival.domain.as_deref());
+    let lane = lane(event.arrival.event.domain.as_deref());
     if asked.references.iter().any(|r| is_collection(r)) {
         let names = serde_json::to_string(&asked.references).unwrap_or_default();
-        books.add_asked(params![event_no, asked.route, names, asked.except])?;
+        books.add_asked(params![event_no, &*asked.route, names, asked.except])?;
     }
     let topic = event.topics.first().filter(|_| event.opens);
     let known = topic.and_then(|topic| Some((topic, subjects.get(topic)?)));

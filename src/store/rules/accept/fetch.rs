@@ -41,7 +41,7 @@ pub(super) fn before_items(
         .iter()
         .flat_map(|event| &event.arrival.asked)
         .filter(|asked| asked.people.is_empty() && !asked.references.is_empty())
-        .map(|asked| (asked.route.as_str(), nobody(&asked.references)))
+        .map(|asked| (&*asked.route, nobody(&asked.references)))
         .collect();
     let mut wanted = Wanted::new();
     wanted.extend(names.iter().map(|(route, name)| ((*route, name.as_str()), None)));
@@ -51,7 +51,7 @@ pub(super) fn before_items(
         let told = dated.filter(|topic| subjects.get(topic).is_some_and(|known| !known.alone));
         for asked in &event.arrival.asked {
             for person in &asked.people {
-                let zone = wanted.entry((asked.route.as_str(), person.principal.as_str())).or_default();
+                let zone = wanted.entry((&*asked.route, person.principal.as_str())).or_default();
                 *zone = zone.or(person.zone.as_deref());
                 owns.extend(told.map(|topic| (*topic, person.principal.as_str())));
             }
