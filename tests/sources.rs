@@ -196,6 +196,20 @@ async fn a_file_gives_refused_batches_again_in_their_order_and_not_before_their_
     assert_eq!(bodies(&source.next(ROOMY).await.unwrap().unwrap()), [body(4)]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn lines_that_are_refused_twice_keep_their_place() {
+    let (mut source, _keep) = file(five().as_bytes());
+    let two = Room { messages: 2, bytes: 10_000 };
+    let first = source.next(two).await.unwrap().unwrap();
+    let second = source.next(two).await.unwrap().unwrap();
+    source.refuse(first.ack, Duration::ZERO).await;
+    source.refuse(second.ack, Duration::ZERO).await;
+    let again = source.next(two).await.unwrap().unwrap();
+    assert_eq!(again.messages, first.messages);
+    source.refuse(again.ack, Duration::ZERO).await;
+    assert_eq!(drain(&mut source, two, 9).await, all_five());
+}
+
 #[tokio::test]
 async fn a_file_does_not_end_while_a_batch_may_still_be_refused() {
     let (mut source, _keep) = file(five().as_bytes());

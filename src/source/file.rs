@@ -269,7 +269,10 @@ impl Source for FileSource {
 
     async fn refuse(&mut self, ack: Ack, retry_in: Duration) {
         if let Some(lines) = self.settled(ack) {
-            self.again.extend(lines);
+            // In its place: of what is refused for the second time, what came after it may wait here already.
+            let first = lines.first().map_or(u64::MAX, |line| line.offset);
+            let later = self.again.split_off(self.again.partition_point(|line| line.offset < first));
+            self.again.extend(lines.into_iter().chain(later));
             self.not_before = Some(Instant::now() + retry_in);
         }
     }

@@ -156,6 +156,10 @@ impl KafkaSource {
         let kept = from.take(room);
         state.again.retain(|refused| !refused.is_empty());
         if kept.is_empty() {
+            if !state.is_at_end() {
+                // Partitions came or went: the brokers have their time anew.
+                self.heard_by = None;
+            }
             if self.until_idle && state.is_at_end() {
                 if state.is_heard() {
                     return Some(Ok(None));

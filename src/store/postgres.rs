@@ -6,8 +6,9 @@
 //! its way. Two batches of one intake loop overlap: the second writes its events, and begins what subjects are new with
 //! them, while the first is at its mailboxes (`line.rs`).
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use deadpool::managed::{Object, PoolError, Timeouts};
@@ -139,11 +140,17 @@ impl Postgres {
         }
         super::blocking(move || {
             let (mut tries, mut before) = (1, None);
+            let now = Cell::new(now);
             loop {
                 let link = Link::new(&connection, &place.handle, &place.name, patience::WRITE);
-                let begin = || link.begin(place.shared.store_id, wait);
+                let begin = || {
+                    let asked = Instant::now();
+                    let server_us = link.begin(place.shared.store_id, wait)?;
+                    now.set(place.timing.heard(server_us, asked).unwrap_or(now.get()));
+                    Ok(())
+                };
                 let result = in_transaction(&link, begin, || {
-                    let mut books = Books::open(Tx(&link), &place.shared, now, Kept::default())?;
+                    let mut books = Books::open(Tx(&link), &place.shared, now.get(), Kept::default())?;
                     let result = work(&mut books)?;
                     books.close()?;
                     Ok(result)

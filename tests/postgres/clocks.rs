@@ -19,14 +19,14 @@ use crate::traffic::{accepted, intent};
 
 /// A machine whose clock is wrong by so much.
 struct Wrong {
-    by_us: i64,
+    by_us: AtomicI64,
     ahead_us: AtomicI64,
 }
 
 impl Clock for Wrong {
     fn now(&self) -> Time {
         let now = Time::from(jiff::Timestamp::now());
-        Time(now.0 + self.by_us + self.ahead_us.load(Ordering::Relaxed))
+        Time(now.0 + self.by_us.load(Ordering::Relaxed) + self.ahead_us.load(Ordering::Relaxed))
     }
 
     fn follow(&self, ahead_us: i64) {
@@ -39,7 +39,7 @@ impl Clock for Wrong {
 }
 
 fn replica(database: &Database, minutes: i64) -> (Arc<Postgres>, Arc<Wrong>) {
-    let clock = Arc::new(Wrong { by_us: minutes * 60_000_000, ahead_us: AtomicI64::new(0) });
+    let clock = Arc::new(Wrong { by_us: AtomicI64::new(minutes * 60_000_000), ahead_us: AtomicI64::new(0) });
     let store = runtime().block_on(Postgres::open(settings(database.url(), Opening::Worker), clock.clone())).unwrap();
     (Arc::new(store), clock)
 }
@@ -93,6 +93,43 @@ fn replicas_whose_clocks_differ_by_minutes_neither_end_each_others_leases_nor_se
         let due = runtime().block_on(store.next_due(&ask())).unwrap().unwrap();
         assert!(due.since(clock.now()) > Duration::from_secs(20), "not yet");
         assert_eq!(runtime().block_on(store.claim(clock.now(), &ask())).unwrap(), []);
+    }
+}
+
+/// Between two measurements: a machine whose clock is set, or that stood still, neither ends the lease of another nor has one
+/// that is over for all others.
+#[test]
+fn a_clock_that_is_set_while_a_worker_runs_ends_nobodys_lease_and_makes_none_that_is_over() {
+    for minutes in [60, -60, 25 * 60] {
+        let database = Server::shared().database(None);
+        drop(open(database.url()));
+        let replicas: Vec<_> = [0, 3].map(|minutes| replica(&database, minutes)).into();
+        let [(right, rights), (wrong, wrongs)] = &replicas[..] else { panic!("two") };
+        accept(right, vec![news(1, "p1"), news(2, "p2")]).unwrap();
+        let one = owlpost::store::Ask { limit: 1, ..ask() };
+        let begin = |store: &Postgres, clock: &Wrong| {
+            let leased = runtime().block_on(store.claim(clock.now(), &one)).unwrap();
+            let intents = Arc::new(leased.iter().map(intent).collect());
+            match runtime().block_on(store.begin(clock.now(), intents)).unwrap().pop() {
+                Some(Begun::Send(mail)) => mail.attempt,
+                other => panic!("{minutes}: {other:?}"),
+            }
+        };
+        let ended = |store: &Postgres, clock: &Wrong| {
+            let tidied = runtime().block_on(store.expire(clock.now(), false)).unwrap();
+            (tidied.leases_ended, tidied.doubts_ended)
+        };
+        let first = begin(right, rights);
+        wrongs.by_us.fetch_add(minutes * 60_000_000, Ordering::Relaxed);
+        assert_eq!(ended(wrong, wrongs), (0, 0), "{minutes}: another one's lease runs");
+        wrongs.by_us.fetch_add(minutes * 60_000_000, Ordering::Relaxed);
+        let second = begin(wrong, wrongs);
+        assert_eq!(ended(right, rights), (0, 0), "{minutes}: its lease runs for all");
+        let apart = wrongs.now().0 - rights.now().0;
+        assert!(apart.abs() < 1_000_000, "{minutes}: it goes by the server's again: {apart}");
+        let answers = Arc::new(vec![accepted(first), accepted(second)]);
+        runtime().block_on(right.learn(rights.now(), answers)).unwrap();
+        assert_eq!(verified(right)["delivered"], 2);
     }
 }
 

@@ -220,12 +220,11 @@ impl Shared {
         at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// The queue was found.
+    /// The queue was found. Whether messages come from it is seen when they do: of a queue that was just deleted, AWS may
+    /// tell for a minute how it is, and that it does not exist.
     pub fn found(&self, queue: Queue) {
         let mut state = self.state();
         state.queue = Some(Arc::new(queue));
-        state.failures = Streak::default();
-        state.not_before = None;
         if state.down.take().is_some() {
             state.news = None;
             tracing::info!(source = self.name, "the queue is there");

@@ -15,7 +15,7 @@ use super::connect::Connection;
 use super::errors::{Conflict, is_read_only, named};
 use super::patience;
 use super::queue::Queue;
-use super::schema::number;
+use super::schema::numbers;
 use super::values::Bound;
 use crate::store::rules::tx::{Database, Dialect, Each, Held, Row, Value};
 use crate::store::{Result, StoreError};
@@ -30,7 +30,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL plan_cache_
      SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off; \
      SET LOCAL statement_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; \
      SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'; \
-     SELECT store_id FROM meta WHERE one = 1";
+     SELECT store_id, (extract(epoch FROM clock_timestamp()) * 1000000)::int8 FROM meta WHERE one = 1";
 /// One picture for many statements.
 pub(super) const BEGIN_LOOK: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '60s'; \
      SET LOCAL idle_in_transaction_session_timeout = '60s'";
@@ -90,11 +90,14 @@ impl<'c> Link<'c> {
 
     /// Begins a transaction that may write, in one message with a look at who the store is: another one may have been copied
     /// into the database since it was opened, and its digests are not ours. `wait`: for each row that somebody else has.
-    pub fn begin(&self, store_id: u32, wait: Duration) -> Result<()> {
+    /// Gives the server's time, in microseconds.
+    pub fn begin(&self, store_id: u32, wait: Duration) -> Result<i64> {
         let begin = format!("{BEGIN}; SET LOCAL lock_timeout = {}", wait.as_millis());
-        let found = self.wait_for(patience::SOON, number(&self.connection.client, &begin))?;
-        if found == Some(store_id.into()) {
-            return Ok(());
+        let found = self.wait_for(patience::SOON, numbers(&self.connection.client, &begin))?;
+        if let Some([id, server_us]) = found
+            && id == i64::from(store_id)
+        {
+            return Ok(server_us);
         }
         Err(StoreError::Unusable(format!(
             "{}: the store is another one than at the start: it was replaced, by `owlpost store copy` perhaps; start again",

@@ -33,9 +33,23 @@ pub(super) fn newest() -> u32 {
 /// The answer's one number, asked in one message: a question that is prepared first may find another connection of a
 /// pooler's. `None`: no row.
 pub(super) async fn number(client: &Client, sql: &str) -> std::result::Result<Option<i64>, Error> {
+    Ok(numbers(client, sql).await?.map(|[number]| number))
+}
+
+/// The same of a row of several.
+pub(super) async fn numbers<const N: usize>(
+    client: &Client,
+    sql: &str,
+) -> std::result::Result<Option<[i64; N]>, Error> {
     let answer = client.simple_query(sql).await?;
     Ok(answer.iter().find_map(|part| match part {
-        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        SimpleQueryMessage::Row(row) if row.len() == N => {
+            let mut all = [0; N];
+            for (column, number) in all.iter_mut().enumerate() {
+                *number = row.get(column)?.parse().ok()?;
+            }
+            Some(all)
+        }
         _ => None,
     }))
 }

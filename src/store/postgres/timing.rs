@@ -1,4 +1,6 @@
-//! The server's clock is the clock of all workers: how far it is ahead of this machine's is measured again and again.
+//! The server's clock is the clock of all workers: how far it is ahead of this machine's is measured again and again, and
+//! each transaction that may write sees whether that is still so. A machine whose clock is set, or that stood still, would
+//! end the leases of others, or have leases that are over for them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +15,10 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// A measurement may be wrong by half of what it took.
 const TOO_SLOW: Duration = Duration::from_secs(1);
+
+/// As far as the clocks may be apart before a transaction goes by the server's word. Less than the slots of permits are worth
+/// (`quota.rs`), and more than what an answer's way is usually uneven by.
+const APART: Duration = Duration::from_millis(250);
 
 pub(super) struct Timing {
     clock: Arc<dyn Clock>,
@@ -38,6 +44,30 @@ impl Timing {
             *measured = Instant::now();
         }
         old
+    }
+
+    /// What the server's clock said between `asked` and now. Gives it if this machine's turns out to be another's, which it
+    /// follows from here on.
+    pub fn heard(&self, server_us: i64, asked: Instant) -> Option<Time> {
+        // Of transactions that find it at once, the first says so to the clock.
+        let mut ahead = self.ahead_us.lock().unwrap_or_else(PoisonError::into_inner);
+        let took = asked.elapsed();
+        let off_us = server_us - self.clock.now().minus(took / 2).0;
+        if off_us.unsigned_abs() <= (APART + took).as_micros() as u64 {
+            return None;
+        }
+        let follows = ahead.saturating_add(off_us);
+        self.clock.follow(follows);
+        // A test's clock may stand by itself.
+        if self.clock.ahead_us() != follows {
+            return None;
+        }
+        *ahead = follows;
+        tracing::warn!(
+            off_ms = off_us / 1_000,
+            "this machine's clock was set, or stood still; the store's is the one that counts"
+        );
+        Some(Time(server_us))
     }
 
     /// The answer was read half way between question and answer.
