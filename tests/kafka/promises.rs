@@ -127,6 +127,7 @@ async fn a_source_that_ends_says_so_once_everything_is_settled() {
         out.push(batch);
     }
     // What is produced after the start is for the next run, and what is out may still be refused.
+    Broker::shared().produce(&topic, &(5..8).map(|n| Record::of(n.to_string())).collect::<Vec<_>>());
     let waiting = timeout(Duration::from_millis(500), source.next(ROOMY)).await;
     assert!(waiting.is_err(), "{waiting:?}");
     for batch in &out {
@@ -135,6 +136,9 @@ async fn a_source_that_ends_says_so_once_everything_is_settled() {
     assert_eq!(timeout(PATIENCE, source.next(ROOMY)).await.unwrap().unwrap(), None);
     assert_eq!(source.health(), Health::Ended);
     // Not only after a stop, which waits for nobody.
-    assert_eq!(Broker::shared().lag(&group, &topic), 0, "the group knows of it when the run ends");
+    assert_eq!(Broker::shared().lag(&group, &topic), 3, "the group knows of it when the run ends");
     stop(source).await;
+    let mut rest = open(&[&topic], &group);
+    assert_eq!(take(&mut rest, 3).await, ["5", "6", "7"], "the next run takes it");
+    stop(rest).await;
 }

@@ -71,6 +71,25 @@ async fn what_is_held_of_a_queue_that_was_gone_and_is_made_again_is_committed_fr
     assert_eq!(server().depth(&url), EMPTY);
 }
 
+/// For a minute after a queue was deleted AWS may tell how it is, and that it does not exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_receiving_tells_that_there_is_no_queue_asks_less_and_less() {
+    let url = server().queue(VISIBILITY);
+    let proxy = Proxy::start(server().endpoint());
+    let mut source = open_at(proxy.url(), &url).await;
+    proxy.plan("ReceiveMessage", Fault::Answer { status: 400, code: "QueueDoesNotExist" }, 100_000);
+    down(&mut source).await;
+    let before = proxy.calls("ReceiveMessage");
+    // Not to wait for something: what is told is how often it asks.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let calls = proxy.calls("ReceiveMessage") - before;
+    assert!(calls <= 8, "{calls} in four seconds");
+    proxy.heal();
+    server().send(&url, &bodies(1));
+    assert_eq!(take(&mut source, ROOMY, 1).await, bodies(1));
+    stop(source).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_is_said_to_be_gone_for_a_while_loses_nothing() {
     let url = server().queue(VISIBILITY);

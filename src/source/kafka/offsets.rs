@@ -75,6 +75,21 @@ impl Progress {
         self.goal = Some(end);
     }
 
+    /// The goal, if a message at this offset, or an end there, is behind it: that is for the next run. (Of a log that has
+    /// begun again there is none.)
+    fn goal_before(&self, offset: i64) -> Option<i64> {
+        self.goal.filter(|goal| *goal > 0 && offset > *goal && self.read.is_none_or(|read| read <= *goal))
+    }
+
+    /// Whether a message is for the next run. Then everything of this one was read.
+    pub fn leaves(&mut self, offset: i64) -> bool {
+        match self.goal_before(offset.saturating_add(1)) {
+            // Where it stands nothing can have begun again.
+            Some(goal) => self.reached(goal).is_ok(),
+            None => false,
+        }
+    }
+
     /// A message was read. Gives where its span begins.
     ///
     /// # Errors
@@ -97,6 +112,8 @@ impl Progress {
     /// # Errors
     /// It lies before what was read: this progress is over.
     pub fn reached(&mut self, end: i64) -> Result<(), Rewound> {
+        // What lies between the goal and this end was left, not settled.
+        let end = self.goal_before(end).unwrap_or(end);
         match self.read {
             Some(read) if end < read => return Err(Rewound),
             Some(read) if end > read => self.settle(read, end),

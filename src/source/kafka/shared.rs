@@ -181,6 +181,9 @@ impl State {
         let offset = record.offset();
         // librdkafka gives no message of a partition that it has let go.
         let Some(mut progress) = self.partitions.get_mut(&key) else { return self.is_full() };
+        if progress.leaves(offset) {
+            return self.is_full();
+        }
         let from = match progress.read(offset) {
             Ok(from) => from,
             Err(_) => {

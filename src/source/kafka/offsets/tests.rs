@@ -30,6 +30,42 @@ fn an_end_behind_markers_is_committed_only_once_everything_before_it_is_settled(
 }
 
 #[test]
+fn what_comes_behind_the_goal_of_a_run_is_neither_read_nor_committed() {
+    let mut progress = Progress::new(1);
+    progress.set_goal(5);
+    assert!(!progress.leaves(2));
+    assert_eq!(progress.read(2), Ok(2));
+    assert!(progress.leaves(5) && progress.leaves(6), "3 and 4 are markers");
+    assert!(!progress.is_at_end(), "2 is out");
+    // The end is where the log ends by now.
+    assert_eq!(progress.reached(9), Ok(()));
+    progress.settle(2, 3);
+    assert!(progress.is_at_end());
+    assert_eq!(progress.to_commit(), Some(5));
+    // Nothing but what came later.
+    let mut progress = Progress::new(1);
+    progress.set_goal(5);
+    progress.had(5);
+    assert!(progress.leaves(5));
+    assert_eq!((progress.is_at_end(), progress.to_commit()), (true, None));
+}
+
+#[test]
+fn a_log_that_has_begun_again_is_read_whatever_goal_there_was() {
+    for anew in [Progress::anew, |progress: &Progress, epoch| {
+        let mut other = progress.anew(epoch);
+        assert_eq!(other.reached(7), Ok(()));
+        other
+    }] {
+        let mut progress = Progress::new(1);
+        progress.set_goal(5);
+        let mut progress = anew(&progress, 2);
+        assert!(!progress.leaves(8));
+        assert_eq!(progress.read(8), Ok(progress.settled().unwrap_or(8)));
+    }
+}
+
+#[test]
 fn a_partition_with_nothing_but_markers_is_committed_to_its_end() {
     let mut progress = Progress::new(1);
     assert_eq!(progress.reached(4), Ok(()));
