@@ -525,3 +525,30 @@ fn what_a_stranger_holds_leaves_with_a_later_purge_and_the_rest_now() {
         verified(&store);
     }
 }
+
+/// A paused route may have a million of them, and intake adds to each: a claim that looks for what is not paused takes
+/// nobody's row but of what it claims.
+#[test]
+fn a_claim_locks_nothing_of_what_is_paused() {
+    let database = Server::shared().database(None);
+    let (store, admin) = three(&database);
+    admin.run("UPDATE mailbox SET route = 'other' WHERE recipient <> 'ann'; INSERT INTO pause (route, since) VALUES ('other', 0)");
+    // Whoever locks a row leaves its mark there.
+    let marks = || {
+        admin.rows(
+            "SELECT m.xmax::text || '/' || d.xmax::text FROM mailbox m JOIN digest d ON d.mailbox_no = m.no \
+             WHERE m.route = 'other' ORDER BY m.no",
+        )
+    };
+    let before = marks();
+    assert_eq!(before.len(), 2);
+    let leased = claim(&store, NOW);
+    assert_eq!(leased.iter().map(|one| one.recipient.as_str()).collect::<Vec<_>>(), ["ann"]);
+    assert_eq!(marks(), before);
+    learn(&store, NOW, answers(begin(&store, NOW, &leased)));
+    admin.run("DELETE FROM pause");
+    let leased = claim(&store, NOW);
+    assert_eq!(leased.len(), 2);
+    learn(&store, NOW, answers(begin(&store, NOW, &leased)));
+    assert_eq!(verified(&store)["delivered"], 3);
+}

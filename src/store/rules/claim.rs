@@ -1,6 +1,6 @@
 //! Claim and release: leases on what is due; due times.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
 use crate::store::rules::tx::{Column, Params, Row, Tx, params};
@@ -93,7 +93,8 @@ fn due(books: &mut Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_pa
     Ok(numbers)
 }
 
-/// Digests that a claim looks at in one direction while routes are paused: some milliseconds under the writer's lock.
+/// Digests that a claim looks at in one direction while routes are paused: some milliseconds (on SQLite under the writer's
+/// lock).
 const STEPS: u32 = 5_000;
 
 /// Where a claim of each priority goes on if so much waits for a resume that it can't look at all of it: (due time,
@@ -123,6 +124,13 @@ fn due_unpaused(books: &Books<'_>, priority: Priority, limit: usize) -> Result<V
     *cursor = look.last.filter(|_| bounded && !(more && look.seen < STEPS));
     if bounded {
         look.step(books, sql::LAST_DUE, params![of, now, STEPS])?;
+    }
+    if books.tx.is_postgres() && !look.found.is_empty() {
+        // What is paused is nobody's to lock: there may be thousands, and intake adds to them.
+        let numbers = Column::ints(look.found.iter().copied());
+        let locked = books.tx.prepare_cached(sql::PG_LOCK_DUE)?.query_map([numbers], |row| row.get(0))?;
+        let locked: HashSet<i64> = locked.into_iter().collect();
+        look.found.retain(|no| locked.contains(no));
     }
     Ok(look.found)
 }

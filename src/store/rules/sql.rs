@@ -113,12 +113,14 @@ pub const ANY_DUE: &str = claimable!(
     "d.state IN (0, 4) AND d.priority = ?1 AND (d.state = 0 OR d.due_at <= ?2)",
     " ORDER BY d.due_at LIMIT ?3"
 );
-/// While some routes are paused: what is due, and whether its route is paused. With one due time a walk goes on by number
-/// (a comparison of pairs would read all of that time again), then by due time; or it goes back from what became due last.
+/// While some routes are paused: what is due, and whether its route is paused. Only looked at: most of it stays. With one due
+/// time a walk goes on by number (a comparison of pairs would read all of that time again), then by due time; or it goes back
+/// from what became due last.
 macro_rules! due_or_paused {
     ($which:literal, $order:literal) => {
-        claimable!(
-            "d.no, d.due_at, EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no)",
+        concat!(
+            "SELECT d.no, d.due_at, EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route \
+             WHERE b.no = d.mailbox_no) FROM digest d WHERE ",
             $which,
             $order
         )
