@@ -51,8 +51,10 @@ impl Timing {
     pub fn heard(&self, server_us: i64, asked: Instant) -> Option<Time> {
         // Of transactions that find it at once, the first says so to the clock.
         let mut ahead = self.ahead_us.lock().unwrap_or_else(PoisonError::into_inner);
+        // In this order: who is stopped in between takes it for a long way, not for a wrong clock.
+        let mine = self.clock.now();
         let took = asked.elapsed();
-        let off_us = server_us - self.clock.now().minus(took / 2).0;
+        let off_us = server_us - mine.minus(took / 2).0;
         if off_us.unsigned_abs() <= (APART + took).as_micros() as u64 {
             return None;
         }
