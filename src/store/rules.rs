@@ -58,7 +58,7 @@ pub(super) struct Shared {
     /// Where the purge goes on; a walk starts anew after a restart.
     purge_cursor: Mutex<purge::Cursor>,
     /// Where claims go on while much is paused.
-    steps: Mutex<claim::Steps>,
+    steps: Mutex<claim::paused::Steps>,
     /// Whose turn it is while more is due than leaves.
     turns: Mutex<claim::lanes::Turns>,
     /// After so many events a part of what is young moves on (SQLite).

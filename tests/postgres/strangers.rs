@@ -552,3 +552,20 @@ fn a_claim_locks_nothing_of_what_is_paused() {
     learn(&store, NOW, answers(begin(&store, NOW, &leased)));
     assert_eq!(verified(&store)["delivered"], 3);
 }
+
+/// What a stranger holds is passed over also where only some routes flow, and however little a claim has room for.
+#[test]
+fn a_claim_beside_a_paused_route_passes_over_what_a_stranger_holds() {
+    let database = Server::shared().database(None);
+    let (store, admin) = three(&database);
+    admin.run("UPDATE mailbox SET route = 'other' WHERE recipient = 'ann'; INSERT INTO pause (route, since) VALUES ('other', 0)");
+    let stranger = database.admin();
+    stranger.run(&format!("BEGIN; {HELD}"));
+    let one = Ask { limit: 1, ..ask() };
+    let leased = runtime().block_on(store.claim(NOW, &one)).unwrap();
+    assert_eq!(leased.iter().map(|one| one.recipient.as_str()).collect::<Vec<_>>(), ["kim"]);
+    assert_eq!(runtime().block_on(store.claim(NOW, &one)).unwrap(), []);
+    stranger.run("ROLLBACK");
+    let leased = runtime().block_on(store.claim(NOW, &one)).unwrap();
+    assert_eq!(leased.iter().map(|one| one.recipient.as_str()).collect::<Vec<_>>(), ["bob"]);
+}

@@ -1,9 +1,8 @@
 //! Claim and release: leases on what is due; due times.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::PoisonError;
+use std::collections::HashMap;
 
-use crate::store::rules::tx::{Column, Params, Row, Tx, params};
+use crate::store::rules::tx::{Column, Row, Tx, params};
 
 use super::books::{Books, Digest};
 use super::{Shared, sql};
@@ -11,6 +10,7 @@ use crate::model::{DigestState, Lease, Priority, Time};
 use crate::store::{Ask, Leased, Named, Result};
 
 pub(super) mod lanes;
+pub(super) mod paused;
 
 /// Leases what is due: urgent first, then by due time. What somebody else has is passed over.
 pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
@@ -85,82 +85,12 @@ fn due(books: &mut Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_pa
     let statement = match (ask.everything, some_paused) {
         (false, false) => return lanes::due(books, priority, limit as usize),
         (true, false) => sql::ANY_DUE,
-        (false, true) => return due_unpaused(books, priority, limit as usize),
+        (false, true) => return paused::due(books, priority, limit as usize),
         (true, true) => sql::ANY_DUE_UNPAUSED,
     };
     let mut due = books.tx.prepare_cached(statement)?;
     let numbers = due.query_map(params![priority as i64, books.now.0, limit], |row| row.get(0))?;
     Ok(numbers)
-}
-
-/// Digests that a claim looks at in one direction while routes are paused: some milliseconds (on SQLite under the writer's
-/// lock).
-const STEPS: u32 = 5_000;
-
-/// Where a claim of each priority goes on if so much waits for a resume that it can't look at all of it: (due time,
-/// number). `None`: from the start.
-#[derive(Default)]
-pub(crate) struct Steps([Option<(i64, i64)>; Priority::ALL.len()]);
-
-/// By due time, as long as no more is paused than one claim may step over. Else each claim goes on where the last one
-/// ended, round and round, and looks at what became due last, so that a paused route of any size holds up nobody.
-fn due_unpaused(books: &Books<'_>, priority: Priority, limit: usize) -> Result<Vec<i64>> {
-    books.look_for_due(priority)?;
-    let front = books.shared.due_from(priority, books.now);
-    let mut steps = books.shared.steps.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(cursor) = steps.0.get_mut(priority as usize) else { return Ok(vec![]) };
-    let (of, now) = (priority as i64, books.now.0);
-    let from = cursor.filter(|(due_at, _)| *due_at <= now);
-    let mut look = Look { limit, found: Vec::new(), seen: 0, last: from };
-    let mut more = true;
-    if let Some((due_at, no)) = from {
-        more = look.step(books, sql::DUE_AT, params![of, due_at, no, STEPS])?;
-    }
-    if more {
-        let after = from.map_or(i64::MIN, |(due_at, _)| due_at).max(front.saturating_sub(1));
-        more = look.step(books, sql::DUE_AFTER, params![of, after, now, STEPS - look.seen])?;
-    }
-    let bounded = from.is_some() || look.seen >= STEPS;
-    *cursor = look.last.filter(|_| bounded && !(more && look.seen < STEPS));
-    if bounded {
-        look.step(books, sql::LAST_DUE, params![of, now, STEPS])?;
-    }
-    if books.tx.is_postgres() && !look.found.is_empty() {
-        // What is paused is nobody's to lock: there may be thousands, and intake adds to them.
-        let numbers = Column::ints(look.found.iter().copied());
-        let locked = books.tx.prepare_cached(sql::PG_LOCK_DUE)?.query_map([numbers], |row| row.get(0))?;
-        let locked: HashSet<i64> = locked.into_iter().collect();
-        look.found.retain(|no| locked.contains(no));
-    }
-    Ok(look.found)
-}
-
-struct Look {
-    limit: usize,
-    found: Vec<i64>,
-    seen: u32,
-    /// (due time, number) of the last one that was looked at.
-    last: Option<(i64, i64)>,
-}
-
-impl Look {
-    /// Takes what may leave of the statement's digests. `false`: there is no room for more.
-    fn step(&mut self, books: &Books<'_>, statement: &str, of: impl Params) -> Result<bool> {
-        let mut room = true;
-        books.tx.prepare_cached(statement)?.each(of, |row| {
-            let (no, due_at, paused): (i64, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            if !paused && !self.found.contains(&no) {
-                if self.found.len() >= self.limit {
-                    room = false;
-                    return Ok(false);
-                }
-                self.found.push(no);
-            }
-            (self.seen, self.last) = (self.seen + 1, Some((due_at, no)));
-            Ok(true)
-        })?;
-        Ok(room)
-    }
 }
 
 /// Freezes a digest for good. Of a window that holds more than a mail lists, the most urgent items go into a digest that

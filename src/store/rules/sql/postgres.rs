@@ -141,9 +141,9 @@ pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, late
      CAST(?7 AS bigint[])) AS u(topic, no, ver, date, closer_ver, closer_no, lone) ON CONFLICT (topic) DO NOTHING \
      RETURNING topic";
 pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
-/// Of digests that were only looked at, those that nobody has.
-pub const PG_LOCK_DUE: &str = "SELECT d.no FROM mailbox m JOIN digest d ON m.no = d.mailbox_no \
-     WHERE d.no = ANY(CAST(?1 AS bigint[])) FOR UPDATE OF m, d SKIP LOCKED";
+/// Of digests that were only looked at, the first ?2 that nobody has; no more are locked.
+pub const PG_LOCK_DUE: &str = "SELECT d.no FROM unnest(CAST(?1 AS bigint[])) WITH ORDINALITY AS u(no, place) JOIN digest d \
+     ON d.no = u.no JOIN mailbox m ON m.no = d.mailbox_no ORDER BY u.place LIMIT ?2 FOR UPDATE OF m, d SKIP LOCKED";
 /// Whether ?3 digests are due, in anybody's hands or none's.
 pub const PG_CROWDED: &str = "SELECT count(*) FROM (SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at <= ?2 \
      AND due_at >= ?4 ORDER BY due_at LIMIT ?3) AS due";
