@@ -16,8 +16,8 @@ const EVERY: Duration = Duration::from_secs(60);
 /// A measurement may be wrong by half of what it took.
 const TOO_SLOW: Duration = Duration::from_secs(1);
 
-/// As far as the clocks may be apart before a transaction goes by the server's word. Less than the slots of permits are worth
-/// (`quota.rs`), and more than what an answer's way is usually uneven by.
+/// As far as this clock may be off before a transaction goes by the server's word: far more than clocks drift apart between two
+/// measurements, and far less than a lease's margins.
 const APART: Duration = Duration::from_millis(250);
 
 pub(super) struct Timing {
@@ -46,8 +46,8 @@ impl Timing {
         old
     }
 
-    /// What the server's clock said between `asked` and now. Gives it if this machine's turns out to be another's, which it
-    /// follows from here on.
+    /// What the server's clock said between `asked` and now. Given back if this clock turns out to be off; it is set right
+    /// then.
     pub fn heard(&self, server_us: i64, asked: Instant) -> Option<Time> {
         // Of transactions that find it at once, the first says so to the clock.
         let mut ahead = self.ahead_us.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +60,7 @@ impl Timing {
         }
         let follows = ahead.saturating_add(off_us);
         self.clock.follow(follows);
-        // A test's clock may stand by itself.
+        // Not every clock follows a server's (`Clock::follow`).
         if self.clock.ahead_us() != follows {
             return None;
         }
