@@ -64,7 +64,10 @@ impl Clock for SystemClock {
         let expected = last.0.plus(mono.duration_since(last.1));
         let off_ms = (now.0 - expected.0) / 1_000;
         if off_ms.abs() > JUMP_MS {
-            tracing::warn!(jump_ms = off_ms, "the system clock jumped; due times follow it, unless the store has a server, whose clock counts");
+            tracing::warn!(
+                jump_ms = off_ms,
+                "the system clock jumped; due times follow it, unless the store has a server, whose clock counts"
+            );
         }
         *last = (now, mono);
         Time(now.0.saturating_add(self.ahead_us.load(Ordering::Relaxed)))
