@@ -45,6 +45,8 @@ mod replicas;
 mod sending;
 #[path = "store/subjects.rs"]
 mod subjects;
+#[path = "store/tails.rs"]
+mod tails;
 #[path = "store/walk.rs"]
 mod walk;
 #[path = "store/world.rs"]

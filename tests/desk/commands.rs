@@ -284,7 +284,7 @@ fn a_store_that_is_not_there_is_made_by_migrate_alone() {
     assert!(stderr(&missing).contains("no such store"), "{}", stderr(&missing));
     assert!(!file.exists(), "looking makes nothing");
     let made = ndjson(&config, &["migrate", "--json"]).remove(0);
-    assert_eq!(made["schema_version"], 7);
+    assert_eq!(made["schema_version"], 8);
     assert_eq!(ndjson(&config, &["migrate", "--json"]).remove(0), made, "again changes nothing");
     assert_eq!(owlpost(&config, &["status", "--verify"]).status.code(), Some(0));
 }

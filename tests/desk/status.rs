@@ -44,7 +44,7 @@ async fn counts_items_digests_mails_and_letters() {
     assert_eq!((status.mails.sent, status.quota.used_24h, status.dead_letters), (1, 2, 1));
     assert_eq!(status.paused, ["held"]);
     assert_eq!(status.store_id.len(), 8);
-    assert_eq!(status.schema_version, 7);
+    assert_eq!(status.schema_version, 8);
     // A day later that is over.
     assert_eq!(world.status(after(3_601 + 86_401)).await.quota.used_24h, 0);
     assert_eq!(world.verify().await.differences, [""; 0]);
@@ -96,15 +96,20 @@ fn says(said: &[String], parts: &[&str]) {
 
 #[tokio::test]
 async fn finds_an_unsettled_item_outside_of_an_open_digest() {
-    says(&broken("UPDATE item SET digest_no = NULL WHERE event_no = 2").await, &["it-2-", "pending", "in no digest"]);
+    says(&broken("UPDATE item SET digest_no = NULL, behind = NULL WHERE event_no = 2").await, &["it-2-", "pending", "in no digest"]);
     says(&broken("UPDATE item SET digest_no = 77 WHERE event_no = 2").await, &["it-2-", "is not there"]);
-    let said = broken("UPDATE digest SET state = 6 WHERE no = (SELECT digest_no FROM item WHERE event_no = 2)").await;
+    let said = broken(
+        "UPDATE item SET digest_no = (SELECT p.digest_no FROM placed_item p WHERE p.event_no = 2), behind = NULL \
+         WHERE event_no = 2; UPDATE digest SET state = 6 WHERE no = (SELECT digest_no FROM item WHERE event_no = 2)",
+    )
+    .await;
     says(&said, &["it-2-", "is closed"]);
 }
 
 #[tokio::test]
 async fn finds_a_digest_whose_open_items_are_miscounted() {
-    let said = broken("UPDATE digest SET open = 5 WHERE no = (SELECT digest_no FROM item WHERE event_no = 2)").await;
+    let said =
+        broken("UPDATE digest SET open = 5 WHERE no = (SELECT digest_no FROM placed_item WHERE event_no = 2)").await;
     assert_eq!(said.len(), 1, "{said:?}");
     says(&said, &["says 5 open items, there are 1"]);
 }
@@ -149,7 +154,7 @@ async fn names_a_bounded_number_of_differences() {
     let world = World::new();
     let many = (0..50).map(|i| news(&format!("e{i}"), START).to("changes", &["user.alice"]).entry()).collect();
     world.accept(START, many).await;
-    world.sql("UPDATE item SET digest_no = NULL");
+    world.sql("UPDATE item SET digest_no = NULL, behind = NULL");
     let said = world.verify().await.differences;
     assert!(said.len() < 25, "{}", said.len());
     says(&said, &["and more of this kind"]);

@@ -47,7 +47,7 @@ impl Oracle {
         let mut all = self
             .conn
             .prepare_cached(
-                "SELECT e.source, e.id, m.recipient, m.route, i.state, i.reason, i.digest_no FROM item i \
+                "SELECT e.source, e.id, m.recipient, m.route, i.state, i.reason, i.digest_no FROM placed_item i \
                  JOIN event e ON e.no = i.event_no JOIN mailbox m ON m.no = i.mailbox_no ORDER BY 1, 2, 3, 4",
             )
             .unwrap();
@@ -356,16 +356,31 @@ impl Oracle {
             ),
             (
                 "unsettled items sit in open digests",
-                "SELECT count(*) FROM item i LEFT JOIN digest d ON d.no = i.digest_no WHERE i.state < 2 AND \
+                "SELECT count(*) FROM placed_item i LEFT JOIN digest d ON d.no = i.digest_no WHERE i.state < 2 AND \
                  (d.no IS NULL OR d.state = 6)",
             ),
             (
                 "a digest's open items are counted",
-                "SELECT count(*) FROM digest d WHERE d.open <> (SELECT count(*) FROM item WHERE digest_no = d.no AND state < 2)",
+                "SELECT count(*) FROM digest d WHERE d.open <> (SELECT count(*) FROM item WHERE digest_no = d.no AND state < 2) \
+                 + (SELECT count(*) FROM item WHERE behind IS NOT NULL AND digest_no IS NULL AND mailbox_no = d.mailbox_no \
+                 AND d.state IN (0, 1))",
+            ),
+            (
+                "a window's tail has each of its items once, from the last to the first",
+                "SELECT (SELECT count(*) FROM item WHERE behind IS NOT NULL) - (WITH RECURSIVE tail (event_no, mailbox_no) AS \
+                 (SELECT tail, mailbox_no FROM digest WHERE tail IS NOT NULL AND state IN (0, 1) UNION ALL SELECT i.behind, \
+                 i.mailbox_no FROM tail t JOIN item i ON i.event_no = t.event_no AND i.mailbox_no = t.mailbox_no \
+                 WHERE i.behind <> 0) SELECT count(*) FROM tail t JOIN item i ON i.event_no = t.event_no \
+                 AND i.mailbox_no = t.mailbox_no)",
+            ),
+            ("only windows have a tail", "SELECT count(*) FROM digest WHERE tail IS NOT NULL AND state NOT IN (0, 1)"),
+            (
+                "whoever is open and names no digest stands in a tail",
+                "SELECT count(*) FROM item WHERE digest_no IS NULL AND state < 2 AND behind IS NULL",
             ),
             (
                 "in doubt are only items of digests in doubt",
-                "SELECT count(*) FROM item i JOIN digest d ON d.no = i.digest_no WHERE (i.state = 1) <> (d.state = 5) AND i.state < 2",
+                "SELECT count(*) FROM placed_item i JOIN digest d ON d.no = i.digest_no WHERE (i.state = 1) <> (d.state = 5) AND i.state < 2",
             ),
             (
                 "no digest waits with nothing in it",

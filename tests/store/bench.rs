@@ -73,7 +73,8 @@ impl Policy for Said {
     }
 
     fn due(&self, _route: &str, _zone: Option<&str>, window: &Window) -> Time {
-        window.first_at.plus(self.setup().window)
+        let ends = window.first_at.plus(self.setup().window);
+        window.deadline.map_or(ends, |deadline| ends.min(deadline))
     }
 
     fn plans(&self) -> String {

@@ -251,7 +251,8 @@ fn many_paused_digests_hold_up_no_other() {
         for (first, due_at) in [(100_000, "due_at - 1"), (200_000, "due_at + 1")] {
             w.bench.run(&format!(
                 "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 24999) \
-                 INSERT INTO digest SELECT {first} + i, mailbox_no, 4, priority, {due_at}, 1, first_at, last_at, NULL, 0, \
+                 INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, \
+                 attempts, waited_us, address, opened_at, closed_at, lane) SELECT {first} + i, mailbox_no, 4, priority, {due_at}, 1, first_at, last_at, NULL, 0, \
                  NULL, 0, 0, NULL, opened_at, NULL, lane FROM n, digest WHERE no = 1"
             ));
         }

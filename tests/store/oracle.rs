@@ -85,7 +85,7 @@ fn may_follow(from: i64, to: i64) -> bool {
 impl World {
     pub fn look(&self) -> Snapshot {
         let items = self.bench.rows(
-            "SELECT e.id, e.source, m.recipient, m.route, i.state, i.reason, i.digest_no, i.event_no, i.mailbox_no FROM item i \
+            "SELECT e.id, e.source, m.recipient, m.route, i.state, i.reason, i.digest_no, i.event_no, i.mailbox_no FROM placed_item i \
              JOIN event e ON e.no = i.event_no JOIN mailbox m ON m.no = i.mailbox_no",
         );
         let digests = self.bench.rows("SELECT no, mailbox_no, state, open, attempts, due_at, until FROM digest");

@@ -253,11 +253,17 @@ impl Held for Hand<'_> {
         self.link.flush()?;
         Ok(!self.link.rows(&self.statement, values)?.is_empty())
     }
+
+    fn number(&mut self, values: &[Value<'_>]) -> Result<Option<i64>> {
+        self.link.flush()?;
+        let rows = self.link.rows(&self.statement, values)?;
+        rows.first().map_or(Ok(None), |row| Row(row).get(0))
+    }
 }
 
-/// The text that both databases share, in PostgreSQL's words.
+/// The text that both databases share, in PostgreSQL's words. (Here each item names its digest: a view of SQLite alone tells it.)
 fn translate(sql: &str) -> String {
-    let mut text = sql.replace('?', "$").replace("CROSS JOIN", "JOIN");
+    let mut text = sql.replace('?', "$").replace("CROSS JOIN", "JOIN").replace("placed_item", "item");
     while let Some((before, after)) = text.split_once("/*pg:") {
         let Some((said, rest)) = after.split_once("*/") else { break };
         text = format!("{before}{said}{rest}");

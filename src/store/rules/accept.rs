@@ -51,8 +51,8 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) ->
             ask(books, &fresh[i], asked, &subjects, &mut made)?;
         }
     }
-    // By mailbox, so that the index of a digest's items is filled page by page. (The rows' own order is the events', all
-    // of which are new: they fill the last pages of the table in any order.)
+    // By mailbox: what is new of mailboxes, digests and their indexes comes page by page, and leaves so. (The rows' own order is
+    // the events', all of which are new: they fill the last pages of the table in any order.)
     made.items.sort_unstable_by_key(|item| (item.mailbox, item.event_no));
     // A person who is named twice is asked once.
     made.items.dedup_by_key(|item| (item.mailbox, item.event_no));

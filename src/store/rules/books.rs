@@ -19,6 +19,7 @@ mod mailboxes;
 mod numbers;
 pub(super) mod old;
 mod quota;
+mod tail;
 
 pub(in crate::store) use air::Air;
 pub(super) use digests::{Digest, lane};

@@ -121,6 +121,7 @@ fn lease(books: &mut Books<'_>, no: i64, route: &str, ask: &Ask) -> Result<Optio
 }
 
 fn split(books: &mut Books<'_>, from: i64, mailbox: i64, priority: Priority, most: i64) -> Result<Option<i64>> {
+    books.place_tail(from)?;
     let urgent = most_urgent(books, from, most)?;
     if urgent.is_empty() {
         return Ok(None);

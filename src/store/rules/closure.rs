@@ -84,7 +84,7 @@ impl Books<'_> {
         }
         let recipient = self.mailbox(item.mailbox)?.recipient.clone();
         let Some(reason) = self.over(subject, topic, mark, &recipient)? else { return Ok(false) };
-        if let Some(digest) = item.digest {
+        if let Some(digest) = self.home(item)? {
             if self.digest(digest)?.state == DigestState::Sending {
                 return Ok(false);
             }

@@ -88,7 +88,8 @@ fn cut(text: &str) -> String {
 /// Accepted, or failed afterwards: settles what the attempt listed, wherever those items are now.
 fn sent(books: &mut Books<'_>, no: i64, k: i64, failed: bool, mine: bool) -> Result<()> {
     for item in books.listed(no, k)? {
-        let good = books.outcomes(&item)?.iter().any(|(_, _, outcome)| *outcome == ACCEPTED);
+        // What was accepted just now is one of the attempts that listed it.
+        let good = !failed || books.outcomes(&item)?.iter().any(|(_, _, outcome)| *outcome == ACCEPTED);
         let home = item.digest;
         let calling = match home {
             Some(home) if item.state == ItemState::Pending && !(home == no && mine) => {

@@ -183,6 +183,7 @@ fn drop_event(books: &mut Books<'_>, seen: &mut Seen, no: i64) -> Result<u64> {
         items += u64::try_from(n).unwrap_or(0);
     }
     books.drop_key(no)?;
+    books.place_tails_of(no)?;
     for statement in [sql::DROP_ITEMS, sql::DROP_RELISTED, sql::DROP_ASKED, sql::DROP_EVENT] {
         books.tx.prepare_cached(statement)?.later([no])?;
     }

@@ -66,18 +66,9 @@ pub const OPEN_OF_MAILBOX: &str = "SELECT no, open, 1 FROM digest WHERE mailbox_
 pub const DIGEST: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
      until, attempts, waited_us, address, opened_at, closed_at, lane FROM digest WHERE no = ?1";
 pub const DIGEST_TO_CHANGE: &str = "SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, \
-     d.deadline, d.token, d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane \
+     d.deadline, d.token, d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, /*pg: NULL AS*/ tail \
      FROM /*pg: mailbox m JOIN*/ digest d /*pg: ON m.no = d.mailbox_no*/ WHERE d.no = ?1 /*pg: FOR UPDATE OF m, d*/";
 pub const WINDOW: &str = "SELECT no FROM digest WHERE mailbox_no = ?1 AND state IN (0, 1)";
-pub const SAVE_DIGEST: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
-     deadline, token, until, attempts, waited_us, address, opened_at, closed_at, lane) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
-pub const UPDATE_DIGEST: &str = "UPDATE digest SET state = ?2, priority = ?3, due_at = ?4, open = ?5, first_at = ?6, \
-     last_at = ?7, deadline = ?8, token = ?9, until = ?10, attempts = ?11, waited_us = ?12, address = ?13, \
-     closed_at = ?14 WHERE no = ?1";
-/// The same where only what no index holds has changed: indexes of `state` and `due_at` stay untouched.
-pub const UPDATE_WINDOW: &str = "UPDATE digest SET open = ?2, first_at = ?3, last_at = ?4, deadline = ?5, \
-     attempts = ?6, waited_us = ?7, address = ?8, token = ?9, closed_at = ?10 WHERE no = ?1";
 /// A claim passes over what another transaction has in its hands; it is there the next time. What it locks are mailboxes: a
 /// digest may have changed just before, so that it is looked at again under the lock.
 macro_rules! claimable {
@@ -328,7 +319,7 @@ macro_rules! unused_mailboxes {
              AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (0, 1) /*pg: OFFSET 0*/) \
              AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state IN (2, 3, 4, 5) /*pg: OFFSET 0*/) \
              AND NOT EXISTS (SELECT 1 FROM digest WHERE mailbox_no = mailbox.no AND state = 6 /*pg: OFFSET 0*/) \
-             AND NOT EXISTS (SELECT 1 FROM item WHERE mailbox_no = mailbox.no AND digest_no IS NULL /*pg: OFFSET 0*/)",
+             AND NOT EXISTS (SELECT 1 FROM item WHERE mailbox_no = mailbox.no AND digest_no IS NULL AND state > 1 /*pg: OFFSET 0*/)",
             $end
         )
     };

@@ -76,6 +76,8 @@ pub trait Held {
     fn execute(&mut self, values: &[Value<'_>]) -> Result<u64>;
     /// Whether it finds a row.
     fn exists(&mut self, values: &[Value<'_>]) -> Result<bool>;
+    /// The one number that it finds.
+    fn number(&mut self, values: &[Value<'_>]) -> Result<Option<i64>>;
 }
 
 /// The cells of one row.

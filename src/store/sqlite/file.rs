@@ -16,9 +16,9 @@ const PAGE_BYTES: u32 = 8_192;
 const WAL_PAGES: u32 = 16_384;
 
 /// What a connection may keep of the file. Pages that a batch changes and that do not fit are written, and read again,
-/// before its end. A batch of intake touches most of the index of open items: 23 MB of a million, beside the young tables and
-/// what moves on. What does not fit is lost to all of it, page after page, as the oldest goes first.
-const CACHE_KIB: u32 = 28 * 1024;
+/// before its end. A batch of intake touches the young tables, what moves on, and the ends of the others: some 8 MB. What does
+/// not fit is lost to all of it, page after page, as the oldest goes first.
+const CACHE_KIB: u32 = 16 * 1024;
 
 /// What `PRAGMA auto_vacuum` answers for `INCREMENTAL`.
 const AUTO_VACUUM_INCREMENTAL: i64 = 2;

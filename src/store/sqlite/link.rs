@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{CachedStatement, Connection, ToSql, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params_from_iter};
 
 use super::file::{named, schema_version};
 use crate::store::rules::tx::{Cells, Database, Dialect, Each, Held, Row, Value};
@@ -101,5 +101,9 @@ impl Held for Hand<'_> {
 
     fn exists(&mut self, values: &[Value<'_>]) -> Result<bool> {
         Ok(self.0.exists(params_from_iter(values))?)
+    }
+
+    fn number(&mut self, values: &[Value<'_>]) -> Result<Option<i64>> {
+        Ok(self.0.query_row(params_from_iter(values), |row| row.get(0)).optional()?.flatten())
     }
 }

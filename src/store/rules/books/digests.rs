@@ -31,6 +31,8 @@ pub(in crate::store) struct Digest {
     pub closed_at: Option<Time>,
     /// The domain of its first item ([`lane`]); 0: from before there were lanes.
     pub lane: i64,
+    /// The event of the item that joined last, of those that its index of items does not have yet (`tail.rs`; SQLite).
+    pub(super) tail: Option<i64>,
     /// Not in the file yet.
     fresh: bool,
     dirty: bool,
@@ -72,6 +74,7 @@ impl Digest {
             opened_at: Time(row.get(14)?),
             closed_at: row.get::<Option<i64>>(15)?.map(Time),
             lane: row.get(16)?,
+            tail: None,
             fresh: false,
             dirty: false,
             replan: false,
@@ -117,7 +120,8 @@ impl Books<'_> {
     /// `None`: a purge has taken it.
     pub fn digest_if_there(&mut self, no: i64) -> Result<Option<&Digest>> {
         if !self.kept.digests.contains_key(&no) {
-            let found = self.tx.query_row(sql::DIGEST_TO_CHANGE, [no], Digest::read).optional()?;
+            let read = |row: &Row<'_>| Ok(Digest { tail: row.get(17)?, ..Digest::read(row)? });
+            let found = self.tx.query_row(sql::DIGEST_TO_CHANGE, [no], read).optional()?;
             let Some(digest) = found else { return Ok(None) };
             if digest.is_unfrozen() {
                 self.kept.windows.insert(digest.mailbox, Some(no));
@@ -197,6 +201,7 @@ impl Books<'_> {
                 opened_at: now,
                 closed_at: None,
                 lane: lane(None),
+                tail: None,
                 fresh: true,
                 dirty: true,
                 replan: true,
@@ -223,6 +228,7 @@ impl Books<'_> {
         }
         if was_unfrozen && !digest.is_unfrozen() {
             self.kept.windows.insert(mailbox, None);
+            self.place_tail(no)?;
         }
         Ok(())
     }

@@ -22,6 +22,9 @@ pub(super) struct Hot<'c> {
     subject: Option<Box<dyn Held + 'c>>,
     own: Option<Box<dyn Held + 'c>>,
     item: Option<Box<dyn Held + 'c>>,
+    settled: Option<Box<dyn Held + 'c>>,
+    behind: Option<Box<dyn Held + 'c>>,
+    placed: Option<Box<dyn Held + 'c>>,
 }
 
 /// Rows that it changed.
@@ -85,7 +88,25 @@ impl Books<'_> {
         execute(&mut self.hot.own, self.tx, sql::SAVE_OWN, params)
     }
 
+    pub(super) fn settle_item(&mut self, params: impl Params) -> Result<()> {
+        if self.tx.is_postgres() {
+            return self.tx.prepare_cached(sql::SETTLE_ITEM)?.later(params);
+        }
+        execute(&mut self.hot.settled, self.tx, sql::SETTLE_ITEM, params).map(drop)
+    }
+
+    /// The event of the item before this one in a window's tail.
+    pub(super) fn behind(&mut self, event_no: i64, mailbox: i64) -> Result<Option<i64>> {
+        let of = [Value::Int(event_no), Value::Int(mailbox)];
+        hold(&mut self.hot.behind, self.tx, sql::LITE_BEHIND)?.number(&of)
+    }
+
+    pub(super) fn place_item(&mut self, params: impl Params) -> Result<()> {
+        execute(&mut self.hot.placed, self.tx, sql::LITE_PLACE_ITEM, params).map(drop)
+    }
+
     pub(super) fn insert_item(&mut self, params: impl Params) -> Result<u64> {
-        execute(&mut self.hot.item, self.tx, sql::ADD_ITEM, params)
+        let add = if self.tx.is_postgres() { sql::ADD_ITEM } else { sql::LITE_ADD_ITEM };
+        execute(&mut self.hot.item, self.tx, add, params)
     }
 }

@@ -5,6 +5,7 @@ use crate::store::rules::tx::{Column, Row, params};
 use super::super::sql;
 use super::Books;
 use super::digests::join;
+use super::tail::Place;
 use crate::model::{ItemState, Reason};
 use crate::store::{Result, StoreError};
 
@@ -131,7 +132,13 @@ impl Books<'_> {
             Some((state, reason)) => (state, Some(reason as i64), Some(self.now.0)),
             None => (ItemState::Pending, None, None),
         };
-        let added = self.insert_item(params![event_no, mailbox, window, state as i64, reason, urgency, settled])? == 1;
+        let place = window.map_or(Ok(Place::default()), |no| self.place(no))?;
+        let added = if self.tx.is_postgres() {
+            self.insert_item(params![event_no, mailbox, window, state as i64, reason, urgency, settled])?
+        } else {
+            let Place { digest, behind } = place;
+            self.insert_item(params![event_no, mailbox, digest, state as i64, reason, urgency, settled, behind])?
+        } == 1;
         if added {
             self.deltas[state as usize] += 1;
         }
@@ -140,7 +147,11 @@ impl Books<'_> {
             self.held.forget(no);
             if added {
                 self.enter_lane(no, event_no, lane)?;
-                join(self.digest_mut(no)?, urgency, now);
+                let digest = self.digest_mut(no)?;
+                if place.behind.is_some() {
+                    digest.tail = Some(event_no);
+                }
+                join(digest, urgency, now);
             }
             if added {
                 self.count_open(mailbox, 1);
@@ -186,7 +197,8 @@ impl Books<'_> {
             return Ok(());
         }
         let mut left_before = item.left_before;
-        if let Some(no) = item.digest {
+        let home = self.home(item)?;
+        if let Some(no) = home {
             let leaves = !item.state.is_final() && state.is_final();
             let returns = item.state.is_final() && !state.is_final();
             let digest = self.digest_mut(no)?;
@@ -200,14 +212,14 @@ impl Books<'_> {
             }
         }
         let settled = state.is_final().then_some(self.now.0);
-        self.tx.prepare_cached(sql::SETTLE_ITEM)?.later(params![
-            item.event_no,
-            item.mailbox,
-            state as i64,
-            reason.map(|r| r as i64),
-            left_before,
-            settled
-        ])?;
+        let (no, mailbox, reason) = (item.event_no, item.mailbox, reason.map(|r| r as i64));
+        if home == item.digest {
+            let settle = params![no, mailbox, state as i64, reason, left_before, settled];
+            self.settle_item(settle)?;
+        } else {
+            let settle = params![no, mailbox, state as i64, reason, left_before, settled, home];
+            self.tx.prepare_cached(sql::LITE_SETTLE_IN_TAIL)?.later(settle)?;
+        }
         self.held.follow(item, state, left_before);
         self.deltas[item.state as usize] -= 1;
         self.deltas[state as usize] += 1;

@@ -43,7 +43,7 @@ pub(super) fn digest(conn: Tx<'_>, shared: &Shared, id: &str, now: Time, page: P
     let Some(no) = rows::digest_number(shared, id) else { return Ok(Rows::Digest(None)) };
     let Some((row, address)) = rows::digest(conn, shared, no, now)? else { return Ok(Rows::Digest(None)) };
     let most = limit(page);
-    let mut found = conn.prepare_cached(sql::ITEMS_OF_DIGEST)?;
+    let mut found = conn.prepare_cached(rows::items_of_digest(conn))?;
     let items: Vec<ItemRow> = found.query_map(params![no, page.after, most], ItemRow::read)?;
     let next = items.last().map(|i| i.event_no).filter(|_| items.len() >= most as usize);
     let attempts = attempts(conn, no)?.into_iter().map(Attempt::row).collect();

@@ -28,6 +28,11 @@ pub(super) fn digest_id(shared: &Shared, no: i64) -> String {
     DigestId { store: shared.store_id, number: no }.to_string()
 }
 
+/// The statement that lists a digest's items.
+pub(super) fn items_of_digest(conn: Tx<'_>) -> &'static str {
+    if conn.is_postgres() { sql::PG_ITEMS_OF_DIGEST } else { sql::LITE_ITEMS_OF_DIGEST }
+}
+
 /// The number of a digest of this store.
 pub(super) fn digest_number(shared: &Shared, id: &str) -> Option<i64> {
     id.parse::<DigestId>().ok().filter(|d| d.store == shared.store_id).map(|d| d.number)

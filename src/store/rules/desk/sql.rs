@@ -4,13 +4,13 @@
 /// What [`super::rows::ItemRow`] reads.
 macro_rules! item_rows {
     ($which:literal) => {
-        item_rows!("item i", $which)
+        item_rows!("placed_item i"; $which)
     };
-    ($from:literal, $which:literal) => {
+    ($($from:expr),+; $which:literal) => {
         concat!(
             "SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, i.reason, i.left_before, i.settled_at, e.source, \
              e.id, e.kind, e.subject_key, e.received_at, m.recipient, m.route, d.address, CAST(length(e.data) AS bigint) FROM ",
-            $from,
+            $($from,)+
             " CROSS JOIN event e ON e.no = i.event_no CROSS JOIN mailbox m ON m.no = i.mailbox_no \
              LEFT JOIN digest d ON d.no = i.digest_no ",
             $which
@@ -30,18 +30,40 @@ pub const ITEMS_OF_EVENT: &str = item_rows!("WHERE i.event_no = ?1 ORDER BY i.ma
 pub const ITEMS_OF_RECIPIENT: &str = item_rows!(
     "WHERE i.mailbox_no IN (SELECT no FROM mailbox WHERE recipient = ?1) ORDER BY i.event_no DESC, i.mailbox_no DESC LIMIT ?2"
 );
+/// The items in the tails of those digests (SQLite, `books/tail.rs`): each names the event of the one before it.
+macro_rules! tail {
+    ($columns:literal, $which:literal) => {
+        concat!(
+            "(WITH RECURSIVE tail (event_no, mailbox_no, digest_no, behind) AS (SELECT i.event_no, i.mailbox_no, i.digest_no, \
+             i.behind FROM digest w CROSS JOIN item i ON i.event_no = w.tail AND i.mailbox_no = w.mailbox_no WHERE ",
+            $which,
+            " UNION ALL SELECT i.event_no, i.mailbox_no, i.digest_no, i.behind FROM tail t CROSS JOIN item i \
+             ON i.event_no = t.behind AND i.mailbox_no = t.mailbox_no) SELECT ",
+            $columns,
+            " FROM tail)"
+        )
+    };
+}
+macro_rules! items_of_digest {
+    ($($more:expr)?) => {
+        item_rows!(
+            "(SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 UNION SELECT event_no, mailbox_no FROM relisted \
+             WHERE digest_no = ?1",
+            $(" UNION SELECT event_no, mailbox_no FROM ", $more,)?
+            ") k CROSS JOIN placed_item i ON i.event_no = k.event_no AND i.mailbox_no = k.mailbox_no";
+            "WHERE k.event_no > ?2 ORDER BY k.event_no LIMIT ?3"
+        )
+    };
+}
 /// What is or was in digest ?1, after event ?2. A digest has one mailbox, so an event is in it once.
-pub const ITEMS_OF_DIGEST: &str = item_rows!(
-    "(SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 UNION SELECT event_no, mailbox_no FROM relisted \
-     WHERE digest_no = ?1) k CROSS JOIN item i ON i.event_no = k.event_no AND i.mailbox_no = k.mailbox_no",
-    "WHERE k.event_no > ?2 ORDER BY k.event_no LIMIT ?3"
-);
+pub const PG_ITEMS_OF_DIGEST: &str = items_of_digest!();
+pub const LITE_ITEMS_OF_DIGEST: &str = items_of_digest!(tail!("event_no, mailbox_no", "w.no = ?1"));
 /// What attempt ?2 of digest ?1 listed.
 pub const ITEMS_OF_ATTEMPT: &str = item_rows!(
     "(SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 AND (left_before IS NULL OR left_before > ?2) \
      UNION SELECT event_no, mailbox_no FROM relisted WHERE digest_no = ?1 \
      AND (left_before IS NULL OR left_before > ?2)) k \
-     CROSS JOIN item i ON i.event_no = k.event_no AND i.mailbox_no = k.mailbox_no",
+     CROSS JOIN placed_item i ON i.event_no = k.event_no AND i.mailbox_no = k.mailbox_no";
     "ORDER BY k.event_no LIMIT ?3"
 );
 pub const DEAD_ITEMS: &str = item_rows!(
@@ -78,7 +100,7 @@ macro_rules! digest_rows {
     ($which:literal) => {
         concat!(
             "SELECT d.no, d.state, m.route, m.recipient, d.priority, \
-             (SELECT count(*) FROM item i WHERE i.digest_no = d.no), d.open, d.due_at, d.until, d.attempts, \
+             d.open + (SELECT count(*) FROM item i WHERE i.digest_no = d.no AND i.state > 1), d.open, d.due_at, d.until, d.attempts, \
              d.opened_at, d.closed_at, d.address FROM digest d CROSS JOIN mailbox m ON m.no = d.mailbox_no ",
             $which
         )
@@ -117,13 +139,24 @@ pub const IS_RECIPIENT: &str = "SELECT 1 FROM mailbox WHERE recipient = ?1 LIMIT
 pub const RECOUNT: &str = "SELECT count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), \
      count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3), count(*) FILTER (WHERE state = 4), \
      count(*) FILTER (WHERE state = 5) FROM item";
-pub const HOMELESS_ITEMS: &str = "SELECT i.event_no, i.mailbox_no, i.state, i.digest_no, d.state FROM item i \
+pub const HOMELESS_ITEMS: &str = "SELECT i.event_no, i.mailbox_no, i.state, i.digest_no, d.state FROM placed_item i \
      LEFT JOIN digest d ON d.no = i.digest_no WHERE i.state IN (0, 1) AND (d.no IS NULL OR d.state = 6) LIMIT ?1";
-pub const WRONG_OPEN: &str = "SELECT no, open, found FROM (SELECT d.no, d.open, (SELECT count(*) FROM item i \
-     WHERE i.digest_no = d.no AND i.state IN (0, 1)) AS found FROM digest d) AS counted WHERE open <> found LIMIT ?1";
+macro_rules! wrong_open {
+    ($($more:expr)?) => {
+        concat!(
+            "SELECT no, open, found FROM (SELECT d.no, d.open, (SELECT count(*) FROM item i WHERE i.digest_no = d.no \
+             AND i.state IN (0, 1))",
+            $(" + ", $more,)?
+            " AS found FROM digest d) AS counted WHERE open <> found LIMIT ?1"
+        )
+    };
+}
+pub const PG_WRONG_OPEN: &str = wrong_open!();
+/// What was settled in the tail is in the index.
+pub const LITE_WRONG_OPEN: &str = wrong_open!(tail!("count(*) FILTER (WHERE digest_no IS NULL)", "w.no = d.no"));
 pub const TWO_WINDOWS: &str = "SELECT mailbox_no, count(*) FROM digest WHERE state IN (0, 1) \
      GROUP BY mailbox_no HAVING count(*) > 1 LIMIT ?1";
-pub const DOUBTS_ELSEWHERE: &str = "SELECT i.event_no, i.mailbox_no, d.no, d.state FROM item i JOIN digest d \
+pub const DOUBTS_ELSEWHERE: &str = "SELECT i.event_no, i.mailbox_no, d.no, d.state FROM placed_item i JOIN digest d \
      ON d.no = i.digest_no WHERE i.state = 1 AND d.state NOT IN (5, 6) LIMIT ?1";
 pub const DELIVERED_BY_NOTHING: &str = "SELECT i.event_no, i.mailbox_no, i.digest_no FROM item i WHERE i.state = 2 \
      AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.digest_no = i.digest_no AND a.outcome = 2 \

@@ -34,7 +34,8 @@ pub(super) fn verify(conn: Tx<'_>, shared: &Shared) -> Result<Verified> {
             (None, _) => format!("item {item} is {is}, but in no digest"),
         })
     })?;
-    look(conn, sql::WRONG_OPEN, &mut differences, &|row| {
+    let wrong_open = if conn.is_postgres() { sql::PG_WRONG_OPEN } else { sql::LITE_WRONG_OPEN };
+    look(conn, wrong_open, &mut differences, &|row| {
         let (said, is): (i64, i64) = (row.get(1)?, row.get(2)?);
         Ok(format!("digest {} says {said} open items, there are {is}", digest(row.get(0)?)))
     })?;

@@ -127,7 +127,7 @@ impl Telling<'_> {
         if !self.conn.prepare_cached(worker::DIGEST)?.exists([no])? {
             return Ok(false);
         }
-        let items = self.items(sql::ITEMS_OF_DIGEST, params![no, i64::MIN, MOST])?;
+        let items = self.items(rows::items_of_digest(self.conn), params![no, i64::MIN, MOST])?;
         self.digest_itself(no)?;
         self.list(&items)?;
         Ok(true)

@@ -12,6 +12,27 @@ pub const LITE_ADD_EVENT: &str = "INSERT INTO event (no, key, source, id, kind, 
 pub const LITE_DROP_YOUNG_KEY: &str = "DELETE FROM young_key WHERE key = (SELECT key FROM event WHERE no = ?1)";
 pub const LITE_DROP_OLD_KEY: &str = "DELETE FROM old_key WHERE key = (SELECT key FROM event WHERE no = ?1)";
 
+pub const LITE_SAVE_DIGEST: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
+     deadline, token, until, attempts, waited_us, address, opened_at, closed_at, lane, tail) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+pub const LITE_UPDATE_DIGEST: &str = "UPDATE digest SET state = ?2, priority = ?3, due_at = ?4, open = ?5, first_at = ?6, \
+     last_at = ?7, deadline = ?8, token = ?9, until = ?10, attempts = ?11, waited_us = ?12, address = ?13, \
+     closed_at = ?14, tail = ?15 WHERE no = ?1";
+/// The same where only what no index holds has changed: indexes of `state` and `due_at` stay untouched.
+pub const LITE_UPDATE_WINDOW: &str = "UPDATE digest SET open = ?2, first_at = ?3, last_at = ?4, deadline = ?5, \
+     attempts = ?6, waited_us = ?7, address = ?8, token = ?9, closed_at = ?10, tail = ?11 WHERE no = ?1";
+
+pub const LITE_ADD_ITEM: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at, behind) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (event_no, mailbox_no) DO NOTHING";
+/// The rest of `books/tail.rs`.
+pub const LITE_SETTLE_IN_TAIL: &str = "UPDATE item SET state = ?3, reason = ?4, left_before = ?5, settled_at = ?6, digest_no = ?7 \
+     WHERE event_no = ?1 AND mailbox_no = ?2";
+pub const LITE_BEHIND: &str = "SELECT behind FROM item WHERE event_no = ?1 AND mailbox_no = ?2";
+/// Of an event's items.
+pub const LITE_TAILS_OF_EVENT: &str = "SELECT DISTINCT digest_no FROM item WHERE event_no = ?1 AND behind IS NOT NULL";
+pub const LITE_PLACE_ITEM: &str =
+    "UPDATE item SET digest_no = ?3, behind = NULL WHERE event_no = ?1 AND mailbox_no = ?2";
+
 /// Changes when another connection has committed.
 pub const LITE_OTHERS: &str = "PRAGMA data_version";
 pub const LITE_IN_OLD_SUBJECT: &str = "SELECT 1 FROM old_subject WHERE topic = ?1";
@@ -30,6 +51,8 @@ pub const LITE_HOT: &[&str] = &[
     LITE_IN_OLD_SUBJECT,
     LITE_DROP_YOUNG_KEY,
     LITE_DROP_OLD_KEY,
+    LITE_BEHIND,
+    LITE_TAILS_OF_EVENT,
     LITE_AGE_KEYS.young,
     LITE_AGE_KEYS.old,
     LITE_AGE_SUBJECTS.young,

@@ -24,7 +24,7 @@ impl Books<'_> {
             self.plan(no, None)?;
             let Some(d) = self.kept.digests.get_mut(&no) else { continue };
             if d.fresh {
-                self.tx.prepare_cached(sql::SAVE_DIGEST)?.later(params![
+                self.tx.prepare_cached(sql::LITE_SAVE_DIGEST)?.later(params![
                     d.no,
                     d.mailbox,
                     d.state as i64,
@@ -42,11 +42,12 @@ impl Books<'_> {
                     d.opened_at.0,
                     d.closed_at.map(|t| t.0),
                     d.lane,
+                    d.tail,
                 ])?;
             } else if !d.dirty {
                 // Planned anew, and due when it was.
             } else if d.indexed() == d.saved {
-                self.tx.prepare_cached(sql::UPDATE_WINDOW)?.later(params![
+                self.tx.prepare_cached(sql::LITE_UPDATE_WINDOW)?.later(params![
                     d.no,
                     d.open,
                     d.first_at.0,
@@ -57,9 +58,10 @@ impl Books<'_> {
                     d.address,
                     d.token,
                     d.closed_at.map(|t| t.0),
+                    d.tail,
                 ])?;
             } else {
-                self.tx.prepare_cached(sql::UPDATE_DIGEST)?.later(params![
+                self.tx.prepare_cached(sql::LITE_UPDATE_DIGEST)?.later(params![
                     d.no,
                     d.state as i64,
                     d.priority as i64,
@@ -74,6 +76,7 @@ impl Books<'_> {
                     d.waited_us,
                     d.address,
                     d.closed_at.map(|t| t.0),
+                    d.tail,
                 ])?;
             }
             d.is_saved();
@@ -157,10 +160,13 @@ impl Books<'_> {
     fn plan(&mut self, no: i64, urgencies: Option<&HashMap<i64, i64>>) -> Result<()> {
         let Some(d) = self.kept.digests.get(&no).filter(|d| d.replan && d.is_unfrozen()) else { return Ok(()) };
         let mailbox = d.mailbox;
-        let deadline = if d.recount {
+        let deadline = if d.recount && d.deadline.is_some() {
             let first: Option<i64> = match urgencies {
                 Some(known) => known.get(&no).copied(),
-                None => self.tx.query_row(sql::FIRST_URGENCY, [no], |row| row.get(0))?,
+                None => {
+                    self.place_tail(no)?;
+                    self.tx.query_row(sql::FIRST_URGENCY, [no], |row| row.get(0))?
+                }
             };
             first.filter(|u| *u < NO_DEADLINE / 2)
         } else {
