@@ -96,7 +96,10 @@ fn says(said: &[String], parts: &[&str]) {
 
 #[tokio::test]
 async fn finds_an_unsettled_item_outside_of_an_open_digest() {
-    says(&broken("UPDATE item SET digest_no = NULL, behind = NULL WHERE event_no = 2").await, &["it-2-", "pending", "in no digest"]);
+    says(
+        &broken("UPDATE item SET digest_no = NULL, behind = NULL WHERE event_no = 2").await,
+        &["it-2-", "pending", "in no digest"],
+    );
     says(&broken("UPDATE item SET digest_no = 77 WHERE event_no = 2").await, &["it-2-", "is not there"]);
     let said = broken(
         "UPDATE item SET digest_no = (SELECT p.digest_no FROM placed_item p WHERE p.event_no = 2), behind = NULL \

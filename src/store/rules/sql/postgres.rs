@@ -118,13 +118,13 @@ pub const PG_WITHOUT_SORT: &str = "SET LOCAL enable_sort = off";
 pub const PG_WITH_SORT: &str = "SET LOCAL enable_sort = on";
 
 // ---- PostgreSQL alone: many rows at once
+/// Columns side by side in the list: behind `FROM`, all their rows would be written down first.
 pub const PG_ADD_EVENTS: &str = "INSERT INTO event (no, key, source, id, kind, ver, effect, topic, topic2, date, deadline, expiry, \
-     received_at, subject_key, data) SELECT no, key, source, id, kind, ver, effect, topic, topic2, date, \
-     deadline, expiry, CAST(?13 AS bigint), subject_key, data FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
-     bytea[]), CAST(?3 AS text[]), CAST(?4 AS text[]), CAST(?5 AS text[]), CAST(?6 AS bigint[]), CAST(?7 AS \
-     bigint[]), CAST(?8 AS bytea[]), CAST(?9 AS bytea[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), CAST(?12 \
-     AS bigint[]), CAST(?14 AS text[]), CAST(?15 AS text[])) AS u(no, key, source, id, kind, ver, effect, topic, \
-     topic2, date, deadline, expiry, subject_key, data) ON CONFLICT (key) DO NOTHING RETURNING no";
+     received_at, subject_key, data) SELECT unnest(CAST(?1 AS bigint[])), unnest(CAST(?2 AS bytea[])), unnest(CAST(?3 AS \
+     text[])), unnest(CAST(?4 AS text[])), unnest(CAST(?5 AS text[])), unnest(CAST(?6 AS bigint[])), unnest(CAST(?7 AS \
+     bigint[])), unnest(CAST(?8 AS bytea[])), unnest(CAST(?9 AS bytea[])), unnest(CAST(?10 AS bigint[])), unnest(CAST(?11 AS \
+     bigint[])), unnest(CAST(?12 AS bigint[])), CAST(?13 AS bigint), unnest(CAST(?14 AS text[])), unnest(CAST(?15 AS text[])) \
+     ON CONFLICT (key) DO NOTHING RETURNING no";
 pub const PG_EVENT_BY_KEY: &str = "SELECT no, received_at FROM event WHERE key = ?1";
 pub const PG_SAVE_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, \
      before_no, before_date, closer_ver, closer_no, lone) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
@@ -136,10 +136,9 @@ pub const PG_DROP_SUBJECT: &str = "DELETE FROM subject WHERE topic = ?1";
 /// Which of these keys are known.
 pub const PG_KNOWN_KEYS: &str = "SELECT key FROM event WHERE key = ANY(CAST(?1 AS bytea[]))";
 pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
-     closer_no, lone) SELECT topic, no, 0, ver, no, date, closer_ver, closer_no, lone FROM unnest(CAST(?1 AS bytea[]), \
-     CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), \
-     CAST(?7 AS bigint[])) AS u(topic, no, ver, date, closer_ver, closer_no, lone) ON CONFLICT (topic) DO NOTHING \
-     RETURNING topic";
+     closer_no, lone) SELECT unnest(CAST(?1 AS bytea[])), unnest(CAST(?2 AS bigint[])), 0, unnest(CAST(?3 AS bigint[])), \
+     unnest(CAST(?2 AS bigint[])), unnest(CAST(?4 AS bigint[])), unnest(CAST(?5 AS bigint[])), unnest(CAST(?6 AS bigint[])), \
+     unnest(CAST(?7 AS bigint[])) ON CONFLICT (topic) DO NOTHING RETURNING topic";
 pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
 /// Of digests that were only looked at, the first ?2 that nobody has; no more are locked.
 pub const PG_LOCK_DUE: &str = "SELECT d.no FROM unnest(CAST(?1 AS bigint[])) WITH ORDINALITY AS u(no, place) JOIN digest d \
@@ -195,14 +194,16 @@ pub const PG_ADD_MAILBOXES: &str = "INSERT INTO mailbox (recipient, route, zone)
 pub const PG_WINDOWS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
      waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
      IN (0, 1)";
-pub const PG_OPEN_OF_RECIPIENTS: &str = "SELECT m.recipient, CAST(sum((SELECT coalesce(sum(open), 0) FROM digest WHERE \
-     mailbox_no = m.no AND state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = m.no AND \
-     state IN (2, 3, 4, 5))) AS bigint) FROM mailbox m WHERE m.recipient = ANY(CAST(?1 AS text[])) GROUP BY m.recipient";
+pub const PG_MAILBOXES_OF_RECIPIENTS: &str =
+    "SELECT no, recipient FROM mailbox WHERE recipient = ANY(CAST(?1 AS text[]))";
+/// The open items of each digest of theirs that is not closed.
+pub const PG_OPEN_OF_MAILBOXES: &str = "SELECT mailbox_no, open FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
+     IN (0, 1) UNION ALL SELECT mailbox_no, open FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state IN (2, 3, 4, 5)";
 pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
      bigint[]))";
-pub const PG_ADD_ITEMS: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) SELECT * FROM \
-     unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS \
-     bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS bigint[]))";
+pub const PG_ADD_ITEMS: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) SELECT \
+     unnest(CAST(?1 AS bigint[])), unnest(CAST(?2 AS bigint[])), unnest(CAST(?3 AS bigint[])), unnest(CAST(?4 AS bigint[])), \
+     unnest(CAST(?5 AS bigint[])), unnest(CAST(?6 AS bigint[])), unnest(CAST(?7 AS bigint[]))";
 pub const PG_FIRST_URGENCIES: &str = "SELECT u.no, (SELECT min(urgency) FROM item WHERE digest_no = u.no AND state = 0) \
      FROM unnest(CAST(?1 AS bigint[])) AS u(no)";
 pub const PG_SAVE_DIGESTS: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
@@ -220,6 +221,11 @@ pub const PG_UPDATE_DIGESTS: &str = "UPDATE digest d SET state = u.state, priori
      bigint[]), CAST(?16 AS bigint[]), CAST(?17 AS bigint[])) AS u(no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
      deadline, token, until, attempts, waited_us, address, opened_at, closed_at, lane) WHERE d.no = u.no";
 
+/// What intake changes of windows.
+pub const PG_UPDATE_WINDOWS: &str = "UPDATE digest d SET priority = u.priority, due_at = u.due_at, open = u.open, first_at = \
+     u.first_at, last_at = u.last_at, deadline = u.deadline FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS \
+     bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS bigint[])) AS u(no, priority, \
+     due_at, open, first_at, last_at, deadline) WHERE d.no = u.no";
 /// What a claim, a begin and a settlement change of digests.
 pub const PG_MOVE_DIGESTS: &str = "UPDATE digest d SET state = u.state, due_at = u.due_at, open = u.open, token = u.token, until = u.until, \
      attempts = u.attempts, address = u.address, closed_at = u.closed_at FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
@@ -261,10 +267,12 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_MAILBOXES,
         PG_MAILBOXES_BY_NAME,
         PG_WINDOWS,
-        PG_OPEN_OF_RECIPIENTS,
+        PG_MAILBOXES_OF_RECIPIENTS,
+        PG_OPEN_OF_MAILBOXES,
         PG_ITEMS_OF_EVENTS,
         PG_FIRST_URGENCIES,
         PG_UPDATE_DIGESTS,
+        PG_UPDATE_WINDOWS,
         PG_MOVE_DIGESTS,
         PG_OVER_AND_OLD,
         PG_LOCK_ITEMS_TO_PURGE,

@@ -84,10 +84,10 @@ impl Books<'_> {
         Ok(())
     }
 
-    /// The same in three statements, whatever their number; what left the window comes before what is new.
+    /// The same in a few statements, whatever their number; what left the window comes before what is new.
     fn write_at_once(&mut self, changed: &[i64]) -> Result<()> {
-        let recounted =
-            changed.iter().filter(|no| self.kept.digests.get(no).is_some_and(|d| d.recount && d.is_unfrozen()));
+        let loses_deadline = |d: &Digest| d.recount && d.deadline.is_some() && d.is_unfrozen();
+        let recounted = changed.iter().filter(|no| self.kept.digests.get(no).is_some_and(loses_deadline));
         let recounted = Column::ints(recounted.copied());
         let mut urgencies = HashMap::new();
         if recounted.len() > 0 {
@@ -102,6 +102,20 @@ impl Books<'_> {
         let (fresh, known): (Vec<&Digest>, Vec<&Digest>) = rows.partition(|d| d.fresh);
         let (moved, planned): (Vec<&Digest>, Vec<&Digest>) =
             known.into_iter().partition(|d| d.of_window() == d.saved_window);
+        let (windows, planned): (Vec<&Digest>, Vec<&Digest>) =
+            planned.into_iter().partition(|d| d.is_unfrozen() && d.saved.0 == d.state);
+        if !windows.is_empty() {
+            let ints = |of: fn(&Digest) -> i64| Column::ints(windows.iter().map(|d| of(d)));
+            self.tx.prepare_cached(sql::PG_UPDATE_WINDOWS)?.later(params![
+                ints(|d| d.no),
+                ints(|d| d.priority as i64),
+                ints(|d| d.due_at.0),
+                ints(|d| d.open),
+                ints(|d| d.first_at.0),
+                ints(|d| d.last_at.0),
+                Column::Ints(windows.iter().map(|d| d.deadline).collect()),
+            ])?;
+        }
         if !moved.is_empty() {
             let ints = |of: fn(&Digest) -> i64| Column::ints(moved.iter().map(|d| of(d)));
             let maybe = |of: fn(&Digest) -> Option<i64>| Column::Ints(moved.iter().map(|d| of(d)).collect());
