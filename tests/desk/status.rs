@@ -117,6 +117,19 @@ async fn finds_a_digest_whose_open_items_are_miscounted() {
     says(&said, &["says 5 open items, there are 1"]);
 }
 
+/// What joined a window is found by the window alone: a digest that left without it never lists it.
+#[tokio::test]
+async fn finds_items_that_their_digest_left_behind() {
+    let world = World::new();
+    let three = (0..3).map(|i| news(&format!("e{i}"), START).to("changes", &["user.alice"]).entry()).collect();
+    world.accept(START, three).await;
+    world.sql("UPDATE digest SET state = 2, until = 9000000000000000");
+    world.accept(after(1), vec![news("next", START).to("changes", &["user.alice"]).entry()]).await;
+    let said = world.verify().await.differences;
+    assert_eq!(said.len(), 1, "{said:?}");
+    says(&said, &["says 3 open items, there are 1"]);
+}
+
 #[tokio::test]
 async fn finds_two_windows_of_one_mailbox() {
     let said = broken(

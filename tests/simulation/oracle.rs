@@ -373,6 +373,11 @@ impl Oracle {
                  WHERE i.behind <> 0) SELECT count(*) FROM tail t JOIN item i ON i.event_no = t.event_no \
                  AND i.mailbox_no = t.mailbox_no)",
             ),
+            (
+                "a tail is as long as its window says",
+                "SELECT count(*) FROM digest d WHERE d.tail_items <> (SELECT count(*) FROM item WHERE behind IS NOT NULL \
+                 AND mailbox_no = d.mailbox_no AND d.state IN (0, 1))",
+            ),
             ("only windows have a tail", "SELECT count(*) FROM digest WHERE tail IS NOT NULL AND state NOT IN (0, 1)"),
             (
                 "whoever is open and names no digest stands in a tail",

@@ -71,3 +71,26 @@ fn a_window_from_before_there_were_tails_leaves_with_all_that_is_in_it() {
     assert_eq!(["a", "b", "c", "d"].map(|id| w.state(id, "ann")), [DELIVERED; 4]);
     assert_eq!(w.mails_sent(), 1);
 }
+
+/// Placing a tail is bounded, however many join a window that nobody looks at.
+#[test]
+fn a_window_that_nobody_looks_at_leaves_with_all_that_joined_it() {
+    for mut w in worlds(Setup { hold: true, max_listed: 5_000, ..Setup::default() }) {
+        w.accept_all((0..2_500).map(|n| news(&format!("n{n}"))).collect());
+        w.finish();
+        let states = w.bench.rows("SELECT state, count(*) FROM item GROUP BY state");
+        assert_eq!(states.iter().map(|row| (row[0].int(), row[1].int())).collect::<Vec<_>>(), [(DELIVERED, 2_500)]);
+        assert_eq!(w.mails_sent(), 1);
+    }
+}
+
+/// What a claim would hold up others for is the next one's.
+#[test]
+fn a_claim_of_many_large_windows_lets_others_have_their_turn() {
+    let mut w = World::on(Box::new(OnSqlite::new()), Setup { max_listed: 5_000, ..Setup::default() });
+    let people: [String; 22] = std::array::from_fn(|n| format!("p{n}"));
+    w.accept_all((0..1_000).map(|n| news(&format!("n{n}")).to(people.each_ref().map(String::as_str))).collect());
+    let tails = w.bench.rows("SELECT min(tail_items), max(tail_items) FROM digest");
+    assert_eq!((tails[0][0].int(), tails[0][1].int()), (999, 999));
+    assert_eq!([w.claim_all().len(), w.claim_all().len(), w.claim_all().len()], [21, 1, 0]);
+}

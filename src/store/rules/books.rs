@@ -47,6 +47,8 @@ pub(in crate::store) struct Books<'c> {
     reserved_shares: u64,
     used_shares: i64,
     purged: [i64; ItemState::ALL.len()],
+    /// Items of tails that this transaction has placed.
+    placed: u64,
     /// What was read ahead.
     pub(super) fetched: Fetched,
     pub(super) held: Held,
@@ -67,6 +69,7 @@ impl<'c> Books<'c> {
             reserved_shares: 0,
             used_shares: 0,
             purged: [0; ItemState::ALL.len()],
+            placed: 0,
             fetched: Fetched::default(),
             held: Held::default(),
         })

@@ -30,6 +30,10 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
         books.leave_to_answers(&mut numbers);
         books.read_claimed(&numbers)?;
         for no in numbers {
+            // The others are due as well, and the next claim's.
+            if books.has_placed_much() {
+                break;
+            }
             let now = books.now;
             let Some(digest) = books.digest_if_there(no)?.filter(|digest| is_due(digest, ask, now)) else { continue };
             let (mailbox, due_at) = (digest.mailbox, digest.due_at);

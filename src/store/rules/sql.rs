@@ -66,7 +66,7 @@ pub const OPEN_OF_MAILBOX: &str = "SELECT no, open, 1 FROM digest WHERE mailbox_
 pub const DIGEST: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
      until, attempts, waited_us, address, opened_at, closed_at, lane FROM digest WHERE no = ?1";
 pub const DIGEST_TO_CHANGE: &str = "SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, \
-     d.deadline, d.token, d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, /*pg: NULL AS*/ tail \
+     d.deadline, d.token, d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, /*pg: NULL AS*/ tail, /*pg: CAST(0 AS bigint) AS*/ tail_items \
      FROM /*pg: mailbox m JOIN*/ digest d /*pg: ON m.no = d.mailbox_no*/ WHERE d.no = ?1 /*pg: FOR UPDATE OF m, d*/";
 pub const WINDOW: &str = "SELECT no FROM digest WHERE mailbox_no = ?1 AND state IN (0, 1)";
 /// A claim passes over what another transaction has in its hands; it is there the next time. What it locks are mailboxes: a

@@ -33,6 +33,8 @@ pub(in crate::store) struct Digest {
     pub lane: i64,
     /// The event of the item that joined last, of those that its index of items does not have yet (`tail.rs`; SQLite).
     pub(super) tail: Option<i64>,
+    /// How many those are.
+    pub(super) tail_items: i64,
     /// Not in the file yet.
     fresh: bool,
     dirty: bool,
@@ -75,6 +77,7 @@ impl Digest {
             closed_at: row.get::<Option<i64>>(15)?.map(Time),
             lane: row.get(16)?,
             tail: None,
+            tail_items: 0,
             fresh: false,
             dirty: false,
             replan: false,
@@ -120,7 +123,8 @@ impl Books<'_> {
     /// `None`: a purge has taken it.
     pub fn digest_if_there(&mut self, no: i64) -> Result<Option<&Digest>> {
         if !self.kept.digests.contains_key(&no) {
-            let read = |row: &Row<'_>| Ok(Digest { tail: row.get(17)?, ..Digest::read(row)? });
+            let read =
+                |row: &Row<'_>| Ok(Digest { tail: row.get(17)?, tail_items: row.get(18)?, ..Digest::read(row)? });
             let found = self.tx.query_row(sql::DIGEST_TO_CHANGE, [no], read).optional()?;
             let Some(digest) = found else { return Ok(None) };
             if digest.is_unfrozen() {
@@ -202,6 +206,7 @@ impl Books<'_> {
                 closed_at: None,
                 lane: lane(None),
                 tail: None,
+                tail_items: 0,
                 fresh: true,
                 dirty: true,
                 replan: true,
@@ -244,6 +249,13 @@ impl Books<'_> {
     pub fn recount(&mut self, no: i64) -> Result<()> {
         let digest = self.digest_mut(no)?;
         (digest.replan, digest.recount, digest.anew) = (true, true, true);
+        Ok(())
+    }
+
+    /// What the window's due time depends on has changed, but nothing in it.
+    pub fn plan_anew(&mut self, no: i64) -> Result<()> {
+        let digest = self.digest_mut(no)?;
+        (digest.replan, digest.anew) = (true, true);
         Ok(())
     }
 

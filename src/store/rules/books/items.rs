@@ -149,7 +149,7 @@ impl Books<'_> {
                 self.enter_lane(no, event_no, lane)?;
                 let digest = self.digest_mut(no)?;
                 if place.behind.is_some() {
-                    digest.tail = Some(event_no);
+                    (digest.tail, digest.tail_items) = (Some(event_no), digest.tail_items + 1);
                 }
                 join(digest, urgency, now);
             }

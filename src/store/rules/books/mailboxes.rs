@@ -78,7 +78,7 @@ impl Books<'_> {
         self.tx.prepare_cached(sql::SAVE_PREVIOUS)?.later(params![mailbox, self.now.0])?;
         self.assume_sent(mailbox)?;
         if let Some(no) = self.window(mailbox)? {
-            self.recount(no)?;
+            self.plan_anew(no)?;
         }
         Ok(())
     }

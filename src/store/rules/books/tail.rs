@@ -10,6 +10,12 @@ use super::super::sql;
 use super::{Books, Item};
 use crate::store::Result;
 
+/// Items of a tail at most: placing them takes some three milliseconds.
+const TAIL_MAX: i64 = 1_000;
+
+/// So many items are placed in a transaction, and what is left of one tail more, before it should end: others wait for it.
+const PLACED_MAX: u64 = 20_000;
+
 /// Where a new item stands on SQLite: in the index of its digest's items, or in the window's tail behind an event's (0: as the first).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
@@ -21,6 +27,9 @@ impl Books<'_> {
     /// Where the next item of a window will stand.
     pub(super) fn place(&mut self, no: i64) -> Result<Place> {
         let has_tails = !self.tx.is_postgres();
+        if self.digest(no)?.tail_items >= TAIL_MAX {
+            self.place_tail(no)?;
+        }
         let digest = self.digest(no)?;
         Ok(match digest.open {
             _ if !has_tails => Place::default(),
@@ -52,11 +61,25 @@ impl Books<'_> {
         let (mailbox, Some(tail)) = (digest.mailbox, digest.tail) else { return Ok(()) };
         let mut at = tail;
         while at != 0 {
-            let behind = self.behind(at, mailbox)?;
+            let Some(behind) = self.behind(at, mailbox)? else {
+                // Nobody else's mail waits for it.
+                tracing::error!(
+                    digest = %self.digest_id(no),
+                    "an item that waits in this digest names none before it: `owlpost status --verify` lists what is lost to it"
+                );
+                break;
+            };
             self.place_item(params![at, mailbox, no])?;
-            at = behind.unwrap_or(0);
+            self.placed += 1;
+            at = behind;
         }
-        self.digest_mut(no)?.tail = None;
+        let digest = self.digest_mut(no)?;
+        (digest.tail, digest.tail_items) = (None, 0);
         Ok(())
+    }
+
+    /// Whether this transaction has placed so much that others should have their turn.
+    pub fn has_placed_much(&self) -> bool {
+        self.placed >= PLACED_MAX
     }
 }

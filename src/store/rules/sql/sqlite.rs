@@ -13,14 +13,14 @@ pub const LITE_DROP_YOUNG_KEY: &str = "DELETE FROM young_key WHERE key = (SELECT
 pub const LITE_DROP_OLD_KEY: &str = "DELETE FROM old_key WHERE key = (SELECT key FROM event WHERE no = ?1)";
 
 pub const LITE_SAVE_DIGEST: &str = "INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, \
-     deadline, token, until, attempts, waited_us, address, opened_at, closed_at, lane, tail) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+     deadline, token, until, attempts, waited_us, address, opened_at, closed_at, lane, tail, tail_items) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
 pub const LITE_UPDATE_DIGEST: &str = "UPDATE digest SET state = ?2, priority = ?3, due_at = ?4, open = ?5, first_at = ?6, \
      last_at = ?7, deadline = ?8, token = ?9, until = ?10, attempts = ?11, waited_us = ?12, address = ?13, \
-     closed_at = ?14, tail = ?15 WHERE no = ?1";
+     closed_at = ?14, tail = ?15, tail_items = ?16 WHERE no = ?1";
 /// The same where only what no index holds has changed: indexes of `state` and `due_at` stay untouched.
 pub const LITE_UPDATE_WINDOW: &str = "UPDATE digest SET open = ?2, first_at = ?3, last_at = ?4, deadline = ?5, \
-     attempts = ?6, waited_us = ?7, address = ?8, token = ?9, closed_at = ?10, tail = ?11 WHERE no = ?1";
+     attempts = ?6, waited_us = ?7, address = ?8, token = ?9, closed_at = ?10, tail = ?11, tail_items = ?12 WHERE no = ?1";
 
 pub const LITE_ADD_ITEM: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at, behind) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (event_no, mailbox_no) DO NOTHING";

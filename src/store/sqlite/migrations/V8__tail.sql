@@ -2,6 +2,7 @@
 -- of which a batch of intake would change nearly every page, gets them when the digest leaves. Until then `digest_no` is NULL,
 -- and the digest is the mailbox's window.
 ALTER TABLE digest ADD COLUMN tail INTEGER;     -- the event of the last one; NULL: there is none
+ALTER TABLE digest ADD COLUMN tail_items INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE item ADD COLUMN behind INTEGER;     -- the event of the one before it; 0: it is the first; NULL: it is in no tail
 DROP INDEX item_alone;
 CREATE INDEX item_alone ON item (mailbox_no) WHERE digest_no IS NULL AND state > 1;

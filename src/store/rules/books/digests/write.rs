@@ -43,6 +43,7 @@ impl Books<'_> {
                     d.closed_at.map(|t| t.0),
                     d.lane,
                     d.tail,
+                    d.tail_items,
                 ])?;
             } else if !d.dirty {
                 // Planned anew, and due when it was.
@@ -59,6 +60,7 @@ impl Books<'_> {
                     d.token,
                     d.closed_at.map(|t| t.0),
                     d.tail,
+                    d.tail_items,
                 ])?;
             } else {
                 self.tx.prepare_cached(sql::LITE_UPDATE_DIGEST)?.later(params![
@@ -77,6 +79,7 @@ impl Books<'_> {
                     d.address,
                     d.closed_at.map(|t| t.0),
                     d.tail,
+                    d.tail_items,
                 ])?;
             }
             d.is_saved();
