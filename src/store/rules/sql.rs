@@ -152,8 +152,6 @@ pub const WINDOWS_AFTER: &str = "SELECT mailbox_no, no FROM digest WHERE state I
      ORDER BY mailbox_no LIMIT ?2";
 
 // ---- items
-pub const ADD_ITEM: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_no, mailbox_no) DO NOTHING";
 pub const SETTLE_ITEM: &str = "UPDATE item SET state = ?3, reason = ?4, left_before = ?5, settled_at = ?6 \
      WHERE event_no = ?1 AND mailbox_no = ?2";
 pub const MOVE_ITEM: &str = "UPDATE item SET digest_no = ?3 WHERE event_no = ?1 AND mailbox_no = ?2";

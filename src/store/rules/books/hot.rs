@@ -106,7 +106,7 @@ impl Books<'_> {
     }
 
     pub(super) fn insert_item(&mut self, params: impl Params) -> Result<u64> {
-        let add = if self.tx.is_postgres() { sql::ADD_ITEM } else { sql::LITE_ADD_ITEM };
+        let add = if self.tx.is_postgres() { sql::PG_ADD_ITEM } else { sql::LITE_ADD_ITEM };
         execute(&mut self.hot.item, self.tx, add, params)
     }
 }

@@ -201,6 +201,8 @@ pub const PG_OPEN_OF_MAILBOXES: &str = "SELECT mailbox_no, open FROM digest WHER
      IN (0, 1) UNION ALL SELECT mailbox_no, open FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state IN (2, 3, 4, 5)";
 pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
      bigint[]))";
+pub const PG_ADD_ITEM: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_no, mailbox_no) DO NOTHING";
 pub const PG_ADD_ITEMS: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) SELECT \
      unnest(CAST(?1 AS bigint[])), unnest(CAST(?2 AS bigint[])), unnest(CAST(?3 AS bigint[])), unnest(CAST(?4 AS bigint[])), \
      unnest(CAST(?5 AS bigint[])), unnest(CAST(?6 AS bigint[])), unnest(CAST(?7 AS bigint[]))";
