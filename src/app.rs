@@ -195,14 +195,13 @@ impl Worker {
                 Err(why) if !later => return Err(why),
                 opened => opened,
             };
-            let usual = Bounds::default();
-            let messages = usual.messages.min(config.limits.batch_events as usize);
+            let messages = self.store.batch_messages().min(config.limits.batch_events as usize);
             let tap = Tap {
                 config: shared.clone(),
                 section: section.clone(),
                 pipeline: Arc::new(self.parts.pipeline(config, &section.name, section.origin())),
                 store: self.store.clone(),
-                bounds: Bounds { messages, drain: self.drain, ..usual },
+                bounds: Bounds { messages, drain: self.drain, ..Bounds::default() },
                 vitals: self.vitals.clone(),
                 wake: wake.clone(),
                 until_idle: self.until_idle,

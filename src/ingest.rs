@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics;
 use crate::model::Receipt;
 use crate::source::{Batch, Room, Source, SourceError};
-use crate::store::{Intake, StoreError};
+use crate::store::{BATCH_MESSAGES, Intake, StoreError};
 use crate::vitals::Vitals;
 
 mod flight;
@@ -35,8 +35,7 @@ use size::Size;
 /// How much the loop takes at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Messages a batch: large batches make each page of the store's indexes be written once for many events; larger ones
-    /// than this took more memory than a worker is to have.
+    /// Messages a batch ([`Intake::batch_messages`]).
     pub messages: usize,
     /// Bytes a batch: what two batches under way may hold in memory.
     pub bytes: usize,
@@ -54,7 +53,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            messages: 4_500,
+            messages: BATCH_MESSAGES,
             bytes: 8 * 1024 * 1024,
             items: 20_000,
             retry: (Duration::from_millis(250), Duration::from_secs(15)),

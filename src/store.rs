@@ -120,7 +120,15 @@ pub trait Intake: Send + Sync {
     fn works_ahead(&self) -> bool {
         false
     }
+    /// How many messages a batch is to have, where so many wait.
+    fn batch_messages(&self) -> usize {
+        BATCH_MESSAGES
+    }
 }
+
+/// Large batches make each page of the store's indexes be written once for many events; larger ones than this took more memory
+/// than a worker is to have.
+pub const BATCH_MESSAGES: usize = 4_500;
 
 /// What a claim may take.
 #[derive(Clone, Copy, Debug)]

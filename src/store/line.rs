@@ -1,5 +1,5 @@
 //! The line in which the batches of one intake loop stand. While one is on its way through the store, the next may write
-//! its own events already, and begin subjects that are new with them; it goes no further before that one is durable (or
+//! its own events already, and the subjects that are new with them; it goes no further before that one is durable (or
 //! committed, where commits become durable in their order), and not at all if that one is not: what is durable is what came
 //! first, as if there were one after the other.
 //!

@@ -108,6 +108,36 @@ fn a_batch_writes_its_events_ahead_and_copies_and_decisions_meet_the_batch_befor
     assert_eq!(verified(&w.store)["items"], 7);
 }
 
+/// Its own requests and decisions too: where all of a topic is new with a batch, its marks are entered ahead.
+#[test]
+fn what_a_batch_asks_and_decides_itself_is_ended_in_it_also_ahead() {
+    use Receipt::Accepted;
+    let mut w = World::new();
+    let second = vec![
+        // Decided here; decided here, but asked by the batch before; and a request to which the batch before has a decision.
+        closes("d5", "ann", "five"),
+        opens("r5", "kim", "five"),
+        closes("d1", "ann", "one"),
+        opens("r6", "kim", "six"),
+        opens("r7", "kim", "seven"),
+    ];
+    let one = w.give([first(), vec![closes("d6", "ann", "six")]].concat());
+    let two = w.give(second);
+    w.until_ahead();
+    w.other.run("ROLLBACK");
+    assert_eq!(ends(one).unwrap(), vec![Accepted; 3]);
+    assert_eq!(ends(two).unwrap(), vec![Accepted; 5]);
+    for (opened, state) in [("r1", 3), ("r5", 3), ("r6", 3), ("r7", 0)] {
+        let what = format!("item i JOIN event e ON e.no = i.event_no WHERE e.id = '{opened}' AND i.state = {state}");
+        assert_eq!(w.count(&what), 1, "{opened}");
+    }
+    // Who asks again finds what was decided: each chain is whole.
+    let again = vec![closes("d5-2", "ann", "five"), closes("d7", "ann", "seven")];
+    assert_eq!(accept(&w.store, again).unwrap(), vec![Accepted; 2]);
+    assert_eq!(w.count("item i JOIN event e ON e.no = i.event_no WHERE e.id = 'r7' AND i.state = 3"), 1);
+    assert_eq!(verified(&w.store)["items"], 12);
+}
+
 #[test]
 fn what_came_later_is_not_taken_if_the_batch_before_fails() {
     let mut w = World::new();

@@ -1,13 +1,10 @@
 //! Intake: one transaction for a batch. Dedupe keys, events, marks, items, closures, due times, dead letters.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
-
 use crate::store::rules::tx::params;
 
 use super::books::{Books, NewItem, lane, urgency};
 use super::sql;
-use super::subject::{Mark, Subject};
+use super::subject::Mark;
 use super::young;
 use crate::model::{Arrival, Asked, Entry, ItemState, Reason, Receipt, Refused, Topic, hash16, is_collection};
 use crate::store::line::Key;
@@ -16,8 +13,9 @@ use crate::store::{Place, Result};
 mod enter;
 mod fetch;
 mod line;
+mod marks;
 
-use enter::Entered;
+use marks::{Known, Marks, Topics};
 
 pub(super) const INFORMS: i64 = 0;
 pub(super) const OPENS: i64 = 1;
@@ -42,8 +40,26 @@ struct Fresh<'e> {
 
 pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) -> Result<Vec<Receipt>> {
     let mut receipts = vec![Receipt::Duplicate; entries.len()];
-    let Entered { fresh, begun } = enter::enter(books, entries, place, &mut receipts)?;
-    let (subjects, stirred) = mark(books, &fresh, &begun)?;
+    let keyed = enter::keyed(entries);
+    let before = place.before();
+    let (ahead, rest) = enter::split(&keyed, before.as_deref());
+    let mut fresh = Vec::with_capacity(keyed.len());
+    let mut marks = Marks::default();
+    if let Some(before) = &before {
+        enter::enter(books, &ahead, &mut receipts, &mut fresh)?;
+        marks.begin(books, &fresh, before, &enter::topics(rest.iter().copied().flatten()))?;
+    }
+    place.turn_here()?;
+    for (i, entry) in entries.iter().enumerate() {
+        if let Entry::Refused(refused) = entry {
+            receipts[i] = refuse(books, refused)?;
+        }
+    }
+    enter::enter(books, &rest, &mut receipts, &mut fresh)?;
+    if books.tx.is_postgres() {
+        place.entered(|| enter::names(&keyed));
+    }
+    let (subjects, stirred) = marks.finish(books, &fresh)?;
     fetch::before_items(books, &fresh, &subjects, &stirred)?;
     let mut made = Made { items: Vec::with_capacity(fresh.len()), replaced: Vec::new() };
     for i in in_topic_order(&fresh) {
@@ -57,6 +73,7 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) ->
     // A person who is named twice is asked once.
     made.items.dedup_by_key(|item| (item.mailbox, item.event_no));
     books.add_items(made.items)?;
+    fetch::before_replacing(books, &made.replaced)?;
     for (topic, recipient, older) in made.replaced {
         if let Some(known) = subjects.get(&topic) {
             books.replace_own(&topic, &known.subject, older, recipient)?;
@@ -113,108 +130,6 @@ fn letter_key(refused: &Refused) -> [u8; 16] {
     let mut key = [0; 16];
     parts.finalize_xof().fill(&mut key);
     key
-}
-
-/// A topic of the batch, with all of the batch's marks in it.
-struct Known {
-    subject: Subject,
-    /// Nobody has spoken of it before this one event.
-    alone: bool,
-}
-
-/// A topic is a hash already; its first bytes are as good as another hash of it.
-#[derive(Default)]
-struct FirstBytes(u64);
-
-impl Hasher for FirstBytes {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_ne_bytes(*first);
-        }
-    }
-
-    fn write_usize(&mut self, _length: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-type Topics = HashMap<Topic, Known, BuildHasherDefault<FirstBytes>>;
-
-/// Enters all marks before any item is made, so that what is over in the batch already is born withdrawn. `begun`: topics
-/// that this batch has begun already. Gives the subjects as they are now, and the topics in which somebody else's items may
-/// have to leave.
-fn mark(books: &mut Books<'_>, fresh: &[Fresh<'_>], begun: &HashSet<Topic>) -> Result<(Topics, Vec<Topic>)> {
-    // Sorted by topic: the lock order of every database, and the page order of this one.
-    let mut by_topic: Vec<(Topic, usize)> =
-        fresh.iter().enumerate().flat_map(|(i, event)| event.topics.iter().map(move |topic| (*topic, i))).collect();
-    by_topic.sort_unstable();
-    let mut links: BTreeMap<i64, [Option<i64>; 2]> = BTreeMap::new();
-    let mut subjects = Topics::with_capacity_and_hasher(by_topic.len(), BuildHasherDefault::default());
-    let mut stirred = Vec::new();
-    let firsts: Vec<(Topic, Mark)> =
-        by_topic.chunk_by(|a, b| a.0 == b.0).filter_map(|all| all.first()).map(|(t, i)| (*t, fresh[*i].mark)).collect();
-    let others: Vec<(Topic, Mark)> = firsts.iter().filter(|(topic, _)| !begun.contains(topic)).copied().collect();
-    let mut added = books.new_subjects(&others)?.into_iter();
-    let new = firsts.iter().map(|(topic, _)| begun.contains(topic) || added.next().unwrap_or_default());
-    fetch::before_marks(books, fresh, &by_topic)?;
-    for (of_topic, new) in by_topic.chunk_by(|a, b| a.0 == b.0).zip(new) {
-        let Some((topic, first)) = of_topic.first().copied() else { continue };
-        if of_topic.len() == 1 && new {
-            let mark = fresh[first].mark;
-            let subject = Subject { lone: mark.date.map(|_| mark.no), ..books.mark(None, mark)? };
-            subjects.insert(topic, Known { subject, alone: true });
-            continue;
-        }
-        let mut subject = if new { None } else { books.subject(&topic)? };
-        let lone = lone(books, &topic, subject.as_ref(), of_topic.iter().map(|(_, i)| fresh[*i].mark))?;
-        // Twins of the latest end nothing but what their own people have (`replace_own`): no walk.
-        let quiet = match &subject {
-            Some(before) => of_topic.iter().all(|(_, i)| fresh[*i].mark.same_wave(&before.latest)),
-            None => of_topic.len() == 1,
-        };
-        if !quiet {
-            stirred.push(topic);
-        }
-        for (_, i) in of_topic {
-            let event = &fresh[*i];
-            if let Some(before) = &subject {
-                let place = usize::from(event.topics.first() != Some(&topic));
-                links.entry(event.mark.no).or_default()[place] = Some(before.head);
-            }
-            subject = Some(books.mark(subject, event.mark)?);
-        }
-        if let Some(subject) = subject {
-            let subject = Subject { lone, ..subject };
-            books.save_subject(&topic, &subject)?;
-            subjects.insert(topic, Known { subject, alone: false });
-        }
-    }
-    for (no, [prev, prev2]) in links {
-        books.tx.prepare_cached(sql::LINK_EVENT)?.later(params![no, prev, prev2])?;
-    }
-    Ok((subjects, stirred))
-}
-
-/// The topic's one dated opener, if it still has no second with the marks that it gets now.
-fn lone(
-    books: &mut Books<'_>,
-    topic: &Topic,
-    before: Option<&Subject>,
-    marks: impl Iterator<Item = Mark>,
-) -> Result<Option<i64>> {
-    let mut dated = marks.filter(|mark| mark.date.is_some()).map(|mark| mark.no);
-    match (before.map(|s| s.lone), dated.next()) {
-        (None, first) => Ok(first.filter(|_| dated.next().is_none())),
-        (Some(lone), None) => Ok(lone),
-        (Some(lone), Some(_)) => {
-            if let Some(lone) = lone {
-                books.stand_all(topic, lone)?;
-            }
-            Ok(None)
-        }
-    }
 }
 
 /// The events by their topic, so that what is kept of people in a topic is filled page by page.

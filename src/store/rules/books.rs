@@ -79,6 +79,7 @@ impl<'c> Books<'c> {
     /// one unfrozen digest at any moment.
     pub fn close(mut self) -> Result<Kept> {
         self.write_digests()?;
+        self.write_subjects()?;
         self.write_quota()?;
         let mut add = self.tx.prepare_cached(sql::ADD_DELTA)?;
         for (state, n) in self.deltas.iter().enumerate().filter(|(_, n)| **n != 0) {

@@ -2,10 +2,9 @@
 
 use crate::store::rules::tx::{Optional, params};
 
-use super::accept::OPENS;
 use super::books::{Books, Item, Link, urgency};
 use super::sql;
-use super::subject::{Mark, Subject, topic};
+use super::subject::{Mark, Subject};
 use crate::model::{DigestState, ItemState, Reason, Topic};
 use crate::store::Result;
 
@@ -64,17 +63,7 @@ impl Books<'_> {
         if let Some(known) = self.fetched.links.get(&(no, *topic_wanted)) {
             return Ok(Some(*known));
         }
-        self.tx
-            .prepare_cached(sql::EVENT_CHAIN)?
-            .query_row([no], |row| {
-                let first = topic(row, 1)? == Some(*topic_wanted);
-                Ok(Link {
-                    opens: row.get::<i64>(0)? == OPENS,
-                    mark: Mark { ver: row.get(4)?, no, date: row.get(5)? },
-                    prev: row.get::<Option<i64>>(if first { 2 } else { 3 })?.unwrap_or(0),
-                })
-            })
-            .optional()
+        self.tx.prepare_cached(sql::EVENT_CHAIN)?.query_row([no], |row| Link::read(row, no, topic_wanted)).optional()
     }
 
     /// `true`: the item is final now.

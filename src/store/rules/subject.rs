@@ -1,9 +1,10 @@
 //! Subjects: what is over, by rank and never by arrival (lifecycle.md, "Subject" and "Over").
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::store::rules::tx::{Column, Optional, Row, params};
+use crate::store::rules::tx::{Column, Optional, Row, Value, params};
 
 use super::books::Books;
 use super::sql;
@@ -60,10 +61,54 @@ impl Subject {
             lone: row.get(10)?,
         })
     }
+
+    /// Its columns, in the order of the statements.
+    fn row<'t>(&self, topic: &'t Topic) -> [Value<'t>; 12] {
+        let int = |n: Option<i64>| n.map_or(Value::Null, Value::Int);
+        [
+            Value::Blob(&topic.0),
+            Value::Int(self.head),
+            Value::Int(self.swept),
+            Value::Int(self.latest.ver),
+            Value::Int(self.latest.no),
+            int(self.latest.date),
+            int(self.before.map(|m| m.ver)),
+            int(self.before.map(|m| m.no)),
+            int(self.before.and_then(|m| m.date)),
+            int(self.closer.map(|c| c.0)),
+            int(self.closer.map(|c| c.1)),
+            int(self.lone),
+        ]
+    }
 }
+
+/// A topic is a hash already; its first bytes are as good as another hash of it.
+#[derive(Default)]
+pub(super) struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_ne_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Build = BuildHasherDefault<FirstBytes>;
+pub(super) type TopicMap<T> = HashMap<Topic, T, Build>;
+pub(super) type TopicSet = HashSet<Topic, Build>;
 
 impl Books<'_> {
     pub fn subject(&self, topic: &Topic) -> Result<Option<Subject>> {
+        if let Some(unsaved) = self.fetched.unsaved.borrow().get(topic) {
+            return Ok(Some(*unsaved));
+        }
         if let Some(known) = self.fetched.subjects.borrow().get(topic) {
             return Ok(*known);
         }
@@ -87,26 +132,23 @@ impl Books<'_> {
         Ok(())
     }
 
+    /// On PostgreSQL once for a transaction, at its end: it often changes again, and each write is a new row there.
     pub fn save_subject(&self, topic: &Topic, s: &Subject) -> Result<()> {
-        if let Some(known) = self.fetched.subjects.borrow_mut().get_mut(topic) {
-            *known = Some(*s);
+        if self.tx.is_postgres() {
+            self.fetched.unsaved.borrow_mut().insert(*topic, *s);
+            return Ok(());
         }
-        let save = if self.tx.is_postgres() { sql::PG_SAVE_SUBJECT } else { sql::LITE_SAVE_SUBJECT };
-        self.tx.prepare_cached(save)?.later(params![
-            &topic.0[..],
-            s.head,
-            s.swept,
-            s.latest.ver,
-            s.latest.no,
-            s.latest.date,
-            s.before.map(|m| m.ver),
-            s.before.map(|m| m.no),
-            s.before.and_then(|m| m.date),
-            s.closer.map(|c| c.0),
-            s.closer.map(|c| c.1),
-            s.lone,
-        ])?;
-        Ok(())
+        self.write_subject(sql::LITE_SAVE_SUBJECT, topic, s)
+    }
+
+    /// Those that were saved, as they are now; in the order of their locks.
+    pub(super) fn write_subjects(&self) -> Result<()> {
+        let unsaved = self.fetched.unsaved.take();
+        unsaved.iter().try_for_each(|(topic, subject)| self.write_subject(sql::PG_SAVE_SUBJECT, topic, subject))
+    }
+
+    fn write_subject(&self, save: &'static str, topic: &Topic, subject: &Subject) -> Result<()> {
+        self.tx.prepare_cached(save)?.later(subject.row(topic))
     }
 
     /// Rank: time, closes, id, source; text compared as bytes. The texts are only read when the rest is equal.
@@ -225,16 +267,15 @@ impl Books<'_> {
         people.iter().try_for_each(|recipient| self.stand(topic, recipient, mark).map(drop))
     }
 
-    /// Enters the first marks of topics, sorted by topic. `false`: the topic is known already, and nothing was written; then
+    /// Enters topics of which nobody has spoken, sorted by topic. `false`: it is known already, and nothing was written; then
     /// it is locked, in that same order (`lock_subject`).
-    pub fn new_subjects(&mut self, firsts: &[(Topic, Mark)]) -> Result<Vec<bool>> {
+    pub fn new_subjects(&mut self, all: &[(Topic, Subject)]) -> Result<Vec<bool>> {
         if !self.tx.is_postgres() {
-            return firsts.iter().map(|(topic, event)| self.new_subject(topic, *event)).collect();
+            return all.iter().map(|(topic, subject)| self.add_subject(topic, subject.row(topic))).collect();
         }
-        let added = self.add_subjects(firsts)?;
-        let new: Vec<bool> = firsts.iter().map(|(topic, _)| added.contains(topic)).collect();
+        let added = self.add_subjects(all)?;
         let known: Vec<Topic> =
-            firsts.iter().zip(&new).filter(|(_, new)| !**new).map(|((topic, _), _)| *topic).collect();
+            all.iter().zip(&added).filter(|(_, new)| !**new).map(|((topic, _), _)| *topic).collect();
         self.fetch_subjects(&known)?;
         let here = self.fetched.subjects.borrow();
         if known.iter().any(|topic| here.get(topic).is_none_or(Option::is_none)) {
@@ -242,36 +283,33 @@ impl Books<'_> {
             // lost.
             return Err(StoreError::Unavailable("a subject left with a purge just now; the batch comes again".into()));
         }
-        Ok(new)
+        Ok(added)
     }
 
-    /// Enters the first marks of those topics that nobody has spoken of, and gives them.
-    pub fn add_subjects(&self, firsts: &[(Topic, Mark)]) -> Result<HashSet<Topic>> {
-        if firsts.is_empty() {
-            return Ok(HashSet::new());
+    /// The same without a lock on those that are known.
+    pub fn add_subjects(&self, all: &[(Topic, Subject)]) -> Result<Vec<bool>> {
+        if all.is_empty() {
+            return Ok(vec![]);
         }
-        let closer = |mark: &Mark| mark.closes().then_some((mark.ver, mark.no));
+        let ints = |of: fn(&Subject) -> Option<i64>| Column::Ints(all.iter().map(|(_, s)| of(s)).collect());
         let added = self.tx.prepare_cached(sql::PG_ADD_SUBJECTS)?.query_map(
             params![
-                Column::blobs(firsts.iter().map(|(topic, _)| &topic.0)),
-                Column::ints(firsts.iter().map(|(_, m)| m.no)),
-                Column::ints(firsts.iter().map(|(_, m)| m.ver)),
-                Column::Ints(firsts.iter().map(|(_, m)| m.date).collect()),
-                Column::Ints(firsts.iter().map(|(_, m)| closer(m).map(|c| c.0)).collect()),
-                Column::Ints(firsts.iter().map(|(_, m)| closer(m).map(|c| c.1)).collect()),
-                Column::Ints(firsts.iter().map(|(_, m)| m.date.map(|_| m.no)).collect()),
+                Column::blobs(all.iter().map(|(topic, _)| &topic.0)),
+                ints(|s| Some(s.head)),
+                ints(|s| Some(s.latest.ver)),
+                ints(|s| Some(s.latest.no)),
+                ints(|s| s.latest.date),
+                ints(|s| s.before.map(|m| m.ver)),
+                ints(|s| s.before.map(|m| m.no)),
+                ints(|s| s.before.and_then(|m| m.date)),
+                ints(|s| s.closer.map(|c| c.0)),
+                ints(|s| s.closer.map(|c| c.1)),
+                ints(|s| s.lone),
             ],
             |row| Ok(Topic(row.get(0)?)),
         )?;
-        Ok(added.into_iter().collect())
-    }
-
-    fn new_subject(&mut self, topic: &Topic, event: Mark) -> Result<bool> {
-        let closer = event.closes().then_some((event.ver, event.no));
-        let lone = event.date.map(|_| event.no);
-        let marks =
-            params![&topic.0[..], event.no, event.ver, event.date, closer.map(|c| c.0), closer.map(|c| c.1), lone,];
-        self.add_subject(topic, marks)
+        let added: TopicSet = added.into_iter().collect();
+        Ok(all.iter().map(|(topic, _)| added.contains(topic)).collect())
     }
 
     /// Reads an event's mark and topics again: (mark, opens, topics).

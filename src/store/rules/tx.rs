@@ -222,6 +222,12 @@ pub trait Bind {
     fn value(&self) -> Value<'_>;
 }
 
+impl Bind for Value<'_> {
+    fn value(&self) -> Value<'_> {
+        *self
+    }
+}
+
 macro_rules! bind_int {
     ($($int:ty),*) => {$(
         impl Bind for $int {

@@ -89,6 +89,7 @@ impl Books<'_> {
     }
 
     pub fn drop_subject(&self, topic: &Topic) -> Result<()> {
+        self.fetched.unsaved.borrow_mut().remove(topic);
         let lite = &[sql::LITE_DROP_YOUNG_SUBJECT, sql::LITE_DROP_OLD_SUBJECT][..];
         for statement in if self.tx.is_postgres() { &[sql::PG_DROP_SUBJECT][..] } else { lite } {
             self.tx.prepare_cached(statement)?.later([&topic.0[..]])?;

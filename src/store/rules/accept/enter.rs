@@ -7,9 +7,9 @@ use super::super::sql;
 use super::super::subject::Mark;
 use super::{CLOSES, DROPPED, Fresh, INFORMS, OPENS, dedupe_key, refuse};
 use crate::model::{Arrival, Effect, Entry, Event, Receipt, RefusedReason, Time, Topic};
+use crate::store::Result;
 use crate::store::line::{Key, Names};
 use crate::store::rules::tx::{Column, params};
-use crate::store::{Place, Result};
 
 /// An event on its way into the store.
 struct NewEvent<'e> {
@@ -51,90 +51,63 @@ impl<'e> NewEvent<'e> {
 }
 
 /// An event of a batch, with its key and its place there.
-type Keyed<'e> = (Key, usize, &'e Arrival);
+pub(super) type Keyed<'e> = (Key, usize, &'e Arrival);
 
-/// What a batch has brought that was not here before.
-pub(super) struct Entered<'e> {
-    pub fresh: Vec<Fresh<'e>>,
-    /// Topics that were new with them, and are written.
-    pub begun: HashSet<Topic>,
-}
+/// Events with the same key; the first one counts.
+type Copies<'k, 'e> = &'k [Keyed<'e>];
 
-/// Writes the batch's events, whose fates become receipts. While the batch before is on its way, only what has nothing to do
-/// with it is written; the rest follows in its turn.
-pub(super) fn enter<'e>(
-    books: &mut Books<'_>,
-    entries: &'e [Entry],
-    place: &Place,
-    receipts: &mut [Receipt],
-) -> Result<Entered<'e>> {
+/// In the order of the key, so that the unique index is filled page by page; copies in that of the batch.
+pub(super) fn keyed(entries: &[Entry]) -> Vec<Keyed<'_>> {
     let events = entries.iter().enumerate().filter_map(|(i, entry)| match entry {
         Entry::Event(arrival) => Some((dedupe_key(&arrival.event.source, &arrival.event.id), i, &**arrival)),
         Entry::Refused(_) => None,
     });
-    // In the order of the key, so that the unique index is filled page by page; of copies the first one counts.
     let mut keyed: Vec<Keyed<'_>> = events.collect();
     keyed.sort_unstable_by_key(|(key, i, _)| (*key, *i));
-    let before = place.before();
-    let (ahead, rest): (Vec<&[Keyed<'_>]>, Vec<_>) =
-        keyed.chunk_by(|a, b| a.0 == b.0).partition(|copies| is_alone(copies, before.as_deref()));
-    let mut fresh = Vec::with_capacity(keyed.len());
-    enter_some(books, ahead, receipts, &mut fresh)?;
-    let begun = match &before {
-        Some(before) => begin_subjects(books, &fresh, before)?,
-        None => HashSet::new(),
-    };
-    place.turn_here()?;
-    for (i, entry) in entries.iter().enumerate() {
-        if let Entry::Refused(refused) = entry {
-            receipts[i] = refuse(books, refused)?;
-        }
-    }
-    enter_some(books, rest, receipts, &mut fresh)?;
-    place.entered(|| names(&keyed));
-    Ok(Entered { fresh, begun })
+    keyed
 }
 
-fn names(keyed: &[Keyed<'_>]) -> Names {
-    let topics = keyed.iter().flat_map(|(.., arrival)| match &arrival.event.effect {
+/// What may be written while the batch before is on its way, as it has nothing to do with it; and the rest.
+pub(super) fn split<'k, 'e>(
+    keyed: &'k [Keyed<'e>],
+    before: Option<&Names>,
+) -> (Vec<Copies<'k, 'e>>, Vec<Copies<'k, 'e>>) {
+    keyed.chunk_by(|a, b| a.0 == b.0).partition(|copies| is_alone(copies, before))
+}
+
+pub(super) fn names(keyed: &[Keyed<'_>]) -> Names {
+    Names { keys: keyed.iter().map(|(key, ..)| *key).collect(), topics: topics(keyed) }
+}
+
+/// Of which these speak; sorted.
+pub(super) fn topics<'k, 'e: 'k>(keyed: impl IntoIterator<Item = &'k Keyed<'e>>) -> Vec<Topic> {
+    let topics = keyed.into_iter().flat_map(|(.., arrival)| match &arrival.event.effect {
         Effect::Informs => &[],
         Effect::Opens { topic, .. } => std::slice::from_ref(topic),
         Effect::Closes { topics } => &topics[..],
     });
     let mut topics: Vec<Topic> = topics.copied().collect();
     topics.sort_unstable();
-    Names { keys: keyed.iter().map(|(key, ..)| *key).collect(), topics }
-}
-
-/// Begins the topics that nobody has spoken of, the batch before included; gives them. Those that are known already are
-/// neither changed nor locked: that has an order, and comes in its turn.
-fn begin_subjects(books: &mut Books<'_>, fresh: &[Fresh<'_>], before: &Names) -> Result<HashSet<Topic>> {
-    let mut firsts: Vec<(Topic, Mark)> = fresh
-        .iter()
-        .flat_map(|event| event.topics.iter().map(|topic| (*topic, event.mark)))
-        .filter(|(topic, _)| before.topics.binary_search(topic).is_err())
-        .collect();
-    firsts.sort_unstable_by_key(|(topic, mark)| (*topic, mark.no));
-    firsts.dedup_by_key(|(topic, _)| *topic);
-    books.add_subjects(&firsts)
+    topics
 }
 
 /// Whether these copies of an event are decided by their key alone, and the batch before has nothing under it.
-fn is_alone(copies: &[Keyed<'_>], before: Option<&Names>) -> bool {
+fn is_alone(copies: Copies<'_, '_>, before: Option<&Names>) -> bool {
     let (Some((key, _, first)), Some(before)) = (copies.first(), before) else { return false };
     first.stale.is_none() && first.event.id_counts_for.is_none() && before.keys.binary_search(key).is_err()
 }
 
-fn enter_some<'e>(
+/// Writes events, whose fates become receipts; what was not here before becomes `fresh`.
+pub(super) fn enter<'e>(
     books: &mut Books<'_>,
-    some: Vec<&[Keyed<'e>]>,
+    some: &[Copies<'_, 'e>],
     receipts: &mut [Receipt],
     fresh: &mut Vec<Fresh<'e>>,
 ) -> Result<()> {
     let mut places = Vec::with_capacity(some.len());
     let mut events = Vec::with_capacity(some.len());
     for copies in some {
-        for (key, i, arrival) in copies {
+        for (key, i, arrival) in *copies {
             // A refused one takes no key: a corrected event behind it may reuse the id.
             if let Some(receipt) = turn_away(books, key, arrival)? {
                 receipts[*i] = receipt;

@@ -2,29 +2,40 @@
 
 use super::super::books::{Books, Wanted};
 use super::super::subject::Subject;
-use super::{Fresh, Topics, nobody};
+use super::marks::{Spoken, Topics};
+use super::{Fresh, nobody};
 use crate::model::Topic;
 use crate::store::Result;
 
-/// What ranks of equal time are compared by: of the events that share a topic with others.
-pub(super) fn before_marks(books: &mut Books<'_>, fresh: &[Fresh<'_>], by_topic: &[(Topic, usize)]) -> Result<()> {
+/// What ranks of equal time are compared by: of the events that share a topic within the batch.
+pub(super) fn texts_of_twins(books: &Books<'_>, fresh: &[Fresh<'_>], by_topic: &[&[Spoken]]) {
+    if books.tx.is_postgres() {
+        let twins = by_topic.iter().filter(|of_topic| of_topic.len() > 1);
+        know_texts(books, fresh, twins.copied().flatten());
+    }
+}
+
+/// The same of events whose topic is known already, and of what is known of it.
+pub(super) fn before_marks<'s>(
+    books: &mut Books<'_>,
+    fresh: &[Fresh<'_>],
+    known: impl Iterator<Item = &'s [Spoken]>,
+) -> Result<()> {
     if !books.tx.is_postgres() {
         return Ok(());
     }
-    let mut ranks = Vec::new();
-    for of_topic in by_topic.chunk_by(|a, b| a.0 == b.0) {
-        let known = of_topic.first().is_some_and(|(topic, _)| books.fetched.subjects.borrow().contains_key(topic));
-        if !known && of_topic.len() == 1 {
-            continue;
-        }
-        for (topic, i) in of_topic {
-            let Fresh { mark, arrival, .. } = &fresh[*i];
-            ranks.push((*topic, *mark));
-            let texts = (arrival.event.id.clone(), arrival.event.source.clone());
-            books.fetched.ties.borrow_mut().insert(mark.no, texts);
-        }
-    }
+    let known: Vec<&Spoken> = known.flatten().collect();
+    know_texts(books, fresh, known.iter().copied());
+    let ranks: Vec<_> = known.into_iter().map(|(topic, i)| (*topic, fresh[*i].mark)).collect();
     books.fetch_ties(&ranks)
+}
+
+fn know_texts<'s>(books: &Books<'_>, fresh: &[Fresh<'_>], spoken: impl Iterator<Item = &'s Spoken>) {
+    let mut ties = books.fetched.ties.borrow_mut();
+    for (_, i) in spoken {
+        let event = &fresh[*i].arrival.event;
+        ties.insert(fresh[*i].mark.no, (event.id.clone(), event.source.clone()));
+    }
 }
 
 /// Mailboxes in the order of their locks, with their windows; what people have in the topics of new openers.
@@ -61,6 +72,14 @@ pub(super) fn before_items(
     owns.sort_unstable();
     owns.dedup();
     books.fetch_owns(&owns)
+}
+
+/// What the replaced twins left to these people.
+pub(super) fn before_replacing(books: &mut Books<'_>, replaced: &[(Topic, &str, i64)]) -> Result<()> {
+    if !books.tx.is_postgres() || replaced.is_empty() {
+        return Ok(());
+    }
+    books.fetch_replaced(&replaced.iter().map(|(topic, _, older)| (*older, *topic)).collect())
 }
 
 /// The chains of the topics in which items may have to leave.

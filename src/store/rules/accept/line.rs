@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::super::calls::Engine;
 use super::accept;
 use crate::model::{Entry, Receipt, Time};
-use crate::store::{Intake, Place, Result};
+use crate::store::{BATCH_MESSAGES, Intake, Place, Result};
 
 #[async_trait]
 impl<E: Engine> Intake for E {
@@ -25,6 +25,12 @@ impl<E: Engine> Intake for E {
     /// Where there is one writer, one batch is made durable while the next is written.
     fn works_ahead(&self) -> bool {
         true
+    }
+
+    /// A server's answer costs more than a page, and each mailbox of a batch is asked for and written once: twice as many
+    /// events cost it a fifth less each. What SQLite's cache takes, this worker has for them.
+    fn batch_messages(&self) -> usize {
+        if self.works_side_by_side() { 2 * BATCH_MESSAGES } else { BATCH_MESSAGES }
     }
 }
 

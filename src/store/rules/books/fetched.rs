@@ -4,8 +4,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::super::accept::OPENS;
 use super::super::sql;
-use super::super::subject::{Mark, Subject};
+use super::super::subject::{Mark, Subject, TopicMap, topic};
 use super::digests::Digest;
 use super::{Books, Item, Mailbox};
 use crate::model::{Time, Topic};
@@ -20,19 +21,32 @@ pub(in crate::store) struct Link {
     pub prev: i64,
 }
 
+impl Link {
+    pub fn read(row: &Row<'_>, no: i64, of: &Topic) -> Result<Link> {
+        let first = topic(row, 1)? == Some(*of);
+        Ok(Link {
+            opens: row.get::<i64>(0)? == OPENS,
+            mark: Mark { ver: row.get(4)?, no, date: row.get(5)? },
+            prev: row.get::<Option<i64>>(if first { 2 } else { 3 })?.unwrap_or(0),
+        })
+    }
+}
+
 /// The rank of a person's highest dated opener, by recipient.
 type Owns = HashMap<String, Option<(i64, i64)>>;
 
 #[derive(Default)]
 pub(in crate::store) struct Fetched {
-    pub subjects: RefCell<HashMap<Topic, Option<Subject>>>,
-    pub owns: RefCell<HashMap<Topic, Owns>>,
+    pub subjects: RefCell<TopicMap<Option<Subject>>>,
+    /// What this transaction has made of them, and has not written yet.
+    pub unsaved: RefCell<BTreeMap<Topic, Subject>>,
+    pub owns: RefCell<TopicMap<Owns>>,
     pub links: HashMap<(i64, Topic), Link>,
     pub items: HashMap<i64, Vec<Item>>,
     /// Id and source of events that share their time with another of their topic.
     pub ties: RefCell<HashMap<i64, (String, String)>>,
     /// Who was told in these topics, and of which rank.
-    pub told: RefCell<HashMap<Topic, Vec<(String, i64)>>>,
+    pub told: RefCell<TopicMap<Vec<(String, i64)>>>,
 }
 
 impl Fetched {
@@ -178,7 +192,7 @@ impl Books<'_> {
         let found = self.tx.prepare_cached(sql::PG_CHAINS)?.query_map(of, |row| {
             let no: i64 = row.get(1)?;
             let mark = Mark { ver: row.get(4)?, no, date: row.get(5)? };
-            let opens = row.get::<i64>(2)? == super::super::accept::OPENS;
+            let opens = row.get::<i64>(2)? == OPENS;
             Ok(((no, Topic(row.get(0)?)), Link { opens, mark, prev: row.get::<Option<i64>>(3)?.unwrap_or(0) }))
         })?;
         self.fetched.links.extend(found);
@@ -196,23 +210,37 @@ impl Books<'_> {
             .tx
             .prepare_cached(sql::PG_TOLD)?
             .query_map([topics], |row| Ok((Topic(row.get(0)?), (row.get::<String>(1)?, row.get::<i64>(2)?))))?;
-        let mut by_topic: HashMap<Topic, Vec<_>> = stirred.iter().map(|(topic, _)| (*topic, vec![])).collect();
+        let mut by_topic: TopicMap<Vec<_>> = stirred.iter().map(|(topic, _)| (*topic, vec![])).collect();
         for (topic, one) in told {
             by_topic.entry(topic).or_default().push(one);
         }
         self.fetched.told = RefCell::new(by_topic);
-        let items = self
-            .tx
-            .prepare_cached(sql::PG_ITEMS_OF_EVENTS)?
-            .query_map([Column::ints(openers.iter().copied())], Item::read)?;
-        let mut by_event: HashMap<i64, Vec<Item>> = openers.into_iter().map(|no| (no, vec![])).collect();
-        for item in items {
+        self.fetched.items = self.read_items_of(&openers)?;
+        Ok(())
+    }
+
+    /// The items of these events, each with its topic, which later twins of theirs have replaced for somebody.
+    pub fn fetch_replaced(&mut self, of: &BTreeMap<i64, Topic>) -> Result<()> {
+        let numbers: BTreeSet<i64> = of.keys().copied().collect();
+        let found =
+            self.tx.prepare_cached(sql::PG_LINKS)?.query_map([Column::ints(numbers.iter().copied())], |row| {
+                let (no, topic) = (row.get::<i64>(6)?, of.get(&row.get(6)?).copied());
+                Ok(topic.map(|topic| Ok(((no, topic), Link::read(row, no, &topic)?))))
+            })?;
+        self.fetched.links.extend(found.into_iter().flatten().collect::<Result<Vec<_>>>()?);
+        self.fetched.items = self.read_items_of(&numbers)?;
+        Ok(())
+    }
+
+    fn read_items_of(&self, events: &BTreeSet<i64>) -> Result<HashMap<i64, Vec<Item>>> {
+        let mut by_event: HashMap<i64, Vec<Item>> = events.iter().map(|no| (*no, vec![])).collect();
+        let of = Column::ints(events.iter().copied());
+        for item in self.tx.prepare_cached(sql::PG_ITEMS_OF_EVENTS)?.query_map([of], Item::read)? {
             by_event.entry(item.event_no).or_default().push(item);
         }
         // What is not locked yet is read again when it is needed, under its lock.
         by_event.retain(|_, items| items.iter().all(|item| self.kept.mailboxes.contains_key(&item.mailbox)));
-        self.fetched.items = by_event;
-        Ok(())
+        Ok(by_event)
     }
 
     pub fn forget_walks(&mut self) {

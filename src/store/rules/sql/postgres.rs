@@ -135,10 +135,11 @@ pub const PG_SAVE_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, late
 pub const PG_DROP_SUBJECT: &str = "DELETE FROM subject WHERE topic = ?1";
 /// Which of these keys are known.
 pub const PG_KNOWN_KEYS: &str = "SELECT key FROM event WHERE key = ANY(CAST(?1 AS bytea[]))";
-pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, closer_ver, \
-     closer_no, lone) SELECT unnest(CAST(?1 AS bytea[])), unnest(CAST(?2 AS bigint[])), 0, unnest(CAST(?3 AS bigint[])), \
-     unnest(CAST(?2 AS bigint[])), unnest(CAST(?4 AS bigint[])), unnest(CAST(?5 AS bigint[])), unnest(CAST(?6 AS bigint[])), \
-     unnest(CAST(?7 AS bigint[])) ON CONFLICT (topic) DO NOTHING RETURNING topic";
+pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, \
+     before_date, closer_ver, closer_no, lone) SELECT unnest(CAST(?1 AS bytea[])), unnest(CAST(?2 AS bigint[])), 0, \
+     unnest(CAST(?3 AS bigint[])), unnest(CAST(?4 AS bigint[])), unnest(CAST(?5 AS bigint[])), unnest(CAST(?6 AS bigint[])), \
+     unnest(CAST(?7 AS bigint[])), unnest(CAST(?8 AS bigint[])), unnest(CAST(?9 AS bigint[])), unnest(CAST(?10 AS bigint[])), \
+     unnest(CAST(?11 AS bigint[])) ON CONFLICT (topic) DO NOTHING RETURNING topic";
 pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
 /// Of digests that were only looked at, the first ?2 that nobody has; no more are locked.
 pub const PG_LOCK_DUE: &str = "SELECT d.no FROM unnest(CAST(?1 AS bigint[])) WITH ORDINALITY AS u(no, place) JOIN digest d \
@@ -184,6 +185,8 @@ pub const PG_CHAINS: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FR
      e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
      c.topic, e.no, e.effect, CASE WHEN e.topic = c.topic THEN e.prev ELSE e.prev2 END, e.ver, e.date FROM chain \
      c JOIN event e ON e.no = c.no WHERE c.no <> c.swept";
+pub const PG_LINKS: &str =
+    "SELECT effect, topic, prev, prev2, ver, date, no FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_MAILBOXES_TO_TELL: &str = "SELECT m.no FROM standing s JOIN mailbox m ON m.recipient = s.recipient AND m.route = 'handled' WHERE \
      s.topic = ANY(CAST(?1 AS bytea[])) AND s.told_ver IS NOT NULL";
 pub const PG_MAILBOXES: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?1 AS bigint[])) ORDER BY no \
@@ -272,6 +275,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_MAILBOXES_OF_RECIPIENTS,
         PG_OPEN_OF_MAILBOXES,
         PG_ITEMS_OF_EVENTS,
+        PG_LINKS,
         PG_FIRST_URGENCIES,
         PG_UPDATE_DIGESTS,
         PG_UPDATE_WINDOWS,

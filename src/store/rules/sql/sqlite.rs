@@ -37,7 +37,8 @@ pub const LITE_PLACE_ITEM: &str =
 pub const LITE_OTHERS: &str = "PRAGMA data_version";
 pub const LITE_IN_OLD_SUBJECT: &str = "SELECT 1 FROM old_subject WHERE topic = ?1";
 pub const LITE_ADD_SUBJECT: &str = "INSERT INTO young_subject (topic, head, swept, latest_ver, latest_no, latest_date, \
-     closer_ver, closer_no, lone) VALUES (?1, ?2, 0, ?3, ?2, ?4, ?5, ?6, ?7) ON CONFLICT (topic) DO NOTHING";
+     before_ver, before_no, before_date, closer_ver, closer_no, lone) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
+     ?12) ON CONFLICT (topic) DO NOTHING";
 pub const LITE_SAVE_SUBJECT: &str = "INSERT OR REPLACE INTO young_subject (topic, head, swept, latest_ver, latest_no, \
      latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
