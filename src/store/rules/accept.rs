@@ -36,6 +36,8 @@ struct Fresh<'e> {
     mark: Mark,
     topics: Vec<Topic>,
     opens: bool,
+    /// What its row says of the events before it, in each of its topics.
+    prev: [Option<i64>; 2],
 }
 
 pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) -> Result<Vec<Receipt>> {
@@ -46,8 +48,8 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) ->
     let mut fresh = Vec::with_capacity(keyed.len());
     let mut marks = Marks::default();
     if let Some(before) = &before {
-        enter::enter(books, &ahead, &mut receipts, &mut fresh)?;
-        marks.begin(books, &fresh, before, &enter::topics(rest.iter().copied().flatten()))?;
+        enter::enter(books, &ahead, Some(before), &mut receipts, &mut fresh)?;
+        marks.begin(books, &fresh, &enter::topics(rest.iter().copied().flatten()))?;
     }
     place.turn_here()?;
     for (i, entry) in entries.iter().enumerate() {
@@ -55,7 +57,7 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) ->
             receipts[i] = refuse(books, refused)?;
         }
     }
-    enter::enter(books, &rest, &mut receipts, &mut fresh)?;
+    enter::enter(books, &rest, before.as_deref(), &mut receipts, &mut fresh)?;
     if books.tx.is_postgres() {
         place.entered(|| enter::names(&keyed));
     }

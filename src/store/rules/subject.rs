@@ -84,7 +84,7 @@ impl Subject {
 
 /// A topic is a hash already; its first bytes are as good as another hash of it.
 #[derive(Default)]
-pub(super) struct FirstBytes(u64);
+pub(in crate::store) struct FirstBytes(u64);
 
 impl Hasher for FirstBytes {
     fn write(&mut self, bytes: &[u8]) {
@@ -101,8 +101,8 @@ impl Hasher for FirstBytes {
 }
 
 type Build = BuildHasherDefault<FirstBytes>;
-pub(super) type TopicMap<T> = HashMap<Topic, T, Build>;
-pub(super) type TopicSet = HashSet<Topic, Build>;
+pub(in crate::store) type TopicMap<T> = HashMap<Topic, T, Build>;
+pub(in crate::store) type TopicSet = HashSet<Topic, Build>;
 
 impl Books<'_> {
     pub fn subject(&self, topic: &Topic) -> Result<Option<Subject>> {
@@ -130,6 +130,17 @@ impl Books<'_> {
             })?;
         known.extend(found);
         Ok(())
+    }
+
+    /// The last event of each that is known, as of now: nothing is locked (PostgreSQL).
+    pub fn heads_of(&self, topics: &[Topic]) -> Result<TopicMap<i64>> {
+        if topics.is_empty() {
+            return Ok(TopicMap::default());
+        }
+        let of = [Column::blobs(topics.iter().map(|topic| &topic.0))];
+        let found =
+            self.tx.prepare_cached(sql::PG_HEADS)?.query_map(of, |row| Ok((Topic(row.get(0)?), row.get(1)?)))?;
+        Ok(found.into_iter().collect())
     }
 
     /// On PostgreSQL once for a transaction, at its end: it often changes again, and each write is a new row there.

@@ -19,6 +19,8 @@ struct NewEvent<'e> {
     topics: Vec<Topic>,
     /// Its number is given when it is written.
     mark: Mark,
+    /// What its row says of the events before it, in each of its topics: not known for sure before its topics are locked.
+    prev: [Option<i64>; 2],
 }
 
 impl<'e> NewEvent<'e> {
@@ -36,7 +38,14 @@ impl<'e> NewEvent<'e> {
             }
         };
         let ver = arrival.time.0.saturating_mul(2) + i64::from(effect == CLOSES);
-        NewEvent { key: *key, arrival, effect, topics, mark: Mark { ver, no: 0, date: date.map(|d| d.0) } }
+        NewEvent {
+            key: *key,
+            arrival,
+            effect,
+            topics,
+            mark: Mark { ver, no: 0, date: date.map(|d| d.0) },
+            prev: [None; 2],
+        }
     }
 
     fn is_dropped(&self) -> bool {
@@ -45,8 +54,9 @@ impl<'e> NewEvent<'e> {
 
     /// What goes on; nothing of one that was dropped at the door.
     fn entered(self) -> Option<Fresh<'e>> {
-        let opens = self.effect == OPENS;
-        (!self.is_dropped()).then_some(Fresh { arrival: self.arrival, mark: self.mark, topics: self.topics, opens })
+        let effect = self.effect;
+        let NewEvent { arrival, mark, topics, prev, .. } = self;
+        (effect != DROPPED).then_some(Fresh { arrival, mark, topics, opens: effect == OPENS, prev })
     }
 }
 
@@ -67,7 +77,8 @@ pub(super) fn keyed(entries: &[Entry]) -> Vec<Keyed<'_>> {
     keyed
 }
 
-/// What may be written while the batch before is on its way, as it has nothing to do with it; and the rest.
+/// What may be written while the batch before is on its way, as it has nothing to do with it; and the rest. Who speaks of the
+/// same topics is of the rest too: what comes before it there is known then.
 pub(super) fn split<'k, 'e>(
     keyed: &'k [Keyed<'e>],
     before: Option<&Names>,
@@ -81,26 +92,33 @@ pub(super) fn names(keyed: &[Keyed<'_>]) -> Names {
 
 /// Of which these speak; sorted.
 pub(super) fn topics<'k, 'e: 'k>(keyed: impl IntoIterator<Item = &'k Keyed<'e>>) -> Vec<Topic> {
-    let topics = keyed.into_iter().flat_map(|(.., arrival)| match &arrival.event.effect {
-        Effect::Informs => &[],
-        Effect::Opens { topic, .. } => std::slice::from_ref(topic),
-        Effect::Closes { topics } => &topics[..],
-    });
-    let mut topics: Vec<Topic> = topics.copied().collect();
+    let mut topics: Vec<Topic> = keyed.into_iter().flat_map(|(.., arrival)| spoken(arrival)).copied().collect();
     topics.sort_unstable();
     topics
+}
+
+fn spoken(arrival: &Arrival) -> &[Topic] {
+    match &arrival.event.effect {
+        Effect::Informs => &[],
+        Effect::Opens { topic, .. } => std::slice::from_ref(topic),
+        Effect::Closes { topics } => topics,
+    }
 }
 
 /// Whether these copies of an event are decided by their key alone, and the batch before has nothing under it.
 fn is_alone(copies: Copies<'_, '_>, before: Option<&Names>) -> bool {
     let (Some((key, _, first)), Some(before)) = (copies.first(), before) else { return false };
-    first.stale.is_none() && first.event.id_counts_for.is_none() && before.keys.binary_search(key).is_err()
+    first.stale.is_none()
+        && first.event.id_counts_for.is_none()
+        && before.keys.binary_search(key).is_err()
+        && spoken(first).iter().all(|topic| before.topics.binary_search(topic).is_err())
 }
 
 /// Writes events, whose fates become receipts; what was not here before becomes `fresh`.
 pub(super) fn enter<'e>(
     books: &mut Books<'_>,
     some: &[Copies<'_, 'e>],
+    before: Option<&Names>,
     receipts: &mut [Receipt],
     fresh: &mut Vec<Fresh<'e>>,
 ) -> Result<()> {
@@ -118,7 +136,7 @@ pub(super) fn enter<'e>(
             break;
         }
     }
-    let added = add(books, &mut events)?;
+    let added = add(books, &mut events, before)?;
     for ((i, event), added) in places.into_iter().zip(events).zip(added) {
         if added {
             receipts[i] = if event.is_dropped() { Receipt::Dropped } else { Receipt::Accepted };
@@ -155,9 +173,9 @@ fn turn_away(books: &mut Books<'_>, key: &Key, arrival: &Arrival) -> Result<Opti
 }
 
 /// Writes events whose keys are new; `false`: a copy.
-fn add(books: &mut Books<'_>, events: &mut [NewEvent<'_>]) -> Result<Vec<bool>> {
+fn add(books: &mut Books<'_>, events: &mut [NewEvent<'_>], before: Option<&Names>) -> Result<Vec<bool>> {
     if books.tx.is_postgres() {
-        return add_at_once(books, events);
+        return add_at_once(books, events, before);
     }
     events.iter_mut().map(|new| add_one(books, new)).collect()
 }
@@ -207,12 +225,36 @@ fn known(books: &Books<'_>, events: &[NewEvent<'_>]) -> Result<Option<HashSet<Ke
     look(events).map(Some)
 }
 
-fn add_at_once(books: &mut Books<'_>, all: &mut [NewEvent<'_>]) -> Result<Vec<bool>> {
+/// Says in each row what comes before it in its topics, as far as that can be guessed: to write it later is to write the row
+/// once more, with its data. From now on these events are the last of their topics.
+fn guess_links<'n, 'e: 'n>(
+    books: &Books<'_>,
+    events: impl Iterator<Item = &'n mut NewEvent<'e>>,
+    before: Option<&Names>,
+) -> Result<()> {
+    let mut events: Vec<&mut NewEvent<'_>> = events.collect();
+    // Who closes a topic was mostly not the first to speak of it.
+    let is_known = |topic: &Topic| before.is_some_and(|before| before.topics.binary_search(topic).is_ok());
+    let asked = events.iter().flat_map(|e| e.topics.iter().filter(|topic| e.effect == CLOSES || is_known(topic)));
+    let mut topics: Vec<Topic> = asked.copied().collect();
+    topics.sort_unstable();
+    topics.dedup();
+    let mut heads = books.heads_of(&topics)?;
+    for event in &mut events {
+        for (topic, prev) in event.topics.iter().zip(&mut event.prev) {
+            *prev = heads.insert(*topic, event.mark.no);
+        }
+    }
+    Ok(())
+}
+
+fn add_at_once(books: &mut Books<'_>, all: &mut [NewEvent<'_>], before: Option<&Names>) -> Result<Vec<bool>> {
     let known = known(books, all)?;
     let is_new = |event: &NewEvent<'_>| known.as_ref().is_none_or(|known| !known.contains(&event.key));
     for event in all.iter_mut().filter(|event| is_new(event)) {
         event.mark.no = books.next_event()?;
     }
+    guess_links(books, all.iter_mut().filter(|event| is_new(event)), before)?;
     let events: Vec<&NewEvent<'_>> = all.iter().filter(|event| is_new(event)).collect();
     let mut added: HashSet<i64> = HashSet::with_capacity(events.len());
     for some in events.chunks(AT_ONCE) {
@@ -244,6 +286,8 @@ fn add_some(books: &Books<'_>, events: &[&NewEvent<'_>]) -> Result<Vec<i64>> {
             books.now.0,
             Column::Texts(events.iter().map(|e| e.arrival.event.subject_key.as_deref()).collect()),
             texts(|e| e.data.as_str()),
+            ints(&|e| e.prev[0]),
+            ints(&|e| e.prev[1]),
         ],
         |row| row.get(0),
     )

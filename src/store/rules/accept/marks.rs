@@ -1,14 +1,13 @@
 //! The marks that a batch enters into its topics, before any item is made: so what is over in the batch already is born
 //! withdrawn.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::super::books::Books;
 use super::super::sql;
 use super::super::subject::{Mark, Subject, TopicMap};
 use super::{Fresh, fetch};
 use crate::model::Topic;
-use crate::store::line::Names;
 use crate::store::rules::tx::params;
 use crate::store::{Result, StoreError};
 
@@ -30,9 +29,8 @@ pub(super) struct Marks {
     subjects: Topics,
     /// In which somebody else's items may have to leave.
     stirred: Vec<Topic>,
-    /// The events before an event, in each of its topics; those that are not written yet are among `unlinked`.
-    links: BTreeMap<i64, [Option<i64>; 2]>,
-    unlinked: BTreeSet<i64>,
+    /// The events before an event, in each of its topics; by its place.
+    links: BTreeMap<usize, [Option<i64>; 2]>,
     /// What `begin` left.
     waiting: Vec<Spoken>,
     /// So many events it has seen.
@@ -40,14 +38,13 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// While the batch before is on its way: enters the marks of topics that nobody has spoken of, that batch included, and of
-    /// which nothing is to come (`more`: topics of the batch's other events, sorted). Topics that are known already are neither
-    /// changed nor locked: that has an order, and comes in its turn.
-    pub fn begin(&mut self, books: &mut Books<'_>, fresh: &[Fresh<'_>], before: &Names, more: &[Topic]) -> Result<()> {
-        let is_whole =
-            |topic: &Topic| before.topics.binary_search(topic).is_err() && more.binary_search(topic).is_err();
+    /// While the batch before is on its way, which speaks of none of these: enters the marks of topics that nobody has spoken of,
+    /// and of which nothing is to come (`more`: topics of the batch's other events, sorted). Topics that are known already are
+    /// neither changed nor locked: that has an order, and comes in its turn.
+    pub fn begin(&mut self, books: &mut Books<'_>, fresh: &[Fresh<'_>], more: &[Topic]) -> Result<()> {
+        let is_whole = |of_topic: &&[Spoken]| more.binary_search(&of_topic[0].0).is_err();
         let all = spoken(fresh, 0);
-        let (whole, waiting): (Vec<_>, Vec<_>) = all.chunk_by(|a, b| a.0 == b.0).partition(|of| is_whole(&of[0].0));
+        let (whole, waiting): (Vec<_>, Vec<_>) = all.chunk_by(|a, b| a.0 == b.0).partition(is_whole);
         self.seen = fresh.len();
         let subjects = fold_all(books, fresh, &whole)?;
         let added = books.add_subjects(&subjects)?;
@@ -59,7 +56,7 @@ impl Marks {
                 self.waiting.extend(of_topic);
             }
         }
-        self.write_links(books)
+        Ok(())
     }
 
     /// Enters all that is not entered yet.
@@ -79,14 +76,19 @@ impl Marks {
                 self.know_more(books, fresh, topic, of_topic)?;
             }
         }
-        self.write_links(books)?;
+        for (i, event) in fresh.iter().enumerate() {
+            let prev = self.links.get(&i).copied().unwrap_or_default();
+            if prev != event.prev {
+                books.tx.prepare_cached(sql::LINK_EVENT)?.later(params![event.mark.no, prev[0], prev[1]])?;
+            }
+        }
         Ok((self.subjects, self.stirred))
     }
 
     /// In a new topic all items are this batch's: what is over is born so, and nothing has to leave.
     fn know_new(&mut self, fresh: &[Fresh<'_>], topic: Topic, subject: Subject, of_topic: &[Spoken]) {
         for (a, b) in of_topic.iter().zip(&of_topic[1..]) {
-            self.link(&fresh[b.1], &topic, fresh[a.1].mark.no);
+            self.link(fresh, b.1, &topic, fresh[a.1].mark.no);
         }
         self.subjects.insert(topic, Known { subject, alone: of_topic.len() == 1 });
     }
@@ -109,7 +111,7 @@ impl Marks {
         }
         let mut subject = before;
         for (_, i) in of_topic {
-            self.link(&fresh[*i], &topic, subject.head);
+            self.link(fresh, *i, &topic, subject.head);
             subject = books.mark(Some(subject), fresh[*i].mark)?;
         }
         let subject = Subject { lone, ..subject };
@@ -118,18 +120,9 @@ impl Marks {
         Ok(())
     }
 
-    fn link(&mut self, event: &Fresh<'_>, topic: &Topic, prev: i64) {
-        let place = usize::from(event.topics.first() != Some(topic));
-        self.links.entry(event.mark.no).or_default()[place] = Some(prev);
-        self.unlinked.insert(event.mark.no);
-    }
-
-    fn write_links(&mut self, books: &Books<'_>) -> Result<()> {
-        for no in std::mem::take(&mut self.unlinked) {
-            let [prev, prev2] = self.links.get(&no).copied().unwrap_or_default();
-            books.tx.prepare_cached(sql::LINK_EVENT)?.later(params![no, prev, prev2])?;
-        }
-        Ok(())
+    fn link(&mut self, fresh: &[Fresh<'_>], i: usize, topic: &Topic, prev: i64) {
+        let place = usize::from(fresh[i].topics.first() != Some(topic));
+        self.links.entry(i).or_default()[place] = Some(prev);
     }
 }
 

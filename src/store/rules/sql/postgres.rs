@@ -120,11 +120,11 @@ pub const PG_WITH_SORT: &str = "SET LOCAL enable_sort = on";
 // ---- PostgreSQL alone: many rows at once
 /// Columns side by side in the list: behind `FROM`, all their rows would be written down first.
 pub const PG_ADD_EVENTS: &str = "INSERT INTO event (no, key, source, id, kind, ver, effect, topic, topic2, date, deadline, expiry, \
-     received_at, subject_key, data) SELECT unnest(CAST(?1 AS bigint[])), unnest(CAST(?2 AS bytea[])), unnest(CAST(?3 AS \
+     received_at, subject_key, data, prev, prev2) SELECT unnest(CAST(?1 AS bigint[])), unnest(CAST(?2 AS bytea[])), unnest(CAST(?3 AS \
      text[])), unnest(CAST(?4 AS text[])), unnest(CAST(?5 AS text[])), unnest(CAST(?6 AS bigint[])), unnest(CAST(?7 AS \
      bigint[])), unnest(CAST(?8 AS bytea[])), unnest(CAST(?9 AS bytea[])), unnest(CAST(?10 AS bigint[])), unnest(CAST(?11 AS \
-     bigint[])), unnest(CAST(?12 AS bigint[])), CAST(?13 AS bigint), unnest(CAST(?14 AS text[])), unnest(CAST(?15 AS text[])) \
-     ON CONFLICT (key) DO NOTHING RETURNING no";
+     bigint[])), unnest(CAST(?12 AS bigint[])), CAST(?13 AS bigint), unnest(CAST(?14 AS text[])), unnest(CAST(?15 AS text[])), \
+     unnest(CAST(?16 AS bigint[])), unnest(CAST(?17 AS bigint[])) ON CONFLICT (key) DO NOTHING RETURNING no";
 pub const PG_EVENT_BY_KEY: &str = "SELECT no, received_at FROM event WHERE key = ?1";
 pub const PG_SAVE_SUBJECT: &str = "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, \
      before_no, before_date, closer_ver, closer_no, lone) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
@@ -140,6 +140,8 @@ pub const PG_ADD_SUBJECTS: &str = "INSERT INTO subject (topic, head, swept, late
      unnest(CAST(?3 AS bigint[])), unnest(CAST(?4 AS bigint[])), unnest(CAST(?5 AS bigint[])), unnest(CAST(?6 AS bigint[])), \
      unnest(CAST(?7 AS bigint[])), unnest(CAST(?8 AS bigint[])), unnest(CAST(?9 AS bigint[])), unnest(CAST(?10 AS bigint[])), \
      unnest(CAST(?11 AS bigint[])) ON CONFLICT (topic) DO NOTHING RETURNING topic";
+/// The last event of each, as of now: nothing is locked.
+pub const PG_HEADS: &str = "SELECT topic, head FROM subject WHERE topic = ANY(CAST(?1 AS bytea[]))";
 pub const PG_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE";
 /// Of digests that were only looked at, the first ?2 that nobody has; no more are locked.
 pub const PG_LOCK_DUE: &str = "SELECT d.no FROM unnest(CAST(?1 AS bigint[])) WITH ORDINALITY AS u(no, place) JOIN digest d \
@@ -267,6 +269,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_HOLD_STANDINGS,
         PG_KNOWN_KEYS,
         PG_SUBJECTS,
+        PG_HEADS,
         PG_TIES,
         PG_STANDINGS,
         PG_MAILBOXES,
