@@ -93,26 +93,31 @@ impl Books<'_> {
                 self.know(no, mailbox, wanted)?;
             }
         }
-        self.fetch_windows()?;
-        let who: BTreeSet<&str> = wanted.keys().map(|(_, who)| *who).collect();
-        for recipient in &who {
-            self.kept.open.insert((*recipient).to_owned(), 0);
-        }
-        self.count_open_of(Column::texts(who))
+        self.fetch_digests_of(wanted.keys().map(|(_, who)| *who).collect())
     }
 
-    /// Two looks, and no join: that would be planned, while the tables are empty, as a walk over all that is open.
-    fn count_open_of(&mut self, recipients: Column<'_>) -> Result<()> {
+    /// The windows of the mailboxes that are known, and what is open for these people by any route. Two looks, and no join:
+    /// that would be planned, while the tables are empty, as a walk over all that is open.
+    fn fetch_digests_of(&mut self, recipients: BTreeSet<&str>) -> Result<()> {
+        let of = Column::texts(recipients.iter().copied());
         let mut find = self.tx.prepare_cached(sql::PG_MAILBOXES_OF_RECIPIENTS)?;
         let owners: HashMap<i64, String> =
-            find.query_map([recipients], |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect();
-        let of = Column::ints(owners.keys().copied());
-        self.tx.prepare_cached(sql::PG_OPEN_OF_MAILBOXES)?.each([of], |row| {
-            if let Some(open) = owners.get(&row.get(0)?).and_then(|owner| self.kept.open.get_mut(owner)) {
-                *open += row.get::<i64>(1)?;
+            find.query_map([of], |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect();
+        self.kept.open.extend(recipients.into_iter().map(|recipient| (recipient.to_owned(), 0)));
+        let unknown: BTreeSet<i64> =
+            self.kept.mailboxes.keys().filter(|no| !self.kept.windows.contains_key(no)).copied().collect();
+        self.kept.windows.extend(unknown.iter().map(|mailbox| (*mailbox, None)));
+        let of = Column::ints(unknown.iter().chain(owners.keys().filter(|no| !unknown.contains(no))).copied());
+        for digest in self.tx.prepare_cached(sql::PG_DIGESTS)?.query_map([of], Digest::read)? {
+            if let Some(open) = owners.get(&digest.mailbox).and_then(|owner| self.kept.open.get_mut(owner)) {
+                *open += digest.open;
             }
-            Ok(true)
-        })
+            if digest.is_unfrozen() && unknown.contains(&digest.mailbox) {
+                self.kept.windows.insert(digest.mailbox, Some(digest.no));
+                self.kept.digests.entry(digest.no).or_insert(digest);
+            }
+        }
+        Ok(())
     }
 
     fn know(&mut self, no: i64, mut mailbox: Mailbox, wanted: &Wanted<'_>) -> Result<()> {
@@ -123,19 +128,6 @@ impl Books<'_> {
         }
         self.kept.numbers.entry(mailbox.route.clone()).or_default().insert(mailbox.recipient.clone(), no);
         self.kept.mailboxes.insert(no, mailbox);
-        Ok(())
-    }
-
-    fn fetch_windows(&mut self) -> Result<()> {
-        let unknown: Vec<i64> =
-            self.kept.mailboxes.keys().filter(|no| !self.kept.windows.contains_key(no)).copied().collect();
-        let of = Column::ints(unknown.iter().copied());
-        let found = self.tx.prepare_cached(sql::PG_WINDOWS)?.query_map([of], Digest::read)?;
-        self.kept.windows.extend(unknown.into_iter().map(|mailbox| (mailbox, None)));
-        for digest in found {
-            self.kept.windows.insert(digest.mailbox, Some(digest.no));
-            self.kept.digests.entry(digest.no).or_insert(digest);
-        }
         Ok(())
     }
 

@@ -196,14 +196,8 @@ pub const PG_MAILBOXES: &str = "SELECT no, recipient, route, zone, previous_at F
 pub const PG_ADD_MAILBOXES: &str = "INSERT INTO mailbox (recipient, route, zone) SELECT recipient, route, zone FROM unnest(CAST(?1 AS text[]), \
      CAST(?2 AS text[]), CAST(?3 AS text[])) AS u(recipient, route, zone) ON CONFLICT (recipient, route) DO \
      UPDATE SET zone = coalesce(excluded.zone, mailbox.zone) RETURNING no, recipient, route, zone, previous_at";
-pub const PG_WINDOWS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
-     waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
-     IN (0, 1)";
 pub const PG_MAILBOXES_OF_RECIPIENTS: &str =
     "SELECT no, recipient FROM mailbox WHERE recipient = ANY(CAST(?1 AS text[]))";
-/// The open items of each digest of theirs that is not closed.
-pub const PG_OPEN_OF_MAILBOXES: &str = "SELECT mailbox_no, open FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
-     IN (0, 1) UNION ALL SELECT mailbox_no, open FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state IN (2, 3, 4, 5)";
 pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
      bigint[]))";
 pub const PG_ADD_ITEM: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) \
@@ -274,9 +268,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_STANDINGS,
         PG_MAILBOXES,
         PG_MAILBOXES_BY_NAME,
-        PG_WINDOWS,
         PG_MAILBOXES_OF_RECIPIENTS,
-        PG_OPEN_OF_MAILBOXES,
         PG_ITEMS_OF_EVENTS,
         PG_LINKS,
         PG_FIRST_URGENCIES,
