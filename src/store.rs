@@ -126,8 +126,8 @@ pub trait Intake: Send + Sync {
     }
 }
 
-/// Large batches make each page of the store's indexes be written once for many events; larger ones than this took more memory
-/// than a worker is to have.
+/// Large batches make each page of the store's indexes be written once for many events; beside SQLite, larger ones than this took
+/// more memory than a worker is to have.
 pub const BATCH_MESSAGES: usize = 4_500;
 
 /// What a claim may take.

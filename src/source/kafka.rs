@@ -35,8 +35,8 @@ mod thread;
 use shared::{Shared, State};
 
 /// What a batch holds at most, of the loop's room: two are under way in the loop, one fills here, and librdkafka has its
-/// queue beside them. Larger ones are cheaper for the store, but the process may have 128 MB, and each 1,000 messages more
-/// are 8 MB.
+/// queue beside them. Larger ones are cheaper for the store, but the process may have 128 MB, and 1,000 messages more of
+/// half a kilobyte are 8 MB.
 const BATCH: Room = Room { messages: 9_000, bytes: 4 * 1024 * 1024 };
 
 /// A run to the end waits so long for the group to hear where it ended: longer than a coordinator takes to move.

@@ -3,8 +3,9 @@
 //!
 //! Locks are taken in one order: events (their unique key), subjects by topic, mailboxes by number; a mailbox's row is the
 //! lock of all its digests and items. Who meets a deadlock all the same is begun anew. No lock is held while a mail is on
-//! its way. Two batches of one intake loop overlap: the second writes its events, and begins what subjects are new with
-//! them, while the first is at its mailboxes (`line.rs`).
+//! its way. Two batches of one intake loop overlap: the second writes its events, and the subjects that are new with them,
+//! while the first is at its mailboxes (`line.rs`); what is left of them comes in its turn, out of that order, so that a
+//! worker that reads the same messages may meet it in a deadlock.
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -231,3 +231,89 @@ fn cut_connections_lose_nothing_of_two_batches_and_repeat_nothing() {
     let withdrawn = "SELECT count(*) FROM item WHERE state = 3";
     assert_eq!(database.admin().rows(withdrawn), [[Value::Int(BATCHES as i64 - 1)]]);
 }
+
+/// Few topics, dated twins, decisions about two of them, copies and equal times: whatever was written ahead, and whatever was
+/// guessed of a chain, the store is what it is when one batch follows another.
+#[test]
+fn batches_that_go_ahead_leave_the_store_that_one_after_the_other_leaves() {
+    const BATCHES: u64 = 12;
+    let (database, alone) = (Server::shared().database(None), Server::shared().database(None));
+    let (store, single) = (open(database.url()), open(alone.url()));
+    for first in (0..BATCHES).step_by(3) {
+        let mut line = Line::default();
+        let tasks: Vec<_> = (first..first + 3)
+            .map(|n| {
+                let (store, place, entries) = (store.clone(), line.place(), Arc::new(mixed(n)));
+                runtime().spawn(async move { store.accept_in_line(NOW, entries, place).await })
+            })
+            .collect();
+        for (n, task) in (first..).zip(tasks) {
+            assert_eq!(ends(task).unwrap(), accept(&single, mixed(n)).unwrap(), "batch {n}");
+        }
+    }
+    assert_eq!(verified(&store)["items"], verified(&single)["items"]);
+    let (ahead, after) = (database.admin(), alone.admin());
+    for what in [ITEMS, SUBJECTS, STANDINGS, CHAINS] {
+        let (ahead, after) = (ahead.rows(what), after.rows(what));
+        assert!(ahead.len() > 50, "{what}: {ahead:?}");
+        assert_eq!(format!("{ahead:?}"), format!("{after:?}"), "{what}");
+    }
+    // Each chain has each of its topic's events once.
+    for look in [database.admin(), alone.admin()] {
+        assert!(look.rows(BROKEN).is_empty(), "{:?}", look.rows(BROKEN));
+    }
+}
+
+const ITEMS: &str = "SELECT e.id, m.recipient, i.state, i.reason FROM item i JOIN event e ON e.no = i.event_no \
+     JOIN mailbox m ON m.no = i.mailbox_no ORDER BY e.id, m.recipient, m.route";
+const SUBJECTS: &str = "SELECT encode(s.topic, 'hex'), l.id, b.id, c.id, o.id FROM subject s JOIN event l ON l.no = s.latest_no \
+     LEFT JOIN event b ON b.no = s.before_no LEFT JOIN event c ON c.no = s.closer_no LEFT JOIN event o ON o.no = s.lone \
+     ORDER BY s.topic";
+const STANDINGS: &str =
+    "SELECT encode(topic, 'hex'), recipient, own_ver, told_ver FROM standing ORDER BY topic, recipient";
+const CHAINS: &str = "SELECT encode(topic, 'hex'), count(*), string_agg(id, ' ' ORDER BY id) FROM event WHERE topic IS NOT NULL \
+     GROUP BY topic ORDER BY topic";
+/// Topics whose chain from the head is not all of their events, or has one twice.
+const BROKEN: &str = "WITH RECURSIVE chain(topic, no, n) AS (SELECT topic, head, 1 FROM subject UNION ALL SELECT c.topic, \
+     CASE WHEN e.topic = c.topic THEN e.prev ELSE e.prev2 END, n + 1 FROM chain c JOIN event e ON e.no = c.no WHERE n < 10000) \
+     SELECT encode(s.topic, 'hex') FROM subject s WHERE (SELECT array_agg(e.no ORDER BY e.no) FROM event e WHERE \
+     e.topic = s.topic OR e.topic2 = s.topic) IS DISTINCT FROM (SELECT array_agg(c.no ORDER BY c.no) FROM chain c WHERE \
+     c.topic = s.topic AND c.no IS NOT NULL)";
+
+/// Two hundred events of the batch of this number; some are of the one before.
+fn mixed(n: u64) -> Vec<Entry> {
+    let one = |i: u64| {
+        // splitmix64: a number that looks random, of these three.
+        let dice = |salt: u64, sides: u64| {
+            let x = (n << 32 | i << 16 | salt).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let x = (x ^ x >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let x = (x ^ x >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+            (x ^ x >> 31) % sides
+        };
+        // A third of the topics are of this batch alone.
+        let topic = |salt: u64| match dice(salt, 3) {
+            0 => Topic::of(&["mine", &n.to_string(), &dice(salt + 1, 20).to_string()]),
+            _ => Topic::of(&["all", &dice(salt + 1, 60).to_string()]),
+        };
+        let who = ["ann", "bob", "kim", "lee", "pat"][dice(3, 5) as usize];
+        // One in ten has the id of an event of the batch before, or of this one.
+        let id = match dice(4, 10) {
+            0 => format!("{}-{}", n.saturating_sub(1), dice(5, 200)),
+            _ => format!("{n}-{i}"),
+        };
+        let date = (dice(6, 3) > 0).then(|| Time(NOW.0 + dice(7, 2) as i64 * 86_400_000_000));
+        let effect = match dice(8, 10) {
+            0 => Effect::Informs,
+            1 => Effect::Closes { topics: vec![topic(9)] },
+            2 => {
+                let mut topics = vec![topic(9), topic(12)];
+                topics.sort_unstable();
+                topics.dedup();
+                Effect::Closes { topics }
+            }
+            _ => Effect::Opens { topic: topic(9), date },
+        };
+        speaks(&id, who, effect, dice(15, 40) as i64)
+    };
+    (0..200).map(one).collect()
+}

@@ -34,6 +34,28 @@ fn copies_in_one_batch_are_one_event() {
     }
 }
 
+/// `dedupe`, among events that share a topic: its chain goes on from the event before the copy.
+#[test]
+fn a_copy_among_the_twins_of_a_topic_breaks_no_chain() {
+    let twins = |of: std::ops::Range<usize>| {
+        let asks = |i| expiring(&format!("e{i}"), "d1").to([["ann", "bob", "kim", "lee"][i % 4]]);
+        let copies = (0..8).map(|i| expiring(&format!("c{i}"), "d1"));
+        of.map(asks).chain(copies).collect::<Vec<_>>()
+    };
+    for mut w in worlds(Setup::default()) {
+        // Known under the ids of the copies, and about nothing.
+        w.accept_all((0..8).map(|i| news(&format!("c{i}"))).collect());
+        for of in [0..4, 4..8] {
+            let receipts = w.accept_all(twins(of));
+            assert_eq!(receipts, [vec![Receipt::Accepted; 4], vec![Receipt::Duplicate; 8]].concat());
+        }
+        assert_eq!(w.accept(renewed("r").at(9)), Receipt::Accepted);
+        for i in 0..8 {
+            assert_eq!(w.state(&format!("e{i}"), ["ann", "bob", "kim", "lee"][i % 4]), WITHDRAWN, "{i}");
+        }
+    }
+}
+
 /// `dedupe`, for a text without an id: it counts as a copy for so long, then somebody asks again.
 #[test]
 fn the_same_text_counts_as_a_copy_for_ten_minutes_only() {

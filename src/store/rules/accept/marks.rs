@@ -39,11 +39,11 @@ pub(super) struct Marks {
 
 impl Marks {
     /// While the batch before is on its way, which speaks of none of these: enters the marks of topics that nobody has spoken of,
-    /// and of which nothing is to come (`more`: topics of the batch's other events, sorted). Topics that are known already are
+    /// and of which nothing is to come (`of_rest`: the topics of the batch's other events, sorted). Topics that are known already are
     /// neither changed nor locked: that has an order, and comes in its turn.
-    pub fn begin(&mut self, books: &mut Books<'_>, fresh: &[Fresh<'_>], more: &[Topic]) -> Result<()> {
-        let is_whole = |of_topic: &&[Spoken]| more.binary_search(&of_topic[0].0).is_err();
-        let all = spoken(fresh, 0);
+    pub fn begin(&mut self, books: &mut Books<'_>, fresh: &[Fresh<'_>], of_rest: &[Topic]) -> Result<()> {
+        let is_whole = |of_topic: &&[Spoken]| of_rest.binary_search(&of_topic[0].0).is_err();
+        let all = by_topic(fresh, 0);
         let (whole, waiting): (Vec<_>, Vec<_>) = all.chunk_by(|a, b| a.0 == b.0).partition(is_whole);
         self.seen = fresh.len();
         let subjects = fold_all(books, fresh, &whole)?;
@@ -62,7 +62,7 @@ impl Marks {
     /// Enters all that is not entered yet.
     pub fn finish(mut self, books: &mut Books<'_>, fresh: &[Fresh<'_>]) -> Result<(Topics, Vec<Topic>)> {
         let mut rest = std::mem::take(&mut self.waiting);
-        rest.extend(spoken(fresh, self.seen));
+        rest.extend(by_topic(fresh, self.seen));
         rest.sort_unstable();
         let by_topic: Vec<&[Spoken]> = rest.chunk_by(|a, b| a.0 == b.0).collect();
         let subjects = fold_all(books, fresh, &by_topic)?;
@@ -100,16 +100,16 @@ impl Marks {
         topic: Topic,
         of_topic: &[Spoken],
     ) -> Result<()> {
-        let Some(before) = books.subject(&topic)? else {
+        let Some(known) = books.subject(&topic)? else {
             return Err(StoreError::Unavailable("a subject vanished under its lock".into()));
         };
         let marks = || of_topic.iter().map(|(_, i)| fresh[*i].mark);
-        let lone = lone(books, &topic, before.lone, marks())?;
+        let lone = lone(books, &topic, known.lone, marks())?;
         // Twins of the latest end nothing but what their own people have (`replace_own`): no walk.
-        if marks().any(|mark| !mark.same_wave(&before.latest)) {
+        if marks().any(|mark| !mark.same_wave(&known.latest)) {
             self.stirred.push(topic);
         }
-        let mut subject = before;
+        let mut subject = known;
         for (_, i) in of_topic {
             self.link(fresh, *i, &topic, subject.head);
             subject = books.mark(Some(subject), fresh[*i].mark)?;
@@ -127,7 +127,7 @@ impl Marks {
 }
 
 /// What the events from this place on speak of; sorted.
-fn spoken(fresh: &[Fresh<'_>], from: usize) -> Vec<Spoken> {
+fn by_topic(fresh: &[Fresh<'_>], from: usize) -> Vec<Spoken> {
     let events = fresh.iter().enumerate().skip(from);
     let mut all: Vec<Spoken> =
         events.flat_map(|(i, event)| event.topics.iter().map(move |topic| (*topic, i))).collect();

@@ -96,8 +96,9 @@ impl Books<'_> {
         self.fetch_digests_of(wanted.keys().map(|(_, who)| *who).collect())
     }
 
-    /// The windows of the mailboxes that are known, and what is open for these people by any route. Two looks, and no join:
-    /// that would be planned, while the tables are empty, as a walk over all that is open.
+    /// The windows of the mailboxes that are known, and what is open for these people by any route: a window each, and one sum
+    /// of all else that waits, however much that is. No join: that would be planned, while the tables are empty, as a walk over
+    /// all that is open.
     fn fetch_digests_of(&mut self, recipients: BTreeSet<&str>) -> Result<()> {
         let of = Column::texts(recipients.iter().copied());
         let mut find = self.tx.prepare_cached(sql::PG_MAILBOXES_OF_RECIPIENTS)?;
@@ -108,16 +109,24 @@ impl Books<'_> {
             self.kept.mailboxes.keys().filter(|no| !self.kept.windows.contains_key(no)).copied().collect();
         self.kept.windows.extend(unknown.iter().map(|mailbox| (*mailbox, None)));
         let of = Column::ints(unknown.iter().chain(owners.keys().filter(|no| !unknown.contains(no))).copied());
-        for digest in self.tx.prepare_cached(sql::PG_DIGESTS)?.query_map([of], Digest::read)? {
+        self.tx.prepare_cached(sql::PG_WINDOWS)?.each([&of], |row| {
+            let digest = Digest::read(row)?;
             if let Some(open) = owners.get(&digest.mailbox).and_then(|owner| self.kept.open.get_mut(owner)) {
                 *open += digest.open;
             }
-            if digest.is_unfrozen() && unknown.contains(&digest.mailbox) {
+            if unknown.contains(&digest.mailbox) {
                 self.kept.windows.insert(digest.mailbox, Some(digest.no));
                 self.kept.digests.entry(digest.no).or_insert(digest);
             }
-        }
-        Ok(())
+            Ok(true)
+        })?;
+        let of = Column::ints(owners.keys().copied());
+        self.tx.prepare_cached(sql::PG_OPEN_OF_BUSY)?.each([of], |row| {
+            if let Some(open) = owners.get(&row.get(0)?).and_then(|owner| self.kept.open.get_mut(owner)) {
+                *open += row.get::<i64>(1)?;
+            }
+            Ok(true)
+        })
     }
 
     fn know(&mut self, no: i64, mut mailbox: Mailbox, wanted: &Wanted<'_>) -> Result<()> {
@@ -211,7 +220,8 @@ impl Books<'_> {
         Ok(())
     }
 
-    /// The items of these events, each with its topic, which later twins of theirs have replaced for somebody.
+    /// These events, each with its topic, and their items: later twins have replaced them for somebody. (For each person once:
+    /// a second look would find an item here as it was.)
     pub fn fetch_replaced(&mut self, of: &BTreeMap<i64, Topic>) -> Result<()> {
         let numbers: BTreeSet<i64> = of.keys().copied().collect();
         let found =

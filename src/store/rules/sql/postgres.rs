@@ -187,6 +187,7 @@ pub const PG_CHAINS: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FR
      e.prev ELSE e.prev2 END, c.swept FROM chain c JOIN event e ON e.no = c.no WHERE c.no <> c.swept) SELECT \
      c.topic, e.no, e.effect, CASE WHEN e.topic = c.topic THEN e.prev ELSE e.prev2 END, e.ver, e.date FROM chain \
      c JOIN event e ON e.no = c.no WHERE c.no <> c.swept";
+/// As [`EVENT_CHAIN`], of many.
 pub const PG_LINKS: &str =
     "SELECT effect, topic, prev, prev2, ver, date, no FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_MAILBOXES_TO_TELL: &str = "SELECT m.no FROM standing s JOIN mailbox m ON m.recipient = s.recipient AND m.route = 'handled' WHERE \
@@ -196,6 +197,12 @@ pub const PG_MAILBOXES: &str = "SELECT no, recipient, route, zone, previous_at F
 pub const PG_ADD_MAILBOXES: &str = "INSERT INTO mailbox (recipient, route, zone) SELECT recipient, route, zone FROM unnest(CAST(?1 AS text[]), \
      CAST(?2 AS text[]), CAST(?3 AS text[])) AS u(recipient, route, zone) ON CONFLICT (recipient, route) DO \
      UPDATE SET zone = coalesce(excluded.zone, mailbox.zone) RETURNING no, recipient, route, zone, previous_at";
+pub const PG_WINDOWS: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, until, attempts, \
+     waited_us, address, opened_at, closed_at, lane FROM digest WHERE mailbox_no = ANY(CAST(?1 AS bigint[])) AND state \
+     IN (0, 1)";
+/// What is open in their other digests that are not closed.
+pub const PG_OPEN_OF_BUSY: &str = "SELECT mailbox_no, CAST(sum(open) AS bigint) FROM digest WHERE mailbox_no = \
+     ANY(CAST(?1 AS bigint[])) AND state IN (2, 3, 4, 5) GROUP BY mailbox_no";
 pub const PG_MAILBOXES_OF_RECIPIENTS: &str =
     "SELECT no, recipient FROM mailbox WHERE recipient = ANY(CAST(?1 AS text[]))";
 pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
@@ -268,6 +275,8 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_STANDINGS,
         PG_MAILBOXES,
         PG_MAILBOXES_BY_NAME,
+        PG_WINDOWS,
+        PG_OPEN_OF_BUSY,
         PG_MAILBOXES_OF_RECIPIENTS,
         PG_ITEMS_OF_EVENTS,
         PG_LINKS,
