@@ -91,7 +91,7 @@ impl Default for Shared {
             not_before: None,
             out: VecDeque::new(),
             next_batch: 0,
-            room: super::BATCH,
+            room: super::FIRST,
             condition: Condition::default(),
             fatal: None,
             joined: false,
