@@ -37,7 +37,7 @@ use shared::{Shared, State};
 /// What a batch holds at most, of the loop's room: two are under way in the loop, one fills here, and librdkafka has its
 /// queue beside them. Larger ones are cheaper for the store, but the process may have 128 MB, and 1,000 messages more of
 /// half a kilobyte are 8 MB.
-const BATCH: Room = Room { messages: 9_000, bytes: 4 * 1024 * 1024 };
+const BATCH: Room = Room { messages: 6_000, bytes: 4 * 1024 * 1024 };
 
 /// The first batch fills before the loop has said how many it takes: some take no more than these.
 const FIRST: Room = Room { messages: 4_500, ..BATCH };
