@@ -207,15 +207,7 @@ pub(super) fn put_off(books: &mut Books<'_>, no: i64) -> Result<()> {
 }
 
 fn numbers(books: &Books<'_>, statement: &str, of: impl Params) -> Result<Vec<i64>> {
-    // By the index of ends, not by sorting all that is busy: what the planner knows of an empty table says otherwise.
-    let sorts = |setting: &str| match books.tx.is_postgres() {
-        true => books.tx.prepare_cached(setting)?.execute(()).map(drop),
-        false => Ok(()),
-    };
-    sorts(sql::PG_WITHOUT_SORT)?;
-    let found = books.tx.prepare_cached(statement)?.query_map(of, |row| row.get(0))?;
-    sorts(sql::PG_WITH_SORT)?;
-    Ok(found)
+    books.without_sort(|| books.tx.prepare_cached(statement)?.query_map(of, |row| row.get(0)))
 }
 
 /// Before begin nothing has happened; after it, nobody knows (`intent`).

@@ -137,10 +137,13 @@ impl Books<'_> {
         let mut lanes_took_us = 0;
         // Nothing of any lane is before the first of all.
         let from = due.unwrap_or(i64::MAX);
-        self.tx.prepare_cached(sql::PG_LANES)?.each(params![of, i64::MIN, self.now.0, LANES_MAX, from], |row| {
-            lanes.insert(row.get(0)?, with_margin(row.get(3)?, self.now, DUE_BEFORE));
-            lanes_took_us = row.get(4)?;
-            Ok(true)
+        let of_lanes = params![of, i64::MIN, self.now.0, LANES_MAX, from];
+        self.without_sort(|| {
+            self.tx.prepare_cached(sql::PG_LANES)?.each(of_lanes, |row| {
+                lanes.insert(row.get(0)?, with_margin(row.get(3)?, self.now, DUE_BEFORE));
+                lanes_took_us = row.get(4)?;
+                Ok(true)
+            })
         })?;
         self.shared.heads(|heads| {
             let known = &mut heads.due[priority as usize];

@@ -177,7 +177,7 @@ impl Walk {
             return books.tx.prepare_cached(sql::LANES)?.each(of, each);
         }
         let from = books.shared.due_from(priority, books.now);
-        books.tx.prepare_cached(sql::PG_LANES)?.each(params![of.0, of.1, of.2, of.3, from], each)
+        books.without_sort(|| books.tx.prepare_cached(sql::PG_LANES)?.each(params![of.0, of.1, of.2, of.3, from], each))
     }
 }
 
