@@ -1,8 +1,10 @@
 //! The one number that an autoscaler sees, against one that is computed; and what it costs at any size.
 
+use owlpost::store::Delivery as _;
+
 use crate::postgres::{Admin, Server, Value};
-use crate::process::Random;
-use crate::store::open;
+use crate::process::{Random, until};
+use crate::store::{NOW, ask, open, runtime};
 
 /// The view counts no further, each kind for itself.
 const CAP: u64 = 5_000;
@@ -143,4 +145,31 @@ fn it_costs_the_same_at_any_size() {
     assert_eq!(due(&admin), CAP);
     let (read, plan) = rows_read(&admin);
     assert!(read <= CAP + 20, "{read} rows are read:\n{plan}");
+}
+
+/// While more is due than a claim takes, domains take turns. What a planner makes of a table of which it knows nothing is not to
+/// be that all that is due is gone through for each of them.
+#[test]
+fn a_claim_from_a_store_that_was_never_analyzed_reads_no_more_than_it_has_to() {
+    const DUE: i64 = 50_000;
+    let database = Server::shared().database(None);
+    let (store, admin) = (open(database.url()), database.admin());
+    admin.run(&format!(
+        "ALTER TABLE digest SET (autovacuum_enabled = off); ALTER TABLE mailbox SET (autovacuum_enabled = off); \
+         INSERT INTO mailbox (no, recipient, route) OVERRIDING SYSTEM VALUE SELECT n, 'p' || n, 'tell' FROM generate_series(1, {DUE}) n; \
+         INSERT INTO digest (no, mailbox_no, state, priority, due_at, open, first_at, last_at, token, attempts, waited_us, opened_at, lane) \
+         SELECT n, n, 0, 1, n, 1, 0, 0, 0, 0, 0, 0, 1 + n % 300 FROM generate_series(1, {DUE}) n"
+    ));
+    for _ in 0..3 {
+        assert_eq!(runtime().block_on(store.claim(NOW, &ask())).unwrap().len(), 100);
+    }
+    drop(store);
+    let read = "SELECT CAST(sum(idx_tup_read) AS bigint) FROM pg_stat_user_indexes WHERE relname = 'digest'";
+    let sessions =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    // Who leaves tells what it has read.
+    until("the worker's connections are gone", || (admin.rows(sessions)[0][0] == Value::Int(0)).then_some(()));
+    let Value::Int(read) = admin.rows(read)[0][0] else { panic!("no number") };
+    assert!(read >= 300, "nobody has told: {read}");
+    assert!(read < DUE / 5, "for 300 digests of {DUE} in 300 domains {read} entries of indexes were read");
 }

@@ -162,17 +162,18 @@ pub const PG_LANES: &str = "WITH RECURSIVE walk(lane, due_at, n) AS ((SELECT lan
      AND d.lane > walk.lane AND d.due_at >= ?5 ORDER BY d.lane, d.due_at LIMIT 1) AS one WHERE n < ?4) \
      SELECT lane, n, due_at <= ?3, due_at, CAST(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000 AS bigint) \
      FROM walk ORDER BY n";
-/// Of known lanes, each with where it begins: what its first digest is due at.
+/// Of known lanes, each with where it begins: what its first digest is due at. (Lane and time are compared together, which only
+/// the index of lanes can do: by the index of due times alone, each lane would cost all that is due.)
 pub const PG_FIRST_OF_LANES: &str = "SELECT u.lane, (SELECT d.due_at FROM digest d WHERE d.state IN (0, 4) AND d.lane <> 0 AND \
-     d.priority = ?1 AND d.lane = u.lane AND d.due_at >= u.due_from ORDER BY d.due_at LIMIT 1) \
+     d.priority = ?1 AND (d.lane, d.due_at) >= (u.lane, u.due_from) AND d.lane <= u.lane ORDER BY d.lane, d.due_at LIMIT 1) \
      FROM unnest(CAST(?2 AS bigint[]), CAST(?3 AS bigint[])) AS u(lane, due_from)";
 /// Of each of these lanes the first so many, as [`PG_CLAIMED`], and no digest that another claim has in its hands.
 pub const PG_DUE_OF_LANES: &str = "SELECT one.* FROM unnest(CAST(?2 AS bigint[]), CAST(?5 AS bigint[])) AS u(lane, due_from) JOIN LATERAL \
      (SELECT d.no, d.mailbox_no, d.state, d.priority, d.due_at, d.open, d.first_at, d.last_at, d.deadline, d.token, \
      d.until, d.attempts, d.waited_us, d.address, d.opened_at, d.closed_at, d.lane, m.recipient, m.route, m.zone, m.previous_at \
      FROM mailbox m JOIN digest d ON m.no = d.mailbox_no WHERE d.state IN (0, 4) AND d.lane <> 0 AND \
-     d.priority = ?1 AND d.lane = u.lane AND d.due_at <= ?3 AND d.due_at >= u.due_from ORDER BY d.due_at LIMIT ?4 \
-     FOR UPDATE OF m, d SKIP LOCKED) AS one ON true";
+     d.priority = ?1 AND (d.lane, d.due_at) >= (u.lane, u.due_from) AND (d.lane, d.due_at) <= (u.lane, CAST(?3 AS bigint)) \
+     ORDER BY d.lane, d.due_at LIMIT ?4 FOR UPDATE OF m, d SKIP LOCKED) AS one ON true";
 pub const PG_TIES: &str = "SELECT no, id, source FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_STANDINGS: &str = "SELECT s.topic, s.recipient, s.own_ver, s.own_no FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS text[])) AS \
      u(topic, recipient) JOIN standing s ON s.topic = u.topic AND s.recipient = u.recipient";
