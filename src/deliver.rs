@@ -212,8 +212,15 @@ impl Deliver {
                     // It did not ask, or the directory was away.
                     return Ok(Turned { next: air.ahead.not_before, done: false });
                 }
-                let done = phase == Phase::Flushing && air.sends.is_empty() && self.nothing_can_leave().await?;
-                return Ok(Turned { next: self.next_due(phase).await?, done });
+                if phase == Phase::Flushing && air.sends.is_empty() && self.nothing_can_leave().await? {
+                    // What ended elsewhere since that claim, or became due, only another one sees.
+                    return Ok(match self.claim(air, phase).await? {
+                        Some(0) => Turned { next: None, done: true },
+                        Some(_) => Turned { next: Some(Instant::now()), done: false },
+                        None => Turned { next: air.ahead.not_before, done: false },
+                    });
+                }
+                return Ok(Turned { next: self.next_due(phase).await?, done: false });
             }
         };
         Ok(Turned { next, done: false })
@@ -256,7 +263,7 @@ impl Deliver {
         }))
     }
 
-    /// With nothing claimed and nothing in flight: what is still open is held or paused.
+    /// With nothing in flight: unless another claim finds something, what is still open is held or paused.
     async fn nothing_can_leave(&self) -> Result<bool, StoreError> {
         let now = self.clock.now();
         // What is another worker's is another worker's to end.

@@ -12,7 +12,7 @@ use owlpost::config::{self, Config};
 use owlpost::deliver::{AccountGate, Deliver, Patience};
 use owlpost::ingest;
 use owlpost::mailer::{Account, Finding, Mailer, MessageId, SendError};
-use owlpost::model::{AttemptId, Email, ItemState, Share, Time};
+use owlpost::model::{AttemptId, DigestState, Email, ItemState, Share, Time};
 use owlpost::phase::Phase;
 use owlpost::quota::SLOT;
 use owlpost::source::Message;
@@ -556,5 +556,27 @@ fn a_run_to_the_end_waits_for_the_account_and_not_for_ever_for_a_mailer_that_tak
         office.mailer.books().trouble = Some(SendError::Halted("suspended".into()));
         let gauges = office.work(std::future::pending()).await;
         assert_eq!((office.sent(), gauges.item(ItemState::Pending)), (10, 10), "it ends, and says what is left");
+    });
+}
+
+/// The upkeep loop ends doubts beside this one: what it gives back is due at once, and no claim has seen it yet.
+#[test]
+fn a_run_to_the_end_sends_what_was_in_doubt_when_it_looked_last() {
+    virtually(async || {
+        let mut office = Office::open(50.0, 1_000);
+        office.events("news", 0..10).await;
+        office.mailer.books().trouble = Some(SendError::Ambiguous("cut off".into()));
+        let in_doubt = async || office.store.gauges(office.clock.now()).await.unwrap().digest(DigestState::InDoubt);
+        let all_in_doubt = async {
+            while in_doubt().await < 10 {
+                sleep(seconds(1)).await;
+            }
+        };
+        office.work(all_in_doubt).await;
+        office.mailer.books().trouble = None;
+        office.flushing = true;
+        office.seen.end_doubts_after_claims();
+        let gauges = office.work(std::future::pending()).await;
+        assert_eq!((office.sent(), gauges.item(ItemState::Pending)), (10, 0));
     });
 }

@@ -18,11 +18,17 @@ pub struct Away {
     inner: Arc<dyn Store>,
     is_away: AtomicBool,
     refused: AtomicUsize,
+    ends_doubts: AtomicBool,
 }
 
 impl Away {
     pub fn new(inner: Arc<dyn Store>) -> Away {
-        Away { inner, is_away: AtomicBool::new(false), refused: AtomicUsize::new(0) }
+        Away {
+            inner,
+            is_away: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+            ends_doubts: AtomicBool::new(false),
+        }
     }
 
     pub fn set(&self, is_away: bool) {
@@ -32,6 +38,11 @@ impl Away {
     /// How often it was asked in vain.
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
+    }
+
+    /// From now on, between a claim that finds nothing and the next question, all doubts end.
+    pub fn end_doubts_after_claims(&self) {
+        self.ends_doubts.store(true, Ordering::SeqCst);
     }
 
     fn here(&self) -> Result<&dyn Store> {
@@ -47,7 +58,11 @@ impl Away {
 #[async_trait]
 impl Delivery for Away {
     async fn claim(&self, now: Time, ask: &Ask) -> Result<Vec<Leased>> {
-        self.here()?.claim(now, ask).await
+        let claimed = self.here()?.claim(now, ask).await?;
+        if claimed.is_empty() && self.ends_doubts.load(Ordering::SeqCst) {
+            self.inner.expire(now, true).await?;
+        }
+        Ok(claimed)
     }
 
     async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
