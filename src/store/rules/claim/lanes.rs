@@ -17,7 +17,13 @@ pub(in crate::store::rules) struct Turns {
     last: [Option<i64>; Priority::ALL.len()],
     /// Claims of one digest.
     alone: u64,
+    /// So many more claims of each priority take it for granted that more is due than fits.
+    crowded: [u8; Priority::ALL.len()],
 }
+
+/// How long a crowd is taken for granted. (The look costs what a claim of so many digests reads besides. What is taken for a
+/// crowd and is none fits all the same; only the order within that claim is another.)
+const CROWD_LASTS: u8 = 8;
 
 /// Of claims of one digest each, as a very slow account makes them, one in so many goes by due time: what has no lane would
 /// never leave else.
@@ -61,6 +67,7 @@ pub(in crate::store::rules) fn due(books: &mut Books<'_>, priority: Priority, li
     }
     only_once(&mut found, limit);
     if found.len() < limit {
+        books.shared.was_crowded(priority, false);
         found.extend(by_time(books, priority, limit_and_one)?);
         only_once(&mut found, limit);
     }
@@ -82,9 +89,14 @@ fn is_crowded(books: &Books<'_>, priority: Priority, limit_and_one: i64) -> Resu
     if !books.tx.is_postgres() {
         return Ok(false);
     }
+    if books.shared.is_still_crowded(priority) {
+        return Ok(true);
+    }
     let of = params![priority as i64, books.now.0, limit_and_one, books.shared.due_from(priority, books.now)];
     let n: i64 = books.tx.prepare_cached(sql::PG_CROWDED)?.query_row(of, number)?;
-    Ok(n >= limit_and_one)
+    let is_crowded = n >= limit_and_one;
+    books.shared.was_crowded(priority, is_crowded);
+    Ok(is_crowded)
 }
 
 fn by_time(books: &Books<'_>, priority: Priority, most: i64) -> Result<Vec<i64>> {
@@ -191,6 +203,20 @@ impl Shared {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(turn) = turns.last.get_mut(priority as usize) {
             *turn = lane;
+        }
+    }
+
+    fn is_still_crowded(&self, priority: Priority) -> bool {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(more) = turns.crowded.get_mut(priority as usize).filter(|more| **more > 0) else { return false };
+        *more -= 1;
+        true
+    }
+
+    fn was_crowded(&self, priority: Priority, is: bool) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(more) = turns.crowded.get_mut(priority as usize) {
+            *more = if is { CROWD_LASTS - 1 } else { 0 };
         }
     }
 

@@ -59,62 +59,58 @@ macro_rules! delete_many {
         }
     };
 }
-/// `?1` to `?n` as the columns c1 to cn.
+/// `?1` to `?n` as the columns c1 to cn, side by side in the list of a `SELECT`: of an `unnest` of them all behind `FROM`, the
+/// server writes the rows down first.
 macro_rules! columns {
     ($a:literal, $b:literal) => {
-        concat!("unnest(CAST(?1 AS ", $a, "[]), CAST(?2 AS ", $b, "[])) AS u(c1, c2)")
+        concat!("(SELECT ", column!(1, $a), ", ", column!(2, $b), ") AS u")
     };
     ($a:literal, $b:literal, $c:literal) => {
-        concat!("unnest(CAST(?1 AS ", $a, "[]), CAST(?2 AS ", $b, "[]), CAST(?3 AS ", $c, "[])) AS u(c1, c2, c3)")
+        concat!("(SELECT ", column!(1, $a), ", ", column!(2, $b), ", ", column!(3, $c), ") AS u")
     };
     ($a:literal, $b:literal, $c:literal, $d:literal) => {
-        concat!(
-            "unnest(CAST(?1 AS ",
-            $a,
-            "[]), CAST(?2 AS ",
-            $b,
-            "[]), CAST(?3 AS ",
-            $c,
-            "[]), CAST(?4 AS ",
-            $d,
-            "[])) AS u(c1, c2, c3, c4)"
-        )
+        concat!("(SELECT ", column!(1, $a), ", ", column!(2, $b), ", ", column!(3, $c), ", ", column!(4, $d), ") AS u")
     };
     ($a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal) => {
         concat!(
-            "unnest(CAST(?1 AS ",
-            $a,
-            "[]), CAST(?2 AS ",
-            $b,
-            "[]), CAST(?3 AS ",
-            $c,
-            "[]), CAST(?4 AS ",
-            $d,
-            "[]), CAST(?5 AS ",
-            $e,
-            "[]), CAST(?6 AS ",
-            $f,
-            "[])) AS u(c1, c2, c3, c4, c5, c6)"
+            "(SELECT ",
+            column!(1, $a),
+            ", ",
+            column!(2, $b),
+            ", ",
+            column!(3, $c),
+            ", ",
+            column!(4, $d),
+            ", ",
+            column!(5, $e),
+            ", ",
+            column!(6, $f),
+            ") AS u"
         )
     };
     ($a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal, $g:literal) => {
         concat!(
-            "unnest(CAST(?1 AS ",
-            $a,
-            "[]), CAST(?2 AS ",
-            $b,
-            "[]), CAST(?3 AS ",
-            $c,
-            "[]), CAST(?4 AS ",
-            $d,
-            "[]), CAST(?5 AS ",
-            $e,
-            "[]), CAST(?6 AS ",
-            $f,
-            "[]), CAST(?7 AS ",
-            $g,
-            "[])) AS u(c1, c2, c3, c4, c5, c6, c7)"
+            "(SELECT ",
+            column!(1, $a),
+            ", ",
+            column!(2, $b),
+            ", ",
+            column!(3, $c),
+            ", ",
+            column!(4, $d),
+            ", ",
+            column!(5, $e),
+            ", ",
+            column!(6, $f),
+            ", ",
+            column!(7, $g),
+            ") AS u"
         )
+    };
+}
+macro_rules! column {
+    ($n:literal, $type:literal) => {
+        concat!("unnest(CAST(?", $n, " AS ", $type, "[])) AS c", $n)
     };
 }
 
@@ -177,10 +173,10 @@ pub(super) const MANY: &[Many] = &[
     Many {
         one: PG_SAVE_SUBJECT,
         many: "INSERT INTO subject (topic, head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, \
-               before_date, closer_ver, closer_no, lone) SELECT * FROM unnest(CAST(?1 AS bytea[]), CAST(?2 AS bigint[]), \
-               CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS \
-               bigint[]), CAST(?8 AS bigint[]), CAST(?9 AS bigint[]), CAST(?10 AS bigint[]), CAST(?11 AS bigint[]), \
-               CAST(?12 AS bigint[])) ON CONFLICT (topic) DO UPDATE SET head = excluded.head, swept = excluded.swept, \
+               before_date, closer_ver, closer_no, lone) SELECT unnest(CAST(?1 AS bytea[])), unnest(CAST(?2 AS bigint[])), \
+               unnest(CAST(?3 AS bigint[])), unnest(CAST(?4 AS bigint[])), unnest(CAST(?5 AS bigint[])), unnest(CAST(?6 AS \
+               bigint[])), unnest(CAST(?7 AS bigint[])), unnest(CAST(?8 AS bigint[])), unnest(CAST(?9 AS bigint[])), \
+               unnest(CAST(?10 AS bigint[])), unnest(CAST(?11 AS bigint[])), unnest(CAST(?12 AS bigint[])) ON CONFLICT (topic) DO UPDATE SET head = excluded.head, swept = excluded.swept, \
                latest_ver = excluded.latest_ver, latest_no = excluded.latest_no, latest_date = excluded.latest_date, \
                before_ver = excluded.before_ver, before_no = excluded.before_no, before_date = excluded.before_date, \
                closer_ver = excluded.closer_ver, closer_no = excluded.closer_no, lone = excluded.lone",

@@ -232,15 +232,16 @@ pub const PG_UPDATE_DIGESTS: &str = "UPDATE digest d SET state = u.state, priori
 
 /// What intake changes of windows.
 pub const PG_UPDATE_WINDOWS: &str = "UPDATE digest d SET priority = u.priority, due_at = u.due_at, open = u.open, first_at = \
-     u.first_at, last_at = u.last_at, deadline = u.deadline FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS \
-     bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS bigint[])) AS u(no, priority, \
-     due_at, open, first_at, last_at, deadline) WHERE d.no = u.no";
+     u.first_at, last_at = u.last_at, deadline = u.deadline FROM (SELECT unnest(CAST(?1 AS bigint[])) AS no, unnest(CAST(?2 AS \
+     bigint[])) AS priority, unnest(CAST(?3 AS bigint[])) AS due_at, unnest(CAST(?4 AS bigint[])) AS open, unnest(CAST(?5 AS \
+     bigint[])) AS first_at, unnest(CAST(?6 AS bigint[])) AS last_at, unnest(CAST(?7 AS bigint[])) AS deadline) AS u WHERE d.no = \
+     u.no";
 /// What a claim, a begin and a settlement change of digests.
-pub const PG_MOVE_DIGESTS: &str = "UPDATE digest d SET state = u.state, due_at = u.due_at, open = u.open, token = u.token, until = u.until, \
-     attempts = u.attempts, address = u.address, closed_at = u.closed_at FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
-     bigint[]), CAST(?3 AS bigint[]), CAST(?4 AS bigint[]), CAST(?5 AS bigint[]), CAST(?6 AS bigint[]), CAST(?7 AS \
-     bigint[]), CAST(?8 AS text[]), CAST(?9 AS bigint[])) AS u(no, state, due_at, open, token, until, attempts, address, \
-     closed_at) WHERE d.no = u.no";
+pub const PG_MOVE_DIGESTS: &str = "UPDATE digest d SET state = u.state, due_at = u.due_at, open = u.open, token = u.token, \
+     until = u.until, attempts = u.attempts, address = u.address, closed_at = u.closed_at FROM (SELECT unnest(CAST(?1 AS \
+     bigint[])) AS no, unnest(CAST(?2 AS bigint[])) AS state, unnest(CAST(?3 AS bigint[])) AS due_at, unnest(CAST(?4 AS bigint[])) \
+     AS open, unnest(CAST(?5 AS bigint[])) AS token, unnest(CAST(?6 AS bigint[])) AS until, unnest(CAST(?7 AS bigint[])) AS \
+     attempts, unnest(CAST(?8 AS text[])) AS address, unnest(CAST(?9 AS bigint[])) AS closed_at) AS u WHERE d.no = u.no";
 
 /// What runs for every batch: each row is found by a value of its index (`tests/store`).
 pub fn hot_of_many() -> Vec<&'static str> {
