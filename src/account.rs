@@ -14,7 +14,7 @@ use crate::mailer::{Account, Mailer};
 use crate::metrics;
 use crate::pace::Pace;
 use crate::quota::Terms;
-use crate::store::{Asking, Store, StoreError, Turn};
+use crate::store::{Asking, Sent, Store, StoreError, Turn};
 use crate::vitals::Vitals;
 
 /// SES lets an account ask once a second in all; an answer a minute old misses what others sent in it.
@@ -92,8 +92,8 @@ impl AccountWatch {
     async fn look(&self, heard: &mut Heard, fresh: Duration) -> Result<Duration, StoreError> {
         let now = self.clock.now();
         match self.store.take_turn(now, Turn { fresh, within: WITHIN }).await? {
-            Asking::Mine => {
-                self.ask(heard).await?;
+            Asking::Mine { used } => {
+                self.ask(heard, used).await?;
                 Ok(if heard.failing { SOON } else { EVERY })
             }
             Asking::Theirs { again, known } => {
@@ -119,14 +119,15 @@ impl AccountWatch {
         Ok(())
     }
 
-    async fn ask(&self, heard: &mut Heard) -> Result<(), StoreError> {
-        let (terms, sent_24h) = match self.mailer.account().await {
+    /// `used`: shares of the day, before it asks.
+    async fn ask(&self, heard: &mut Heard, used: u64) -> Result<(), StoreError> {
+        let (terms, sent) = match self.mailer.account().await {
             Ok(account) => {
                 if heard.failing {
                     tracing::info!("the account answers again");
                 }
                 heard.failing = false;
-                (self.terms_of(account.as_ref()), account.map(|a| a.sent_24h))
+                (self.terms_of(account.as_ref()), account.map(|a| Sent { all: a.sent_24h, ours: used }))
             }
             Err(why) => {
                 if !heard.failing {
@@ -146,7 +147,7 @@ impl AccountWatch {
             }
             return Ok(());
         }
-        self.store.account(now, terms, sent_24h).await?;
+        self.store.account(now, terms, sent).await?;
         heard.known = true;
         self.pace.set(terms.per_second, terms.burst);
         Ok(())

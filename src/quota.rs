@@ -179,11 +179,6 @@ impl Day {
         };
         per_day.saturating_sub(kept).saturating_sub(self.used + self.reserved + self.external)
     }
-
-    /// What others must have sent if the account says `sent_24h` in all.
-    pub fn external(&self, sent_24h: u64) -> u64 {
-        sent_24h.saturating_sub(self.used)
-    }
 }
 
 /// The minute in which a share was used; shares of a minute leave the window together, with the last of them.

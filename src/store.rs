@@ -162,10 +162,27 @@ pub enum Planning {
 /// Who asks the account.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Asking {
-    /// This worker, now.
-    Mine,
+    /// This worker, now; so many shares of the day are used in this store before it does.
+    Mine { used: u64 },
     /// Another one does, or did a moment ago. `again`: the turn is free then. `known`: what is stored of the account.
     Theirs { again: Time, known: Option<Terms> },
+}
+
+/// What left in the last 24 hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// By all who use the account, as it says.
+    pub all: u64,
+    /// From this store, as it was known before the account was asked: what was settled since may not be among `all`, and would
+    /// hide as many mails of others.
+    pub ours: u64,
+}
+
+impl Sent {
+    /// By other applications.
+    pub fn others(&self) -> u64 {
+        self.all.saturating_sub(self.ours)
+    }
 }
 
 /// A digest that was claimed, with what must be looked up before it begins.
@@ -270,9 +287,9 @@ pub trait Delivery: Send + Sync {
     /// Leases what is due, urgent first, then by due time, and reserves a share of the day's quota for each; no more than
     /// the account lets leave in about a second, so that what is urgent never waits long behind it. Freezes the list; what is above `max_listed` moves on.
     async fn claim(&self, now: Time, ask: &Ask) -> Result<Vec<Leased>>;
-    /// What the sending account may send, and, if it was asked, what all who use it sent in the last 24 hours. Until
+    /// What the sending account may send, and, if it has answered, what was sent. Until
     /// this was called once in the store's life, nothing is claimed for an account with a quota.
-    async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()>;
+    async fn account(&self, now: Time, terms: Terms, sent: Option<Sent>) -> Result<()>;
     /// Whether this worker is the one to ask the account now: of several, one does, and the others use what it stored.
     async fn take_turn(&self, now: Time, turn: Turn) -> Result<Asking>;
     /// The last gate before the calls, each mail for itself: one that can't begin ([`StoreError::Broken`]) is

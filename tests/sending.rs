@@ -56,6 +56,8 @@ struct SesLike {
     books: Mutex<Books>,
     begin: Instant,
     takes: Duration,
+    /// The account counts when it is asked, and its answer comes so much later.
+    answers_in: Duration,
 }
 
 impl SesLike {
@@ -106,16 +108,20 @@ impl Mailer for SesLike {
     }
 
     async fn account(&self) -> Result<Option<Account>, SendError> {
-        let books = self.books();
-        if books.away {
-            return Err(SendError::Retryable("away".into()));
-        }
-        Ok(Some(Account {
-            per_second: books.per_second,
-            per_day: Some(books.per_day),
-            sent_24h: books.sent_24h(self.begin.elapsed()),
-            stopped: books.stopped.map(str::to_owned),
-        }))
+        let answer = {
+            let books = self.books();
+            if books.away {
+                return Err(SendError::Retryable("away".into()));
+            }
+            Account {
+                per_second: books.per_second,
+                per_day: Some(books.per_day),
+                sent_24h: books.sent_24h(self.begin.elapsed()),
+                stopped: books.stopped.map(str::to_owned),
+            }
+        };
+        sleep(self.answers_in).await;
+        Ok(Some(answer))
     }
 
     async fn probe(&self) -> Vec<Finding> {
@@ -200,7 +206,8 @@ impl Office {
         };
         let seen = Arc::new(Away::new(store.clone()));
         let takes = Duration::from_millis(20);
-        let mailer = Arc::new(SesLike { books: Mutex::new(books), begin: Instant::now(), takes });
+        let answers_in = Duration::ZERO;
+        let mailer = Arc::new(SesLike { books: Mutex::new(books), begin: Instant::now(), takes, answers_in });
         Office { config, parts, store, mailer, clock, flushing: false, in_flight: 64, seen, folder }
     }
 
@@ -442,6 +449,18 @@ fn another_application_that_eats_the_quota_burns_no_attempt() {
         assert_eq!(gauges.item(ItemState::Dead), 0, "being throttled kills nothing");
         let books = office.mailer.books();
         assert!(books.calls.len() < 400, "it is not tried all the time: {}", books.calls.len());
+    });
+}
+
+#[test]
+fn an_account_that_answers_slowly_is_not_sent_beyond_its_day() {
+    virtually(async || {
+        let mut office = Office::open(5.0, 1_000);
+        Arc::get_mut(&mut office.mailer).unwrap().answers_in = seconds(10);
+        office.mailer.books().external.push((Duration::ZERO, 500));
+        office.events("news", 0..600).await;
+        office.work(sleep(seconds(400))).await;
+        assert_eq!(office.sent(), 400, "500 are another application's, and a tenth is kept for what is urgent");
     });
 }
 

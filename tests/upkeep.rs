@@ -11,7 +11,8 @@ use owlpost::phase::Phase;
 use owlpost::quota::Terms;
 use owlpost::store::{
     Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased,
-    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, StoreError, Tidied, Turn, Upkeep as Duties,
+    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, StoreError, Tidied, Turn,
+    Upkeep as Duties,
 };
 use owlpost::upkeep::{Rhythm, Upkeep};
 use owlpost::vitals::Vitals;
@@ -120,7 +121,7 @@ impl Delivery for Watched {
         unreachable!("{NOT_ASKED}")
     }
 
-    async fn account(&self, _: Time, _: Terms, _: Option<u64>) -> Result<()> {
+    async fn account(&self, _: Time, _: Terms, _: Option<Sent>) -> Result<()> {
         unreachable!("{NOT_ASKED}")
     }
 

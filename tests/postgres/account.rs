@@ -12,7 +12,7 @@ use owlpost::model::{AttemptId, Email, Time};
 use owlpost::pace::Pace;
 use owlpost::quota::Terms;
 use owlpost::store::postgres::Postgres;
-use owlpost::store::{Asking, Delivery as _, Opening, StoreError, Turn, Upkeep as _};
+use owlpost::store::{Asking, Delivery as _, Opening, Sent, StoreError, Turn, Upkeep as _};
 use owlpost::vitals::Vitals;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::postgres::{Database, Server};
 use crate::process::until;
 use crate::store::{NOW, runtime, settings, try_open};
+
+const SENT: Option<Sent> = Some(Sent { all: 7, ours: 0 });
 
 const TURN: Turn = Turn { fresh: Duration::from_secs(60), within: Duration::from_secs(15) };
 
@@ -42,14 +44,14 @@ fn of_many_workers_one_asks_until_its_answer_is_old_or_it_is_gone() {
         let looks = runtime().block_on(futures_util::future::join_all(looks));
         looks.into_iter().map(Result::unwrap).collect::<Vec<_>>()
     };
-    let mine = |looks: &[Asking]| looks.iter().filter(|look| **look == Asking::Mine).count();
+    let mine = |looks: &[Asking]| looks.iter().filter(|look| matches!(look, Asking::Mine { .. })).count();
     let first = each(0, TURN);
     assert_eq!(mine(&first), 1, "{first:?}");
     assert!(first.contains(&Asking::Theirs { again: after(15), known: None }), "{first:?}");
     // It ended before it had the answer.
     assert_eq!(mine(&each(14, TURN)), 0);
     assert_eq!(mine(&each(15, TURN)), 1);
-    runtime().block_on(stores[0].account(after(16), terms(14.0), Some(7))).unwrap();
+    runtime().block_on(stores[0].account(after(16), terms(14.0), SENT)).unwrap();
     let told = each(17, TURN);
     assert!(told.iter().all(|look| *look == Asking::Theirs { again: after(75), known: Some(terms(14.0)) }), "{told:?}");
     // In a hurry, and still not all of them.
@@ -58,7 +60,7 @@ fn of_many_workers_one_asks_until_its_answer_is_old_or_it_is_gone() {
     assert_eq!(mine(&each(20, hurry)), 1);
     assert_eq!(mine(&each(34, hurry)), 0, "somebody asks already");
     assert_eq!(mine(&each(35, TURN)), 1);
-    runtime().block_on(stores[3].account(after(36), terms(14.0), Some(7))).unwrap();
+    runtime().block_on(stores[3].account(after(36), terms(14.0), SENT)).unwrap();
     assert_eq!(mine(&each(94, TURN)), 0);
     assert_eq!(mine(&each(95, TURN)), 1);
     // The server's clock was set back.

@@ -11,7 +11,8 @@ use owlpost::quota::Terms;
 use owlpost::store::sqlite::Sqlite;
 use owlpost::store::{
     Answer, Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned,
-    Leased, Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, StoreError, Tidied, Turn, Upkeep,
+    Leased, Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, StoreError, Tidied, Turn,
+    Upkeep,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -134,8 +135,8 @@ impl Delivery for FaultyStore {
         Ok(begun)
     }
 
-    async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
-        self.call("account", ACCOUNT, self.inner.account(now, terms, sent_24h), |_, ()| {}).await
+    async fn account(&self, now: Time, terms: Terms, sent: Option<Sent>) -> Result<()> {
+        self.call("account", ACCOUNT, self.inner.account(now, terms, sent), |_, ()| {}).await
     }
 
     async fn take_turn(&self, now: Time, turn: Turn) -> Result<Asking> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use owlpost::model::{Share, Time};
 use owlpost::quota::{SLOT, Terms};
-use owlpost::store::{Answer, Begun, Intent};
+use owlpost::store::{Answer, Asking, Begun, Intent, Sent, Turn};
 
 use crate::bench::{DAY, LEASE, Setup};
 use crate::events::news;
@@ -140,6 +140,40 @@ fn others_who_send_from_the_account_are_counted_and_counted_anew() {
         // Theirs leave the window.
         w.account(per_day(10), Some(3));
         assert_eq!(w.claim_all().len(), 3);
+    }
+}
+
+/// Shares of the day that are used when this worker is the one to ask.
+fn used_at_turn(w: &World) -> u64 {
+    match w.take_turn(Turn { fresh: Duration::ZERO, within: Duration::ZERO }) {
+        Asking::Mine { used } => used,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The account counts, its answer is on its way, and meanwhile mails are settled: those it did not count hide nobody else's.
+#[test]
+fn what_is_settled_while_the_account_answers_hides_no_mail_of_others() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_day(10), Some(0));
+        due(&mut w, 0..10);
+        let leased = w.claim_up_to(4);
+        for one in &leased[..2] {
+            let mail = w.begun(one);
+            w.accepted(&mail);
+        }
+        w.pass(Duration::from_secs(1));
+        let ours = used_at_turn(&w);
+        assert_eq!(ours, 2);
+        // Three of others, it says; by the time it is heard, two more of ours have left.
+        let said = Sent { all: 5, ours };
+        for one in &leased[2..] {
+            let mail = w.begun(one);
+            w.accepted(&mail);
+        }
+        w.account_says(per_day(10), Some(said));
+        assert_eq!(w.gauges().quota.unwrap().day.external, 3);
+        assert_eq!(w.claim_all().len(), 3, "four of ours and three of others");
     }
 }
 

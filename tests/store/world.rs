@@ -7,7 +7,8 @@ use std::time::Duration;
 use owlpost::model::{AttemptId, Entry, Receipt, Time};
 use owlpost::quota::Terms;
 use owlpost::store::{
-    Answer, Ask, Begun, Command, Evidence, Intent, Learned, Leased, Page, Query, Report, Result, Rows, Store, Tidied,
+    Answer, Ask, Asking, Begun, Command, Evidence, Intent, Learned, Leased, Page, Query, Report, Result, Rows, Sent,
+    Store, Tidied, Turn,
 };
 
 use crate::bench::{Bench, LEASE, OnSqlite, Said, Setup, benches};
@@ -150,12 +151,23 @@ impl World {
 
     // ---- the account
 
-    /// What the account may send from now on, and what all who use it have sent.
+    /// What the account may send from now on, and what all who use it have sent: it was asked just now.
     pub fn account(&mut self, terms: Terms, sent_24h: Option<u64>) {
+        let ours = self.gauges().quota.map_or(0, |quota| quota.day.used);
+        self.account_says(terms, sent_24h.map(|all| Sent { all, ours }));
+    }
+
+    /// The same, and it was asked before.
+    pub fn account_says(&mut self, terms: Terms, sent: Option<Sent>) {
         let now = self.now;
-        self.note(format!("the account says {terms:?}, {sent_24h:?} sent"));
-        self.call(async |s| s.account(now, terms, sent_24h).await).unwrap();
+        self.note(format!("the account says {terms:?}, {sent:?}"));
+        self.call(async |s| s.account(now, terms, sent).await).unwrap();
         self.check();
+    }
+
+    pub fn take_turn(&self, turn: Turn) -> Asking {
+        let now = self.now;
+        self.call(async |s| s.take_turn(now, turn).await).unwrap()
     }
 
     pub fn gauges(&self) -> owlpost::store::Gauges {

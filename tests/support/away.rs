@@ -8,7 +8,8 @@ use owlpost::model::{Entry, Lease, Receipt, Time};
 use owlpost::quota::Terms;
 use owlpost::store::{
     Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased,
-    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Store, StoreError, Tidied, Turn, Upkeep,
+    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, Store, StoreError, Tidied, Turn,
+    Upkeep,
 };
 
 /// A loop that never waits would not let virtual time go on.
@@ -65,8 +66,8 @@ impl Delivery for Away {
         Ok(claimed)
     }
 
-    async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
-        self.here()?.account(now, terms, sent_24h).await
+    async fn account(&self, now: Time, terms: Terms, sent: Option<Sent>) -> Result<()> {
+        self.here()?.account(now, terms, sent).await
     }
 
     async fn take_turn(&self, now: Time, turn: Turn) -> Result<Asking> {

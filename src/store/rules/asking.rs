@@ -1,6 +1,6 @@
 //! Who of several workers asks the account what it may send: a row of the store says since when somebody does.
 
-use super::books::{Books, Hold, read_quota};
+use super::books::{Books, Hold, read_quota, used_shares};
 use super::sql;
 use crate::model::Time;
 use crate::store::rules::tx::{Optional, params};
@@ -10,16 +10,17 @@ const ASKING: &str = "asking";
 
 /// Takes the turn if nobody has it and the last answer is old.
 pub(super) fn take_turn(books: &mut Books<'_>, turn: Turn) -> Result<Asking> {
-    // A file has one worker.
-    let Some(account) = books.shared.account.clone().filter(|_| books.tx.is_postgres()) else {
-        return Ok(Asking::Mine);
-    };
     let now = books.now;
+    let Some(account) = books.shared.account.clone() else { return Ok(Asking::Mine { used: 0 }) };
+    // A file has one worker.
+    if !books.tx.is_postgres() {
+        return Ok(Asking::Mine { used: used_shares(books.tx, &account, now)? });
+    }
     let stale = [now.minus(turn.within).0, now.minus(turn.fresh).0];
     // Since a moment that is still to come: the server's clock was set back.
     let ahead = now.plus(turn.fresh).0;
     if books.tx.prepare_cached(sql::TAKE_TURN)?.execute(params![account, now.0, stale[0], stale[1], ahead])? > 0 {
-        return Ok(Asking::Mine);
+        return Ok(Asking::Mine { used: used_shares(books.tx, &account, now)? });
     }
     let of = |row: &crate::store::rules::tx::Row<'_>| Ok((row.get::<String>(0)?, Time(row.get(1)?)));
     let found = books.tx.prepare_cached(sql::TURN)?.query_row([&account], of).optional()?;

@@ -31,7 +31,7 @@ pub(in crate::store) use kept::{AsOf, Kept};
 use mailboxes::Mailbox;
 use numbers::Numbers;
 use quota::Quota;
-pub(super) use quota::{Hold, look as look_at_quota, read as read_quota};
+pub(super) use quota::{Hold, look as look_at_quota, read as read_quota, used as used_shares};
 
 pub(in crate::store) struct Books<'c> {
     pub(super) tx: Tx<'c>,

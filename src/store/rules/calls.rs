@@ -16,7 +16,7 @@ use crate::model::{Lease, Time};
 use crate::quota::Terms;
 use crate::store::{
     Answer, Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intent, Learned, Leased,
-    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Tidied, Turn, Upkeep,
+    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, Tidied, Turn, Upkeep,
 };
 
 /// A database that runs the rules. What it gets may run more than once: a transaction that lost a race is begun anew.
@@ -198,10 +198,10 @@ impl<E: Engine> Delivery for E {
         Ok(mails.iter().map(of_each).collect())
     }
 
-    async fn account(&self, now: Time, terms: Terms, sent_24h: Option<u64>) -> Result<()> {
+    async fn account(&self, now: Time, terms: Terms, sent: Option<Sent>) -> Result<()> {
         let says = move |books: &mut Books<'_>| {
-            books.account_says(terms, sent_24h)?;
-            if sent_24h.is_some() { asking::answered(books) } else { Ok(()) }
+            books.account_says(terms, sent)?;
+            if sent.is_some() { asking::answered(books) } else { Ok(()) }
         };
         self.write(now, says).await
     }

@@ -8,7 +8,7 @@ use super::super::{Shared, sql};
 use super::Books;
 use crate::model::{Priority, Time};
 use crate::quota::{self, Day, Rate, Terms};
-use crate::store::Result;
+use crate::store::{Result, Sent};
 
 /// The account's row. Shares that are reserved have no row: they are the digests that are leased or in a call.
 #[derive(Clone, Debug)]
@@ -164,14 +164,13 @@ impl Books<'_> {
     }
 
     /// What the account may send, and what all of its users sent, as somebody has just learned.
-    pub fn account_says(&mut self, t: Terms, sent_24h: Option<u64>) -> Result<()> {
+    pub fn account_says(&mut self, t: Terms, sent: Option<Sent>) -> Result<()> {
         let Some(name) = self.shared.account.clone() else { return Ok(()) };
         let now = self.now;
         self.gate(Hold::Change)?;
-        let external = self.quota.as_ref().map_or(0, |quota| quota.external);
-        let day = Day { used: used(self.tx, &name, now)?, external, ..Day::default() };
         // Without an answer from the account, what was last known of others stays.
-        let external = sent_24h.map_or(day.external, |sent| day.external(sent));
+        let known = self.quota.as_ref().map_or(0, |quota| quota.external);
+        let external = sent.map_or(known, |sent| sent.others());
         self.tx.prepare_cached(sql::SAVE_TERMS)?.execute(params![
             name,
             t.per_second,
@@ -182,7 +181,7 @@ impl Books<'_> {
             now.0,
             Rate::FULL.tat.0,
         ])?;
-        if sent_24h.is_some_and(|sent| t.per_day.is_none_or(|most| sent < most)) {
+        if sent.is_some_and(|sent| t.per_day.is_none_or(|most| sent.all < most)) {
             // The account itself says that there is room again.
             self.tx.prepare_cached(sql::DAY_HAS_ROOM)?.execute([&name])?;
         }
@@ -256,7 +255,8 @@ pub(in crate::store::rules) fn look(
     Ok(Some((quota, day)))
 }
 
-fn used(conn: Tx<'_>, account: &str, now: Time) -> Result<u64> {
+/// Shares of the day that this store has used.
+pub(in crate::store::rules) fn used(conn: Tx<'_>, account: &str, now: Time) -> Result<u64> {
     let n: i64 = conn
         .prepare_cached(sql::USED_SHARES)?
         .query_row(params![account, quota::first_minute(now)], |row| row.get(0))?;
