@@ -3,6 +3,7 @@
 //! numbers wins over what the account says.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -45,6 +46,8 @@ pub struct AccountWatch {
     pub mailer: Arc<dyn Mailer>,
     pub clock: Arc<dyn Clock>,
     pub pace: Arc<Pace>,
+    /// Set once it is known what may be sent: what was stored before this process came may be of any age.
+    pub heard: Arc<AtomicBool>,
     pub wanted: Wanted,
 }
 
@@ -115,13 +118,25 @@ impl AccountWatch {
             self.store.account(self.clock.now(), mine, None).await?;
         }
         let terms = if told { known } else { mine };
-        self.pace.set(terms.per_second, terms.burst);
+        self.knows(terms);
         Ok(())
+    }
+
+    fn knows(&self, terms: Terms) {
+        self.pace.set(terms.per_second, terms.burst);
+        self.heard.store(true, Ordering::Relaxed);
     }
 
     /// `used`: shares of the day, before it asks.
     async fn ask(&self, heard: &mut Heard, used: u64) -> Result<(), StoreError> {
-        let (terms, sent) = match self.mailer.account().await {
+        let asked_at = Instant::now();
+        let answer = self.mailer.account().await;
+        if asked_at.elapsed() >= WITHIN {
+            // This process stood still, and another one asks by now.
+            heard.failing = true;
+            return Ok(());
+        }
+        let (terms, sent) = match answer {
             Ok(account) => {
                 if heard.failing {
                     tracing::info!("the account answers again");
@@ -143,13 +158,13 @@ impl AccountWatch {
             // Perhaps an earlier life, or another replica, has asked.
             let known = self.store.gauges(now).await?.quota;
             if let Some(known) = known {
-                self.pace.set(known.terms.per_second, known.terms.burst);
+                self.knows(known.terms);
             }
             return Ok(());
         }
         self.store.account(now, terms, sent).await?;
         heard.known = true;
-        self.pace.set(terms.per_second, terms.burst);
+        self.knows(terms);
         Ok(())
     }
 

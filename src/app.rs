@@ -223,13 +223,18 @@ impl Worker {
     ) {
         let d = &config.delivery;
         let store: Arc<dyn Store> = self.store.clone();
-        let account = parts::account(config).map(|_| AccountGate { pace: Arc::default(), ask: Arc::default() });
+        let account = parts::account(config).map(|_| AccountGate {
+            pace: Arc::default(),
+            ask: Arc::default(),
+            heard: Arc::default(),
+        });
         if let Some(gate) = &account {
             let watch = AccountWatch {
                 store: store.clone(),
                 mailer: mailer.clone(),
                 clock: self.parts.clock.clone(),
                 pace: gate.pace.clone(),
+                heard: gate.heard.clone(),
                 wanted: parts::wanted(config),
             };
             let (vitals, w, ask, stop) = (self.vitals.clone(), wake.clone(), gate.ask.clone(), self.stops[2].clone());
@@ -330,7 +335,8 @@ impl Worker {
             self.flush();
         }
         let [intake, delivery, service] = &mut self.groups;
-        while ended.is_none() {
+        let has_work = !self.until_idle || sources > 0 || !delivery.is_empty();
+        while ended.is_none() && has_work {
             let task = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -374,10 +380,12 @@ impl Worker {
             }
             group.abort_all();
         }
-        let gauges = self.store.gauges(self.parts.clock.now()).await?;
-        match ended {
-            Some(why) => Err(why),
-            None => Ok(gauges),
+        if let Some(why) = ended {
+            return Err(why);
+        }
+        match tokio::time::timeout(GRACE, self.store.gauges(self.parts.clock.now())).await {
+            Ok(gauges) => Ok(gauges?),
+            Err(_) => Err(AppError::Failed("all has ended; the store gave no answer to what is left".into())),
         }
     }
 }

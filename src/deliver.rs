@@ -6,6 +6,7 @@
 //! for the moment until it gets one, and nothing more is claimed meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -17,12 +18,12 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::mailer::Mailer;
 use crate::metrics;
-use crate::model::{DigestState, Share, Time};
+use crate::model::{Share, Time};
 use crate::pace::Pace;
 pub use crate::phase::Phase;
 use crate::policy::Policies;
 use crate::render::Renderer;
-use crate::store::{Answer, Ask, Begun, Evidence, Intent, Leased, Store, StoreError};
+use crate::store::{Answer, Begun, Evidence, Intent, Leased, Store, StoreError};
 use crate::vitals::Vitals;
 
 mod ahead;
@@ -73,6 +74,8 @@ pub struct AccountGate {
     pub pace: Arc<Pace>,
     /// Has the account asked again what it may send.
     pub ask: Arc<Notify>,
+    /// What the account may send is known.
+    pub heard: Arc<AtomicBool>,
 }
 
 /// How many digests one claim takes at most, and one begin: their transactions stay short.
@@ -92,6 +95,13 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How long answers may be on their way to the store after the drain time: less than what the stop of the whole allows.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
+/// A run that is to end looks so often, one [`Patience::look_again`] after the other, for what is due and was not claimed: longer
+/// than a transaction of the store takes, and not as long as a stranger may hold a row.
+const LOOKS_IN_VAIN: u32 = 10;
+
+/// And it waits so long for the account to say what it may send: that was asked some times.
+const UNKNOWN_AT_MOST: Duration = Duration::from_secs(30);
 
 /// Waits between tries while the store is away.
 const STORE_AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -209,10 +219,12 @@ impl Deliver {
             None if !air.ahead.digests.is_empty() => Some(now),
             None => {
                 if claimed != Some(0) {
-                    // It did not ask, or the directory was away.
-                    return Ok(Turned { next: air.ahead.not_before, done: false });
+                    // It did not ask, or the directory was away. A run that is to end does not wait for an account for ever.
+                    let unknown = air.unknown_since.is_some_and(|since| since.elapsed() >= UNKNOWN_AT_MOST);
+                    let done = phase == Phase::Flushing && air.sends.is_empty() && unknown;
+                    return Ok(Turned { next: air.ahead.not_before, done });
                 }
-                if phase == Phase::Flushing && air.sends.is_empty() && self.nothing_can_leave().await? {
+                if phase == Phase::Flushing && air.sends.is_empty() && self.nothing_can_leave(air).await? {
                     // What ended elsewhere since that claim, or became due, only another one sees.
                     return Ok(match self.claim(air, phase).await? {
                         Some(0) => Turned { next: None, done: true },
@@ -263,16 +275,21 @@ impl Deliver {
         }))
     }
 
-    /// With nothing in flight: unless another claim finds something, what is still open is held or paused.
-    async fn nothing_can_leave(&self) -> Result<bool, StoreError> {
+    /// With nothing in flight: unless another claim finds something, what is still open is held or paused, or the account has no
+    /// room for it.
+    async fn nothing_can_leave(&self, air: &mut Air) -> Result<bool, StoreError> {
         let now = self.clock.now();
         // What is another worker's is another worker's to end.
-        let busy = self.store.under_way(now).await?;
-        let gauges = self.store.gauges(now).await?;
-        let retry = Ask { limit: 0, lease: self.patience.lease, everything: true };
-        let waits =
-            gauges.digest(DigestState::Waiting) > 0 && self.store.next_due(&retry).await?.is_some_and(|at| at > now);
-        Ok(busy == 0 && !waits)
+        if self.store.under_way(now).await? > 0 {
+            return Ok(false);
+        }
+        let left = self.store.left(now).await?;
+        if left.is_due && self.store.works_side_by_side() && air.ahead.looks_in_vain < LOOKS_IN_VAIN {
+            // A batch of intake, or of windows that are planned anew, has its mailbox until its commit.
+            air.ahead.looks_in_vain += 1;
+            return Ok(false);
+        }
+        Ok(left.retry_at.is_none())
     }
 
     /// Passes the last gate with as many as there is room for, and starts their sends; gives how many are off the list.

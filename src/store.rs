@@ -130,6 +130,15 @@ pub trait Intake: Send + Sync {
 /// more memory than a worker is to have.
 pub const BATCH_MESSAGES: usize = 4_500;
 
+/// What could still leave, if a claim found nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// There is a window, or a retry whose wait is over: the account has no room for it, or somebody has its rows this moment.
+    pub is_due: bool,
+    /// When the first of the other retries is due.
+    pub retry_at: Option<Time>,
+}
+
 /// What a claim may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask {
@@ -162,9 +171,10 @@ pub enum Planning {
 /// Who asks the account.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Asking {
-    /// This worker, now; so many shares of the day are used in this store before it does.
+    /// This worker, now; so many shares of the day are used in this store before it does, and stay so until after its answer.
     Mine { used: u64 },
-    /// Another one does, or did a moment ago. `again`: the turn is free then. `known`: what is stored of the account.
+    /// Another one does, or did a moment ago. `again`: the turn is free then. `known`: what the account said
+    /// a moment ago.
     Theirs { again: Time, known: Option<Terms> },
 }
 
@@ -173,8 +183,8 @@ pub enum Asking {
 pub struct Sent {
     /// By all who use the account, as it says.
     pub all: u64,
-    /// From this store, as it was known before the account was asked: what was settled since may not be among `all`, and would
-    /// hide as many mails of others.
+    /// From this store, as [`Asking::Mine`] gave it before the account was asked: what was settled since may not be among `all`,
+    /// and would hide as many mails of others.
     pub ours: u64,
 }
 
@@ -307,6 +317,8 @@ pub trait Delivery: Send + Sync {
     /// How many digests this worker has to see through: those in its hands (leased, in a call, or in doubt since), and those
     /// whose lease or doubt is over, whoever had them. What is in another worker's hands is not.
     async fn under_way(&self, now: Time) -> Result<u64>;
+    /// What a run to the end may still send, of routes that are not paused. Nothing is locked.
+    async fn left(&self, now: Time) -> Result<Left>;
     /// The next moment at which a claim could find something, now or later.
     async fn next_due(&self, ask: &Ask) -> Result<Option<Time>>;
 }

@@ -151,6 +151,10 @@ impl Vitals {
 
     /// The loops that did not beat for [`SILENT_AFTER`], and for how long. Empty: all is well.
     pub fn silent(&self) -> Vec<(String, Duration)> {
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            // It ends by itself, after a drain time that may be long: killed meanwhile, what it has heard would be lost.
+            return vec![];
+        }
         let now_ms = elapsed_ms(self.inner.started);
         lock(&self.inner.pulses)
             .iter()

@@ -238,7 +238,7 @@ impl Office {
 
     /// Runs the worker while `story` goes on; at its end the worker is dropped where it is.
     async fn work(&self, story: impl Future<Output = ()>) -> Gauges {
-        let gate = || AccountGate { pace: Arc::default(), ask: Arc::default() };
+        let gate = || AccountGate { pace: Arc::default(), ask: Arc::default(), heard: Arc::default() };
         let (quota, vitals, wake, stop) = (gate(), Vitals::new(), Arc::new(Notify::new()), CancellationToken::new());
         let store: Arc<dyn Store> = self.store.clone();
         let wanted = Wanted { per_second: None, per_day: None, burst: 1, urgent_reserve: 0.1 };
@@ -247,6 +247,7 @@ impl Office {
             mailer: self.mailer.clone(),
             clock: self.clock.clone(),
             pace: quota.pace.clone(),
+            heard: quota.heard.clone(),
             wanted,
         };
         let account = watch_account.run(vitals.clone(), wake.clone(), quota.ask.clone(), stop.clone());
@@ -464,6 +465,21 @@ fn an_account_that_answers_slowly_is_not_sent_beyond_its_day() {
     });
 }
 
+/// What is stored of the others is as old as the last worker.
+#[test]
+fn a_worker_that_starts_asks_the_account_before_it_sends() {
+    virtually(async || {
+        let mut office = Office::open(5.0, 1_000);
+        office.work(sleep(seconds(60))).await;
+        sleep(seconds(3_600)).await;
+        office.mailer.books().external.push((seconds(3_600), 880));
+        Arc::get_mut(&mut office.mailer).unwrap().answers_in = seconds(9);
+        office.events("news", 0..100).await;
+        office.work(sleep(seconds(300))).await;
+        assert_eq!(office.sent(), 20, "others sent 880, and a tenth is kept for what is urgent");
+    });
+}
+
 #[test]
 fn an_account_that_does_not_answer_holds_the_mail_at_first_and_later_does_not() {
     virtually(async || {
@@ -575,6 +591,39 @@ fn a_run_to_the_end_waits_for_the_account_and_not_for_ever_for_a_mailer_that_tak
         office.mailer.books().trouble = Some(SendError::Halted("suspended".into()));
         let gauges = office.work(std::future::pending()).await;
         assert_eq!((office.sent(), gauges.item(ItemState::Pending)), (10, 10), "it ends, and says what is left");
+    });
+}
+
+#[test]
+fn a_run_to_the_end_does_not_wait_for_ever_for_an_account_that_never_answered() {
+    virtually(async || {
+        let mut office = Office::open(50.0, 1_000);
+        office.flushing = true;
+        office.events("news", 0..10).await;
+        office.mailer.books().away = true;
+        let gauges = office.work(std::future::pending()).await;
+        assert_eq!((office.sent(), gauges.item(ItemState::Pending)), (0, 10));
+    });
+}
+
+#[test]
+fn a_run_to_the_end_waits_for_a_retry_whatever_is_paused() {
+    virtually(async || {
+        let mut office = Office::open(50.0, 1_000);
+        office.act(Command::Pause { route: Some("alarms".into()) }).await;
+        office.events("alarm", 0..1).await;
+        office.events("news", 0..3).await;
+        office.mailer.books().trouble = Some(SendError::Retryable("try again".into()));
+        office.flushing = true;
+        let mended = async {
+            while office.mailer.books().calls.len() < 3 {
+                sleep(Duration::from_millis(10)).await;
+            }
+            office.mailer.books().trouble = None;
+            std::future::pending().await
+        };
+        let gauges = office.work(mended).await;
+        assert_eq!((office.sent(), gauges.item(ItemState::Pending)), (3, 1));
     });
 }
 

@@ -11,7 +11,7 @@ use owlpost::phase::Phase;
 use owlpost::quota::Terms;
 use owlpost::store::{
     Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased,
-    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, StoreError, Tidied, Turn,
+    Left, Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, StoreError, Tidied, Turn,
     Upkeep as Duties,
 };
 use owlpost::upkeep::{Rhythm, Upkeep};
@@ -138,6 +138,10 @@ impl Delivery for Watched {
     }
 
     async fn release(&self, _: Time, _: Arc<Vec<Lease>>) -> Result<()> {
+        unreachable!("{NOT_ASKED}")
+    }
+
+    async fn left(&self, _: Time) -> Result<Left> {
         unreachable!("{NOT_ASKED}")
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -42,6 +43,8 @@ pub(super) struct Ahead {
     since: Option<Instant>,
     /// Nothing is claimed before then: the directory is away, or all that was due has just been claimed.
     pub not_before: Option<Instant>,
+    /// Looks for what is due since a claim found something.
+    pub looks_in_vain: u32,
     /// The last claim left something that is due.
     pub is_pressed: bool,
     pub pace: Ends,
@@ -90,6 +93,9 @@ impl Ahead {
     /// So many, of as many as were asked for.
     pub fn has_claimed(&mut self, digests: usize, most: usize, phase: Phase) {
         self.is_pressed = digests >= most;
+        if digests > 0 {
+            self.looks_in_vain = 0;
+        }
         if !self.is_pressed && phase != Phase::Flushing {
             self.not_before = Some(Instant::now() + DUE_GATHERS);
         }
@@ -184,13 +190,12 @@ impl Deliver {
     /// Claims for the room that there is, and ahead what will leave in a moment. `None`: it did not ask.
     pub(super) async fn claim(&self, air: &mut Air, phase: Phase) -> Result<Option<usize>, StoreError> {
         let Some(most) = self.to_claim(air, 0) else { return Ok(None) };
-        if self.quota.is_some() && !air.account_known {
-            air.account_known = self.store.gauges(self.clock.now()).await?.quota.is_some();
-            if !air.account_known {
-                // The account loop wakes this one with its first answer.
-                return Ok(None);
-            }
+        if self.quota.as_ref().is_some_and(|quota| !quota.heard.load(Ordering::Relaxed)) {
+            // The account loop wakes this one with its first answer.
+            air.unknown_since.get_or_insert_with(Instant::now);
+            return Ok(None);
         }
+        air.unknown_since = None;
         let claimed = self.store.claim(self.clock.now(), &self.ask(most, phase)).await?;
         air.ahead.has_claimed(claimed.len(), most, phase);
         self.take_in(air, claimed).await.map(Some)

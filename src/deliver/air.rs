@@ -76,8 +76,8 @@ pub(super) struct Air {
     /// How long the last begin took.
     pub lead: Duration,
     pub valve: Valve,
-    /// Somebody has said what the account may send. Before that nothing can be claimed, which must not look like the end.
-    pub account_known: bool,
+    /// Since when nothing is claimed because nobody has said what the account may send, which must not look like the end.
+    pub unknown_since: Option<Instant>,
     pub vitals: Vitals,
 }
 
@@ -94,7 +94,7 @@ impl Air {
             ahead: Ahead::default(),
             lead: Duration::ZERO,
             valve,
-            account_known: false,
+            unknown_since: None,
             vitals,
         }
     }

@@ -127,6 +127,7 @@ impl Watch {
             mailer: mailer.clone(),
             clock: Arc::new(VirtualClock::starting_at(now)),
             pace: Arc::new(Pace::default()),
+            heard: Arc::default(),
             wanted: Wanted { per_second, per_day: None, burst: 1, urgent_reserve: 0.1 },
         };
         let run = watch.run(Vitals::new(), wake.clone(), Arc::new(Notify::new()), stop.clone());

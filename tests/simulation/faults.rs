@@ -11,8 +11,8 @@ use owlpost::quota::Terms;
 use owlpost::store::sqlite::Sqlite;
 use owlpost::store::{
     Answer, Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned,
-    Leased, Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, StoreError, Tidied, Turn,
-    Upkeep,
+    Leased, Left, Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, StoreError, Tidied,
+    Turn, Upkeep,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -156,6 +156,10 @@ impl Delivery for FaultyStore {
 
     fn works_side_by_side(&self) -> bool {
         self.side_by_side
+    }
+
+    async fn left(&self, now: Time) -> Result<Left> {
+        self.call("left", DELIVERY, self.inner.left(now), |_, _| {}).await
     }
 
     async fn under_way(&self, now: Time) -> Result<u64> {

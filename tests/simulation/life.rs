@@ -207,12 +207,13 @@ async fn work(world: &Shared, path: &Path, clock: Arc<dyn Clock>, last: bool) {
     };
     let all: Arc<dyn Store> = store.clone();
     let mailer = Arc::new(SimMailer { world: world.clone() });
-    let gate = AccountGate { pace: Arc::default(), ask: Arc::default() };
+    let gate = AccountGate { pace: Arc::default(), ask: Arc::default(), heard: Arc::default() };
     let watch_account = AccountWatch {
         store: all.clone(),
         mailer: mailer.clone(),
         clock: clock.clone(),
         pace: gate.pace.clone(),
+        heard: gate.heard.clone(),
         wanted: Wanted { per_second: None, per_day: None, burst: 1, urgent_reserve: 0.1 },
     };
     let account = watch_account.run(vitals.clone(), wake.clone(), gate.ask.clone(), stop.clone());

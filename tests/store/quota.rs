@@ -177,6 +177,26 @@ fn what_is_settled_while_the_account_answers_hides_no_mail_of_others() {
     }
 }
 
+/// Whole minutes leave the day; the account lets each mail go at its second, and others take its place.
+#[test]
+fn shares_about_to_leave_the_day_hide_no_mail_of_others() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_day(10), Some(0));
+        due(&mut w, 0..6);
+        for one in &w.claim_all() {
+            let mail = w.begun(one);
+            w.accepted(&mail);
+        }
+        w.pass(DAY);
+        due(&mut w, 6..16);
+        let ours = used_at_turn(&w);
+        w.account_says(per_day(10), Some(Sent { all: 9, ours }));
+        assert!(w.claim_all().is_empty(), "nine of others, and six that leave within the minute");
+        w.pass(Duration::from_secs(60));
+        assert_eq!(w.claim_all().len(), 1);
+    }
+}
+
 #[test]
 fn an_urgent_mail_has_a_reserve_that_others_leave_alone() {
     for mut w in worlds(Setup::default()) {

@@ -8,7 +8,7 @@ use owlpost::model::{Entry, Lease, Receipt, Time};
 use owlpost::quota::Terms;
 use owlpost::store::{
     Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intake, Intent, Learned, Leased,
-    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, Store, StoreError, Tidied, Turn,
+    Left, Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, Store, StoreError, Tidied, Turn,
     Upkeep,
 };
 
@@ -88,6 +88,10 @@ impl Delivery for Away {
 
     fn works_side_by_side(&self) -> bool {
         self.inner.works_side_by_side()
+    }
+
+    async fn left(&self, now: Time) -> Result<Left> {
+        self.here()?.left(now).await
     }
 
     async fn under_way(&self, now: Time) -> Result<u64> {

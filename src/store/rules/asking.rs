@@ -1,5 +1,7 @@
 //! Who of several workers asks the account what it may send: a row of the store says since when somebody does.
 
+use std::time::Duration;
+
 use super::books::{Books, Hold, read_quota, used_shares};
 use super::sql;
 use crate::model::Time;
@@ -8,24 +10,32 @@ use crate::store::{Asking, Result, Turn};
 
 const ASKING: &str = "asking";
 
+/// Shares that leave the window so soon are not counted as ours: the account may have let go of them already, they would hide as
+/// many mails of others, and make room once more when they leave. (Until the next answer is here, the minute that they stand in
+/// among it, and some more.)
+const EDGE: Duration = Duration::from_secs(180);
+
 /// Takes the turn if nobody has it and the last answer is old.
 pub(super) fn take_turn(books: &mut Books<'_>, turn: Turn) -> Result<Asking> {
     let now = books.now;
     let Some(account) = books.shared.account.clone() else { return Ok(Asking::Mine { used: 0 }) };
+    let mine = || Ok(Asking::Mine { used: used_shares(books.tx, &account, now.plus(EDGE))? });
     // A file has one worker.
     if !books.tx.is_postgres() {
-        return Ok(Asking::Mine { used: used_shares(books.tx, &account, now)? });
+        return mine();
     }
     let stale = [now.minus(turn.within).0, now.minus(turn.fresh).0];
     // Since a moment that is still to come: the server's clock was set back.
     let ahead = now.plus(turn.fresh).0;
     if books.tx.prepare_cached(sql::TAKE_TURN)?.execute(params![account, now.0, stale[0], stale[1], ahead])? > 0 {
-        return Ok(Asking::Mine { used: used_shares(books.tx, &account, now)? });
+        return mine();
     }
     let of = |row: &crate::store::rules::tx::Row<'_>| Ok((row.get::<String>(0)?, Time(row.get(1)?)));
     let found = books.tx.prepare_cached(sql::TURN)?.query_row([&account], of).optional()?;
-    let again = found.map_or(now, |(state, since)| since.plus(if state == ASKING { turn.within } else { turn.fresh }));
-    let known = read_quota(books.tx, Hold::Look, &account)?.map(|quota| quota.terms);
+    let asks = found.as_ref().is_none_or(|(state, _)| state == ASKING);
+    let again = found.map_or(now, |(_, since)| since.plus(if asks { turn.within } else { turn.fresh }));
+    // While somebody asks, what is stored may be of any age.
+    let known = if asks { None } else { read_quota(books.tx, Hold::Look, &account)?.map(|quota| quota.terms) };
     Ok(Asking::Theirs { again, known })
 }
 

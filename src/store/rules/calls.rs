@@ -16,7 +16,7 @@ use crate::model::{Lease, Time};
 use crate::quota::Terms;
 use crate::store::{
     Answer, Ask, Asking, Begun, Command, Condition, Delivery, Desk, Evidence, Fate, Gauges, Intent, Learned, Leased,
-    Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, Tidied, Turn, Upkeep,
+    Left, Letter, Letters, Page, Planning, Portion, Query, Report, Result, Rows, Sent, Tidied, Turn, Upkeep,
 };
 
 /// A database that runs the rules. What it gets may run more than once: a transaction that lost a race is begun anew.
@@ -266,6 +266,10 @@ impl<E: Engine> Delivery for E {
 
     async fn under_way(&self, now: Time) -> Result<u64> {
         self.peek(move |tx, shared| own::to_see_through(tx, shared, now)).await
+    }
+
+    async fn left(&self, now: Time) -> Result<Left> {
+        self.peek(move |tx, _| claim::left(tx, now)).await
     }
 
     fn works_side_by_side(&self) -> bool {

@@ -7,7 +7,7 @@ use crate::store::rules::tx::{Column, Row, Tx, params};
 use super::books::{Books, Digest};
 use super::{Shared, sql};
 use crate::model::{DigestState, Lease, Priority, Time};
-use crate::store::{Ask, Leased, Named, Result};
+use crate::store::{Ask, Leased, Left, Named, Result};
 
 pub(super) mod lanes;
 pub(super) mod paused;
@@ -219,6 +219,17 @@ impl Books<'_> {
         let runs = digest.state == DigestState::Leased && digest.token == lease.token;
         Ok(Some(digest).filter(|_| runs))
     }
+}
+
+pub(super) fn left(conn: Tx<'_>, now: Time) -> Result<Left> {
+    let mut left = Left::default();
+    for priority in Priority::ALL {
+        let of = params![priority as i64, now.0];
+        left.is_due = left.is_due || conn.prepare_cached(sql::LEFT_DUE)?.exists(of)?;
+        let retry_at: Option<i64> = conn.prepare_cached(sql::LEFT_RETRY)?.query_row(of, |row| row.get(0))?;
+        left.retry_at = left.retry_at.into_iter().chain(retry_at.map(Time)).min();
+    }
+    Ok(left)
 }
 
 pub(super) fn next_due(conn: Tx<'_>, shared: &Shared, ask: &Ask) -> Result<Option<Time>> {

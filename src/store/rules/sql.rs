@@ -132,6 +132,21 @@ pub const ANY_DUE_UNPAUSED: &str = claimable!(
      AND NOT EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no)",
     " ORDER BY d.due_at LIMIT ?3"
 );
+/// The same, only looked at; and the first retry after that.
+macro_rules! left {
+    ($what:literal, $which:literal) => {
+        concat!(
+            "SELECT ",
+            $what,
+            " FROM digest d WHERE d.state IN (0, 4) AND d.priority = ?1 AND ",
+            $which,
+            " AND NOT EXISTS (SELECT 1 FROM pause WHERE route = '*') \
+             AND NOT EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no)"
+        )
+    };
+}
+pub const LEFT_DUE: &str = concat!(left!("1", "(d.state = 0 OR d.due_at <= ?2)"), " LIMIT 1");
+pub const LEFT_RETRY: &str = left!("min(d.due_at)", "d.state = 4 AND d.due_at > ?2");
 pub const NEXT_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at >= ?2";
 pub const NEXT_RETRY: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 4";
 pub const ANY_WINDOW: &str = "SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 0 LIMIT 1";
