@@ -10,8 +10,8 @@ use owlpost::store::postgres::Postgres;
 use owlpost::store::{ANSWERS_FIRST, Answer, Ask, Begun, Delivery as _, Evidence, Learned, Opening, Upkeep as _};
 
 use crate::failover::configure;
-use crate::postgres::{Server, Value};
-use crate::process::Worker;
+use crate::postgres::{Database, Server, Value};
+use crate::process::{Worker, until};
 use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open};
 use crate::traffic::intent;
 
@@ -51,6 +51,34 @@ fn a_run_to_the_end_ends_its_own_doubts_and_no_other_workers() {
     assert_eq!((under_way(&one, over), under_way(&two, over)), (0, 0));
 }
 
+/// A folder for a worker on this store.
+fn with_nothing_to_take_in(database: &Database) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &database.url());
+    let file = folder.path().join("owlpost.toml");
+    let text =
+        fs::read_to_string(&file).unwrap().replace("kind = \"http\"", "kind = \"file\"\npath = \"nothing.ndjson\"");
+    fs::write(&file, text + "[delivery]\ndoubt_grace = \"2h\"\n").unwrap();
+    fs::write(folder.path().join("nothing.ndjson"), "").unwrap();
+    folder
+}
+
+/// As while a batch of intake, or windows that are planned anew, have their mailboxes.
+#[test]
+fn a_run_to_the_end_does_not_take_a_lock_of_a_moment_for_the_end() {
+    let database = Server::shared().database(None);
+    accept(&open(database.url()), vec![news("n1", "user.ann"), news("n2", "user.bob")]).unwrap();
+    let (admin, other) = (database.admin(), database.admin());
+    other.run("BEGIN; SELECT no FROM mailbox WHERE recipient = 'user.bob' FOR UPDATE");
+    let folder = with_nothing_to_take_in(&database);
+    let worker = Worker::start(folder.path(), &["--until-idle", "-c", "owlpost.toml"]);
+    let settled = || admin.rows("SELECT count(*) FROM item WHERE state >= 2")[0][0].clone();
+    until("the other one's mail", || (settled() == Value::Int(1)).then_some(()));
+    other.run("ROLLBACK");
+    worker.ends_with(0);
+    assert_eq!(settled(), Value::Int(2));
+}
+
 /// The real worker: beside another one's doubt, and after a dead one.
 #[test]
 fn a_run_to_the_end_leaves_others_what_is_theirs_and_ends_what_is_nobodys() {
@@ -63,13 +91,7 @@ fn a_run_to_the_end_leaves_others_what_is_theirs_and_ends_what_is_nobodys() {
     let (dead, _) = in_a_call(&other, NOW);
     let admin = database.admin();
     admin.run("UPDATE digest SET until = (extract(epoch FROM clock_timestamp()) * 1000000)::int8 + 3600000000 WHERE state = 5");
-    let folder = tempfile::tempdir().unwrap();
-    configure(folder.path(), &database.url());
-    let file = folder.path().join("owlpost.toml");
-    let text =
-        fs::read_to_string(&file).unwrap().replace("kind = \"http\"", "kind = \"file\"\npath = \"nothing.ndjson\"");
-    fs::write(&file, text + "[delivery]\ndoubt_grace = \"2h\"\n").unwrap();
-    fs::write(folder.path().join("nothing.ndjson"), "").unwrap();
+    let folder = with_nothing_to_take_in(&database);
     let begun = std::time::Instant::now();
     let log = Worker::start(folder.path(), &["--until-idle", "-c", "owlpost.toml"]).ends_with(1);
     assert!(log.contains("1 item is still open") && log.contains("another worker's hands"), "{log}");
