@@ -71,9 +71,18 @@ fn a_run_to_the_end_does_not_take_a_lock_of_a_moment_for_the_end() {
     let (admin, other) = (database.admin(), database.admin());
     other.run("BEGIN; SELECT no FROM mailbox WHERE recipient = 'user.bob' FOR UPDATE");
     let folder = with_nothing_to_take_in(&database);
-    let worker = Worker::start(folder.path(), &["--until-idle", "-c", "owlpost.toml"]);
+    let mut worker = Worker::start(folder.path(), &["--until-idle", "-c", "owlpost.toml"]);
     let settled = || admin.rows("SELECT count(*) FROM item WHERE state >= 2")[0][0].clone();
     until("the other one's mail", || (settled() == Value::Int(1)).then_some(()));
+    // It has something to ask still, a while after it has looked for more in vain.
+    let asked = "SELECT (extract(epoch FROM max(query_start)) * 1000000)::int8 FROM pg_stat_activity \
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let last_asked = || match admin.rows(asked)[0][0] {
+        Value::Int(us) => us,
+        ref other => panic!("not a time: {other:?}"),
+    };
+    let first = last_asked();
+    until("another look", || (last_asked() > first + 200_000 || !worker.is_running()).then_some(()));
     other.run("ROLLBACK");
     worker.ends_with(0);
     assert_eq!(settled(), Value::Int(2));
