@@ -301,6 +301,9 @@ mod tests {
         assert_eq!(vitals.silent(), vec![("ingest".to_owned(), SILENT_AFTER)]);
         ingest.beat();
         assert_eq!(vitals.silent(), vec![]);
+        vitals.set_stopping();
+        tokio::time::advance(SILENT_AFTER).await;
+        assert_eq!(vitals.silent(), vec![], "whoever restarts what is silent must not cut a long drain off");
     }
 
     #[tokio::test(start_paused = true)]
