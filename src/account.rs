@@ -27,6 +27,9 @@ const SOON: Duration = Duration::from_secs(5);
 /// A mailer gives up a question before that: who has not told the store then has ended.
 const WITHIN: Duration = Duration::from_secs(15);
 
+/// And whoever asked when this worker came has its answer by then, or has none.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(11);
+
 /// How old what another worker learned may become before this one sees it ...
 const LOOK: Duration = Duration::from_secs(15);
 /// ... and how soon it looks again while nothing is known.
@@ -64,7 +67,7 @@ impl AccountWatch {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let pulse = vitals.pulse("account");
-        let (mut heard, mut fresh) = (Heard::default(), EVERY);
+        let (mut heard, mut fresh) = (Heard { since: Instant::now(), failing: false, known: false }, EVERY);
         while !stop.is_cancelled() {
             pulse.beat();
             let looked_at = Instant::now();
@@ -100,6 +103,12 @@ impl AccountWatch {
                 Ok(if heard.failing { SOON } else { EVERY })
             }
             Asking::Theirs { again, known } => {
+                let known = match known {
+                    None if heard.may_be_old(&*self.mailer) => {
+                        self.store.gauges(now).await?.quota.map(|quota| quota.terms)
+                    }
+                    known => known,
+                };
                 if let Some(known) = known {
                     self.follow(known, heard.known).await?;
                     heard.known = true;
@@ -186,12 +195,20 @@ impl AccountWatch {
 }
 
 /// What this worker knows of the account.
-#[derive(Default)]
 struct Heard {
+    /// When it began to look.
+    since: Instant,
     /// It did not answer when this worker asked last.
     failing: bool,
     /// The store knows what it may send, as this worker's configuration has it.
     known: bool,
+}
+
+impl Heard {
+    /// What was last known will do: nobody can say anything newer.
+    fn may_be_old(&self, mailer: &dyn Mailer) -> bool {
+        !self.known && (self.since.elapsed() >= ANSWERED_WITHIN || !mailer.counts_others())
+    }
 }
 
 /// Sleeps, and shows all the while that the loop lives.

@@ -67,6 +67,10 @@ pub trait Mailer: Send + Sync {
     async fn send(&self, mail: &Email, tag: AttemptId, by: tokio::time::Instant) -> Result<MessageId, SendError>;
     /// `None`: this mailer has no account with a quota.
     async fn account(&self) -> Result<Option<Account>, SendError>;
+    /// Whether [`Mailer::account`] says what others sent from it, so that an old answer may hide much.
+    fn counts_others(&self) -> bool {
+        true
+    }
     async fn probe(&self) -> Vec<Finding>;
     /// Whether somebody will tell later what became of a mail (SES events).
     fn gives_evidence(&self) -> bool;

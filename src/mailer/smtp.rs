@@ -129,6 +129,10 @@ impl Mailer for SmtpMailer {
         Ok(None)
     }
 
+    fn counts_others(&self) -> bool {
+        false
+    }
+
     async fn probe(&self) -> Vec<Finding> {
         self.pool.manager().probe().await
     }

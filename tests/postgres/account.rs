@@ -1,7 +1,7 @@
 //! Workers that share an account ask it one at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -116,22 +116,29 @@ impl Mailer for Counting {
 struct Watch {
     task: tokio::task::JoinHandle<Result<(), StoreError>>,
     wake: Arc<Notify>,
+    /// What may be sent is known to it.
+    heard: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
 impl Watch {
     fn start(store: &Arc<Postgres>, mailer: &Arc<Counting>, now: Time, per_second: Option<f64>) -> Watch {
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let heard = Arc::new(AtomicBool::new(false));
         let watch = AccountWatch {
             store: store.clone(),
             mailer: mailer.clone(),
             clock: Arc::new(VirtualClock::starting_at(now)),
             pace: Arc::new(Pace::default()),
-            heard: Arc::default(),
+            heard: heard.clone(),
             wanted: Wanted { per_second, per_day: None, burst: 1, urgent_reserve: 0.1 },
         };
         let run = watch.run(Vitals::new(), wake.clone(), Arc::new(Notify::new()), stop.clone());
-        Watch { task: runtime().spawn(run), wake, stop }
+        Watch { task: runtime().spawn(run), wake, heard, stop }
+    }
+
+    fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// It has looked, and used what it found.
@@ -178,4 +185,22 @@ fn a_worker_that_is_not_answered_leaves_the_question_to_another_one() {
     one.looked();
     assert_eq!((denied.asked(), allowed.asked()), (1, 1));
     [one, other].into_iter().for_each(Watch::end);
+}
+
+/// What is stored may be of yesterday, and others may have used up the day since.
+#[test]
+fn a_worker_that_comes_while_another_asks_waits_for_the_answer() {
+    let (_database, stores) = workers(2);
+    runtime().block_on(stores[0].account(NOW, terms(14.0), SENT)).unwrap();
+    let later = NOW.plus(Duration::from_secs(36_000));
+    let mailer = Counting::new(0, false);
+    let first = Watch::start(&stores[0], &mailer, later, None);
+    until("the question", || (mailer.asked() > 0).then_some(()));
+    let second = Watch::start(&stores[1], &mailer, later, None);
+    second.looked();
+    assert!(!first.has_heard() && !second.has_heard(), "nobody knows what others sent meanwhile");
+    mailer.answers.add_permits(1);
+    until("both have heard", || (first.has_heard() && second.has_heard()).then_some(()));
+    assert_eq!(mailer.asked(), 1);
+    [first, second].into_iter().for_each(Watch::end);
 }
