@@ -15,7 +15,7 @@ use crate::mailer::{Account, Mailer};
 use crate::metrics;
 use crate::pace::Pace;
 use crate::quota::Terms;
-use crate::store::{Asking, Sent, Store, StoreError, Turn};
+use crate::store::{Asking, Ours, Sent, Store, StoreError, Turn};
 use crate::vitals::Vitals;
 
 /// SES lets an account ask once a second in all; an answer a minute old misses what others sent in it.
@@ -98,8 +98,8 @@ impl AccountWatch {
     async fn look(&self, heard: &mut Heard, fresh: Duration) -> Result<Duration, StoreError> {
         let now = self.clock.now();
         match self.store.take_turn(now, Turn { fresh, within: WITHIN }).await? {
-            Asking::Mine { used } => {
-                self.ask(heard, used).await?;
+            Asking::Mine(ours) => {
+                self.ask(heard, ours).await?;
                 Ok(if heard.failing { SOON } else { EVERY })
             }
             Asking::Theirs { again, known } => {
@@ -136,8 +136,7 @@ impl AccountWatch {
         self.heard.store(true, Ordering::Relaxed);
     }
 
-    /// `used`: shares of the day, before it asks.
-    async fn ask(&self, heard: &mut Heard, used: u64) -> Result<(), StoreError> {
+    async fn ask(&self, heard: &mut Heard, ours: Ours) -> Result<(), StoreError> {
         let asked_at = Instant::now();
         let answer = self.mailer.account().await;
         if asked_at.elapsed() >= WITHIN {
@@ -151,7 +150,7 @@ impl AccountWatch {
                     tracing::info!("the account answers again");
                 }
                 heard.failing = false;
-                (self.terms_of(account.as_ref()), account.map(|a| Sent { all: a.sent_24h, ours: used }))
+                (self.terms_of(account.as_ref()), account.map(|a| Sent { all: a.sent_24h, ours }))
             }
             Err(why) => {
                 if !heard.failing {

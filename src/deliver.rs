@@ -221,7 +221,8 @@ impl Deliver {
                 if claimed != Some(0) {
                     // It did not ask, or the directory was away. A run that is to end does not wait for an account for ever.
                     let unknown = air.unknown_since.is_some_and(|since| since.elapsed() >= UNKNOWN_AT_MOST);
-                    let done = phase == Phase::Flushing && air.sends.is_empty() && unknown;
+                    let waits = phase == Phase::Flushing && air.sends.is_empty() && unknown;
+                    let done = waits && self.store.under_way(self.clock.now()).await? == 0;
                     return Ok(Turned { next: air.ahead.not_before, done });
                 }
                 if phase == Phase::Flushing && air.sends.is_empty() && self.nothing_can_leave(air).await? {

@@ -190,3 +190,13 @@ pub fn minute(at: Time) -> i64 {
 pub fn first_minute(now: Time) -> i64 {
     minute(now.minus(WINDOW))
 }
+
+/// Shares that leave the window so soon after the account was asked count as what it says of others, not as ours: it may have
+/// let go of them already, would hide as many mails of others, and they would make room once more when they leave. (Until the next
+/// answer is here, the minute that they stand in among it, and some more.)
+const EDGE: Duration = Duration::from_secs(180);
+
+/// The first minute whose shares count as ours, beside what the account said of others when it was asked.
+pub fn counted_from(now: Time, asked_at: Time) -> i64 {
+    first_minute(now).max(first_minute(asked_at.plus(EDGE)))
+}

@@ -171,11 +171,20 @@ pub enum Planning {
 /// Who asks the account.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Asking {
-    /// This worker, now; so many shares of the day are used in this store before it does, and stay so until after its answer.
-    Mine { used: u64 },
+    /// This worker, now.
+    Mine(Ours),
     /// Another one does, or did a moment ago. `again`: the turn is free then. `known`: what the account said
     /// a moment ago.
     Theirs { again: Time, known: Option<Terms> },
+}
+
+/// What left from this store in the last 24 hours when the account was asked: what was settled since may not be among what the
+/// account says, and would hide as many mails of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ours {
+    /// Shares of the day, but for those that are about to leave it ([`crate::quota::counted_from`]).
+    pub used: u64,
+    pub at: Time,
 }
 
 /// What left in the last 24 hours.
@@ -183,15 +192,13 @@ pub enum Asking {
 pub struct Sent {
     /// By all who use the account, as it says.
     pub all: u64,
-    /// From this store, as [`Asking::Mine`] gave it before the account was asked: what was settled since may not be among `all`,
-    /// and would hide as many mails of others.
-    pub ours: u64,
+    pub ours: Ours,
 }
 
 impl Sent {
     /// By other applications.
     pub fn others(&self) -> u64 {
-        self.all.saturating_sub(self.ours)
+        self.all.saturating_sub(self.ours.used)
     }
 }
 

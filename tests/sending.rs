@@ -594,6 +594,21 @@ fn a_run_to_the_end_waits_for_the_account_and_not_for_ever_for_a_mailer_that_tak
     });
 }
 
+/// The mails of the day before leave the day while those of this one are sent: they count once.
+#[test]
+fn a_run_of_each_day_at_the_same_time_sends_all() {
+    virtually(async || {
+        let mut office = Office::open(1.0, 200);
+        office.flushing = true;
+        for day in 0..3 {
+            sleep((DAY * day).saturating_sub(office.mailer.begin.elapsed())).await;
+            office.events("news", day as usize * 80..(day as usize + 1) * 80).await;
+            let gauges = office.work(std::future::pending()).await;
+            assert_eq!((office.sent(), gauges.item(ItemState::Pending)), (80 * (day as usize + 1), 0), "day {day}");
+        }
+    });
+}
+
 #[test]
 fn a_run_to_the_end_does_not_wait_for_ever_for_an_account_that_never_answered() {
     virtually(async || {

@@ -12,7 +12,7 @@ use owlpost::model::{AttemptId, Email, Time};
 use owlpost::pace::Pace;
 use owlpost::quota::Terms;
 use owlpost::store::postgres::Postgres;
-use owlpost::store::{Asking, Delivery as _, Opening, Sent, StoreError, Turn, Upkeep as _};
+use owlpost::store::{Asking, Delivery as _, Opening, Ours, Sent, StoreError, Turn, Upkeep as _};
 use owlpost::vitals::Vitals;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::postgres::{Database, Server};
 use crate::process::until;
 use crate::store::{NOW, runtime, settings, try_open};
 
-const SENT: Option<Sent> = Some(Sent { all: 7, ours: 0 });
+const SENT: Option<Sent> = Some(Sent { all: 7, ours: Ours { used: 0, at: NOW } });
 
 const TURN: Turn = Turn { fresh: Duration::from_secs(60), within: Duration::from_secs(15) };
 
@@ -44,7 +44,7 @@ fn of_many_workers_one_asks_until_its_answer_is_old_or_it_is_gone() {
         let looks = runtime().block_on(futures_util::future::join_all(looks));
         looks.into_iter().map(Result::unwrap).collect::<Vec<_>>()
     };
-    let mine = |looks: &[Asking]| looks.iter().filter(|look| matches!(look, Asking::Mine { .. })).count();
+    let mine = |looks: &[Asking]| looks.iter().filter(|look| matches!(look, Asking::Mine(_))).count();
     let first = each(0, TURN);
     assert_eq!(mine(&first), 1, "{first:?}");
     assert!(first.contains(&Asking::Theirs { again: after(15), known: None }), "{first:?}");

@@ -7,8 +7,8 @@ use std::time::Duration;
 use owlpost::model::{AttemptId, Entry, Receipt, Time};
 use owlpost::quota::Terms;
 use owlpost::store::{
-    Answer, Ask, Asking, Begun, Command, Evidence, Intent, Learned, Leased, Page, Query, Report, Result, Rows, Sent,
-    Store, Tidied, Turn,
+    Answer, Ask, Asking, Begun, Command, Evidence, Intent, Learned, Leased, Ours, Page, Query, Report, Result, Rows,
+    Sent, Store, Tidied, Turn,
 };
 
 use crate::bench::{Bench, LEASE, OnSqlite, Said, Setup, benches};
@@ -153,7 +153,7 @@ impl World {
 
     /// What the account may send from now on, and what all who use it have sent: it was asked just now.
     pub fn account(&mut self, terms: Terms, sent_24h: Option<u64>) {
-        let ours = self.gauges().quota.map_or(0, |quota| quota.day.used);
+        let ours = self.ours();
         self.account_says(terms, sent_24h.map(|all| Sent { all, ours }));
     }
 
@@ -165,9 +165,13 @@ impl World {
         self.check();
     }
 
-    pub fn take_turn(&self, turn: Turn) -> Asking {
-        let now = self.now;
-        self.call(async |s| s.take_turn(now, turn).await).unwrap()
+    /// What is used of the day when the account is asked now.
+    pub fn ours(&self) -> Ours {
+        let (now, turn) = (self.now, Turn { fresh: Duration::ZERO, within: Duration::ZERO });
+        match self.call(async |s| s.take_turn(now, turn).await).unwrap() {
+            Asking::Mine(ours) => ours,
+            theirs => panic!("there is no other worker: {theirs:?}"),
+        }
     }
 
     pub fn gauges(&self) -> owlpost::store::Gauges {

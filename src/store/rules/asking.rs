@@ -1,25 +1,18 @@
 //! Who of several workers asks the account what it may send: a row of the store says since when somebody does.
 
-use std::time::Duration;
-
 use super::books::{Books, Hold, read_quota, used_shares};
 use super::sql;
 use crate::model::Time;
 use crate::store::rules::tx::{Optional, params};
-use crate::store::{Asking, Result, Turn};
+use crate::store::{Asking, Ours, Result, Turn};
 
 const ASKING: &str = "asking";
-
-/// Shares that leave the window so soon are not counted as ours: the account may have let go of them already, they would hide as
-/// many mails of others, and make room once more when they leave. (Until the next answer is here, the minute that they stand in
-/// among it, and some more.)
-const EDGE: Duration = Duration::from_secs(180);
 
 /// Takes the turn if nobody has it and the last answer is old.
 pub(super) fn take_turn(books: &mut Books<'_>, turn: Turn) -> Result<Asking> {
     let now = books.now;
-    let Some(account) = books.shared.account.clone() else { return Ok(Asking::Mine { used: 0 }) };
-    let mine = || Ok(Asking::Mine { used: used_shares(books.tx, &account, now.plus(EDGE))? });
+    let Some(account) = books.shared.account.clone() else { return Ok(Asking::Mine(Ours { used: 0, at: now })) };
+    let mine = || Ok(Asking::Mine(Ours { used: used_shares(books.tx, &account, now, now)?, at: now }));
     // A file has one worker.
     if !books.tx.is_postgres() {
         return mine();

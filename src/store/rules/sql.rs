@@ -213,10 +213,10 @@ pub const LAST_BEGUN: &str = "SELECT max(begun_at) FROM attempt WHERE digest_no 
 pub const BURNED: &str = "SELECT count(*) FROM attempt WHERE digest_no = ?1 AND free = 0";
 
 // ---- the account's quota
-pub const QUOTA: &str = "SELECT per_second, per_day, burst, urgent_reserve, external, tat, factor, slowed_at, full_until \
-     FROM quota WHERE account = ?1";
+pub const QUOTA: &str = "SELECT per_second, per_day, burst, urgent_reserve, external, tat, factor, slowed_at, full_until, \
+     asked_at FROM quota WHERE account = ?1";
 pub const QUOTA_TO_CHANGE: &str = "SELECT per_second, per_day, burst, urgent_reserve, external, tat, factor, slowed_at, \
-     full_until FROM quota WHERE account = ?1 /*pg: FOR UPDATE*/";
+     full_until, asked_at FROM quota WHERE account = ?1 /*pg: FOR UPDATE*/";
 pub const SAVE_TERMS: &str = "INSERT INTO quota (account, per_second, per_day, burst, urgent_reserve, external, asked_at, tat, \
      factor, slowed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1.0, ?8) ON CONFLICT (account) DO UPDATE SET \
      per_second = excluded.per_second, per_day = excluded.per_day, burst = excluded.burst, \

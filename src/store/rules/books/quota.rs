@@ -16,6 +16,8 @@ pub(in crate::store) struct Quota {
     pub terms: Terms,
     pub rate: Rate,
     external: u64,
+    /// When the account was asked that; long ago: nobody has asked it.
+    asked_at: Time,
     full_until: Option<Time>,
     dirty: bool,
     /// The row is this transaction's until it ends.
@@ -98,11 +100,10 @@ impl Books<'_> {
 
     /// The day as it was counted, and what this transaction reserved.
     fn day(&mut self) -> Result<Day> {
-        let external = self.quota.as_ref().map_or(0, |quota| quota.external);
-        let counted = match (self.day, &self.shared.account) {
-            (Some(known), _) => known,
-            (None, Some(account)) => day(self.tx, self.shared, account, external, self.now)?,
-            (None, None) => Day::default(),
+        let counted = match (self.day, &self.shared.account, &self.quota) {
+            (Some(known), ..) => known,
+            (None, Some(account), Some(quota)) => day(self.tx, self.shared, account, quota, self.now)?,
+            _ => Day::default(),
         };
         self.day = Some(counted);
         Ok(Day { reserved: counted.reserved + self.reserved_shares, ..counted })
@@ -166,11 +167,10 @@ impl Books<'_> {
     /// What the account may send, and what all of its users sent, as somebody has just learned.
     pub fn account_says(&mut self, t: Terms, sent: Option<Sent>) -> Result<()> {
         let Some(name) = self.shared.account.clone() else { return Ok(()) };
-        let now = self.now;
         self.gate(Hold::Change)?;
         // Without an answer from the account, what was last known of others stays.
-        let known = self.quota.as_ref().map_or(0, |quota| quota.external);
-        let external = sent.map_or(known, |sent| sent.others());
+        let known = self.quota.as_ref().map_or((0, Time(0)), |quota| (quota.external, quota.asked_at));
+        let (external, asked_at) = sent.map_or(known, |sent| (sent.others(), sent.ours.at));
         self.tx.prepare_cached(sql::SAVE_TERMS)?.execute(params![
             name,
             t.per_second,
@@ -178,7 +178,7 @@ impl Books<'_> {
             t.burst,
             t.urgent_reserve,
             i64::try_from(external).unwrap_or(i64::MAX),
-            now.0,
+            asked_at.0,
             Rate::FULL.tat.0,
         ])?;
         if sent.is_some_and(|sent| t.per_day.is_none_or(|most| sent.all < most)) {
@@ -229,6 +229,7 @@ pub(in crate::store::rules) fn read(conn: Tx<'_>, hold: Hold, account: &str) -> 
                 external: row.get::<i64>(4)?.try_into().unwrap_or(0),
                 rate: Rate { tat: Time(row.get(5)?), factor: row.get(6)?, slowed_at: Time(row.get(7)?) },
                 full_until: row.get::<Option<i64>>(8)?.map(Time),
+                asked_at: Time(row.get(9)?),
                 dirty: false,
                 held,
             })
@@ -237,10 +238,10 @@ pub(in crate::store::rules) fn read(conn: Tx<'_>, hold: Hold, account: &str) -> 
 }
 
 /// The counts of the day. In this order: what is settled between the two looks counts twice, and not never.
-fn day(conn: Tx<'_>, shared: &Shared, account: &str, external: u64, now: Time) -> Result<Day> {
+fn day(conn: Tx<'_>, shared: &Shared, account: &str, quota: &Quota, now: Time) -> Result<Day> {
     let reserved =
         conn.prepare_cached(sql::RESERVED)?.query_row([shared.until_from(now)], |row| row.get::<i64>(0))?.max(0) as u64;
-    Ok(Day { used: used(conn, account, now)?, reserved, external })
+    Ok(Day { used: used(conn, account, now, quota.asked_at)?, reserved, external: quota.external })
 }
 
 /// The row with its counts, as it is.
@@ -251,14 +252,14 @@ pub(in crate::store::rules) fn look(
     now: Time,
 ) -> Result<Option<(Quota, Day)>> {
     let Some(quota) = read(conn, Hold::Look, account)? else { return Ok(None) };
-    let day = day(conn, shared, account, quota.external, now)?;
+    let day = day(conn, shared, account, &quota, now)?;
     Ok(Some((quota, day)))
 }
 
-/// Shares of the day that this store has used.
-pub(in crate::store::rules) fn used(conn: Tx<'_>, account: &str, now: Time) -> Result<u64> {
+/// Shares of the day that this store has used, beside what the account said of others then.
+pub(in crate::store::rules) fn used(conn: Tx<'_>, account: &str, now: Time, asked_at: Time) -> Result<u64> {
     let n: i64 = conn
         .prepare_cached(sql::USED_SHARES)?
-        .query_row(params![account, quota::first_minute(now)], |row| row.get(0))?;
+        .query_row(params![account, quota::counted_from(now, asked_at)], |row| row.get(0))?;
     Ok(u64::try_from(n).unwrap_or(0))
 }
