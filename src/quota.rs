@@ -196,7 +196,24 @@ pub fn first_minute(now: Time) -> i64 {
 /// answer is here, the minute that they stand in among it, and some more.)
 const EDGE: Duration = Duration::from_secs(180);
 
-/// The first minute whose shares count as ours, beside what the account said of others when it was asked.
+/// The first minute whose shares count as ours, beside what the account said of others when it was asked. (Asked at a moment that
+/// is still to come: the clock was set back, and what is used from now on counts all the same; some may count twice.)
 pub fn counted_from(now: Time, asked_at: Time) -> i64 {
-    first_minute(now).max(first_minute(asked_at.plus(EDGE)))
+    first_minute(now).max(first_minute(asked_at.min(now).plus(EDGE)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time(1_800_000_000_000_000);
+
+    #[test]
+    fn what_is_used_from_now_on_counts_whenever_the_account_was_asked() {
+        let edge = minute(NOW.minus(WINDOW).plus(EDGE));
+        assert_eq!(counted_from(NOW, NOW), edge);
+        assert_eq!(counted_from(NOW, NOW.minus(Duration::from_secs(600))), first_minute(NOW), "nothing is at the edge");
+        assert_eq!(counted_from(NOW, Time(0)), first_minute(NOW), "never asked");
+        assert_eq!(counted_from(NOW, NOW.plus(2 * WINDOW)), edge, "the clock was set back");
+    }
 }
