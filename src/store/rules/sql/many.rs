@@ -62,50 +62,14 @@ macro_rules! delete_many {
 /// `?1` to `?n` as the columns c1 to cn, side by side in the list of a `SELECT`: of an `unnest` of them all behind `FROM`, the
 /// server writes the rows down first.
 macro_rules! columns {
-    ($a:literal, $b:literal) => {
-        concat!("(SELECT ", column!(1, $a), ", ", column!(2, $b), ") AS u")
+    ($first:literal $(, $rest:literal)*) => {
+        concat!("(SELECT ", column!(1, $first), columns!(@ [2 3 4 5 6 7] $($rest)*), ") AS u")
     };
-    ($a:literal, $b:literal, $c:literal) => {
-        concat!("(SELECT ", column!(1, $a), ", ", column!(2, $b), ", ", column!(3, $c), ") AS u")
+    (@ [$n:literal $($more:literal)*] $type:literal $($rest:literal)*) => {
+        concat!(", ", column!($n, $type), columns!(@ [$($more)*] $($rest)*))
     };
-    ($a:literal, $b:literal, $c:literal, $d:literal) => {
-        concat!("(SELECT ", column!(1, $a), ", ", column!(2, $b), ", ", column!(3, $c), ", ", column!(4, $d), ") AS u")
-    };
-    ($a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal) => {
-        concat!(
-            "(SELECT ",
-            column!(1, $a),
-            ", ",
-            column!(2, $b),
-            ", ",
-            column!(3, $c),
-            ", ",
-            column!(4, $d),
-            ", ",
-            column!(5, $e),
-            ", ",
-            column!(6, $f),
-            ") AS u"
-        )
-    };
-    ($a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal, $g:literal) => {
-        concat!(
-            "(SELECT ",
-            column!(1, $a),
-            ", ",
-            column!(2, $b),
-            ", ",
-            column!(3, $c),
-            ", ",
-            column!(4, $d),
-            ", ",
-            column!(5, $e),
-            ", ",
-            column!(6, $f),
-            ", ",
-            column!(7, $g),
-            ") AS u"
-        )
+    (@ [$($more:literal)*]) => {
+        ""
     };
 }
 macro_rules! column {
