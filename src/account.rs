@@ -140,7 +140,8 @@ impl AccountWatch {
         let asked_at = Instant::now();
         let answer = self.mailer.account().await;
         if asked_at.elapsed() >= WITHIN {
-            // This process stood still, and another one asks by now.
+            // This process stood still, and another one asks by now: what it has heard since is newer.
+            tracing::warn!("what the account said is old by now, as this worker stood still; it is asked again");
             heard.failing = true;
             return Ok(());
         }

@@ -365,6 +365,7 @@ impl Worker {
             ended = self.finish_forwarding(&stop).await;
         }
         self.vitals.set_stopping();
+        let over_by = Instant::now() + longest_stop(self.drain);
         // Each group has its drain time and a little to spare; what hangs is left behind, and the store knows the rest.
         for (group, stop) in self.groups.iter_mut().zip(&self.stops) {
             stop.cancel();
@@ -383,7 +384,8 @@ impl Worker {
         if let Some(why) = ended {
             return Err(why);
         }
-        match tokio::time::timeout(GRACE, self.store.gauges(self.parts.clock.now())).await {
+        let by = over_by.min(Instant::now() + GRACE);
+        match tokio::time::timeout_at(by, self.store.gauges(self.parts.clock.now())).await {
             Ok(gauges) => Ok(gauges?),
             Err(_) => Err(AppError::Failed("all has ended; the store gave no answer to what is left".into())),
         }

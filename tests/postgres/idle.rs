@@ -74,7 +74,7 @@ fn a_run_to_the_end_does_not_take_a_lock_of_a_moment_for_the_end() {
     let mut worker = Worker::start(folder.path(), &["--until-idle", "-c", "owlpost.toml"]);
     let settled = || admin.rows("SELECT count(*) FROM item WHERE state >= 2")[0][0].clone();
     until("the other one's mail", || (settled() == Value::Int(1)).then_some(()));
-    // It has something to ask still, a while after it has looked for more in vain.
+    // It lives, a while after a look in vain.
     let asked = "SELECT (extract(epoch FROM max(query_start)) * 1000000)::int8 FROM pg_stat_activity \
                  WHERE datname = current_database() AND pid <> pg_backend_pid()";
     let last_asked = || match admin.rows(asked)[0][0] {
