@@ -30,6 +30,7 @@ mod ahead;
 mod air;
 mod attempt;
 mod calls;
+mod end;
 mod lookup;
 mod valve;
 
@@ -95,13 +96,6 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How long answers may be on their way to the store after the drain time: less than what the stop of the whole allows.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
-
-/// A run that is to end looks so often, one [`Patience::look_again`] after the other, for what is due and was not claimed: longer
-/// than a transaction of the store takes, and not as long as a stranger may hold a row.
-const LOOKS_IN_VAIN: u32 = 10;
-
-/// And it waits so long for the account to say what it may send: that was asked some times.
-const UNKNOWN_AT_MOST: Duration = Duration::from_secs(30);
 
 /// Waits between tries while the store is away.
 const STORE_AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -219,13 +213,11 @@ impl Deliver {
             None if !air.ahead.digests.is_empty() => Some(now),
             None => {
                 if claimed != Some(0) {
-                    // It did not ask, or the directory was away. A run that is to end does not wait for an account for ever.
-                    let unknown = air.unknown_since.is_some_and(|since| since.elapsed() >= UNKNOWN_AT_MOST);
-                    let waits = phase == Phase::Flushing && air.sends.is_empty() && unknown;
-                    let done = waits && self.store.under_way(self.clock.now()).await? == 0;
+                    // It did not ask, or the directory was away.
+                    let done = phase == Phase::Flushing && self.waits_in_vain(air).await?;
                     return Ok(Turned { next: air.ahead.not_before, done });
                 }
-                if phase == Phase::Flushing && air.sends.is_empty() && self.nothing_can_leave(air).await? {
+                if phase == Phase::Flushing && self.nothing_can_leave(air).await? {
                     // What ended elsewhere since that claim, or became due, only another one sees.
                     return Ok(match self.claim(air, phase).await? {
                         Some(0) => Turned { next: None, done: true },
@@ -274,23 +266,6 @@ impl Deliver {
         Ok(self.store.next_due(&ask).await?.map(|at| {
             Instant::now() + if at <= now { self.patience.look_every.min(self.patience.look_again) } else { until(at) }
         }))
-    }
-
-    /// With nothing in flight: unless another claim finds something, what is still open is held or paused, or the account has no
-    /// room for it.
-    async fn nothing_can_leave(&self, air: &mut Air) -> Result<bool, StoreError> {
-        let now = self.clock.now();
-        // What is another worker's is another worker's to end.
-        if self.store.under_way(now).await? > 0 {
-            return Ok(false);
-        }
-        let left = self.store.left(now).await?;
-        if left.is_due && self.store.works_side_by_side() && air.ahead.looks_in_vain < LOOKS_IN_VAIN {
-            // A batch of intake, or of windows that are planned anew, has its mailbox until its commit.
-            air.ahead.looks_in_vain += 1;
-            return Ok(false);
-        }
-        Ok(left.retry_at.is_none())
     }
 
     /// Passes the last gate with as many as there is room for, and starts their sends; gives how many are off the list.

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use crate::model::{AttemptId, Contents, DigestState, Entry, ItemState, Lease, Person, Priority, Receipt, Share, Time};
 use crate::quota::{Day, Terms};
 
+pub mod account;
 pub mod desk;
 pub mod letters;
 pub mod line;
@@ -21,6 +22,7 @@ mod rules;
 pub mod sqlite;
 
 pub use crate::model::Window;
+pub use account::{Asking, Ours, Sent, Turn};
 pub use desk::{Command, Desk, Page, Query, Report, Rows};
 pub use letters::{Fate, Letter, Letters, Portion};
 pub use line::{Line, Place};
@@ -148,15 +150,6 @@ pub struct Ask {
     pub everything: bool,
 }
 
-/// When the account is to be asked again.
-#[derive(Clone, Copy, Debug)]
-pub struct Turn {
-    /// An answer is good for so long.
-    pub fresh: Duration,
-    /// Who asks has the answer within this, or has ended.
-    pub within: Duration,
-}
-
 /// Who plans the open windows anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planning {
@@ -166,40 +159,6 @@ pub enum Planning {
     Theirs,
     /// Another one that plans alike did since this one started, and none that plans otherwise meanwhile.
     Done,
-}
-
-/// Who asks the account.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Asking {
-    /// This worker, now.
-    Mine(Ours),
-    /// Another one does, or did a moment ago. `again`: the turn is free then. `known`: what the account said
-    /// a moment ago.
-    Theirs { again: Time, known: Option<Terms> },
-}
-
-/// What left from this store in the last 24 hours when the account was asked: what was settled since may not be among what the
-/// account says, and would hide as many mails of others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ours {
-    /// Shares of the day, but for those that are about to leave it ([`crate::quota::counted_from`]).
-    pub used: u64,
-    pub at: Time,
-}
-
-/// What left in the last 24 hours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// By all who use the account, as it says.
-    pub all: u64,
-    pub ours: Ours,
-}
-
-impl Sent {
-    /// By other applications.
-    pub fn others(&self) -> u64 {
-        self.all.saturating_sub(self.ours.used)
-    }
 }
 
 /// A digest that was claimed, with what must be looked up before it begins.
