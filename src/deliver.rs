@@ -31,6 +31,7 @@ mod air;
 mod attempt;
 mod calls;
 mod end;
+mod landing;
 mod lookup;
 mod valve;
 
@@ -93,9 +94,6 @@ const LEAST_WAIT: Duration = Duration::from_millis(1);
 
 /// How often a loop that waits shows that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-
-/// How long answers may be on their way to the store after the drain time: less than what the stop of the whole allows.
-const LAST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// Waits between tries while the store is away.
 const STORE_AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -341,48 +339,6 @@ impl Deliver {
         }
         self.tell(attempt, &answer, halted);
         air.hears(Evidence { attempt, answer });
-    }
-
-    /// At the stop: sends in flight may finish for a while; what they answer is settled. What is left is in doubt, and
-    /// the next start says so.
-    async fn land(&self, air: &mut Air) {
-        let by = Instant::now() + self.patience.drain;
-        let claimed = air.ahead.take_all();
-        match tokio::time::timeout_at(by, self.give_back(&claimed)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => {
-                tracing::warn!(error = %why, "claimed digests could not be given back; their leases end by themselves");
-            }
-            Err(_) => tracing::warn!("claimed digests could not be given back in time; their leases end by themselves"),
-        }
-        while let Ok(Some(ended)) = tokio::time::timeout_at(by, air.sends.join_next_with_id()).await {
-            self.take(air, ended);
-        }
-        let left = air.sends.len();
-        if left > 0 {
-            tracing::warn!(mails = left, "sends were still under way at the end of the drain time; they are in doubt");
-        }
-        // What is known now would be a doubt later, and mails that arrived would be sent again: a store that is away has as
-        // long to come back as the sends had.
-        let mut wait = STORE_AWAY.0;
-        loop {
-            air.held.hurry();
-            let mails = air.answers.len() + air.held.len();
-            let why = match tokio::time::timeout_at(by + LAST_ANSWERS, self.settle(air)).await {
-                Ok(Ok(())) if air.held.len() == 0 => return,
-                Ok(Ok(())) => StoreError::Unavailable("somebody else's transaction holds their rows".into()),
-                Ok(Err(why)) => why,
-                Err(_) => StoreError::Unavailable("no answer in time".into()),
-            };
-            let again = Instant::now() + wait;
-            if matches!(why, StoreError::Unusable(_)) || again > by {
-                tracing::error!(error = %why, mails, "answers could not be stored; those mails are in doubt");
-                return;
-            }
-            tracing::warn!(error = %why, mails, "the store is away; answers are kept until it is back, or the drain time is over");
-            tokio::time::sleep_until(again).await;
-            wait = (wait * 2).min(STORE_AWAY.1);
-        }
     }
 }
 

@@ -49,13 +49,14 @@ struct Books {
     refused_for_rate: u64,
     /// In a call now, and at most.
     lines: (usize, usize),
+    /// How long a call takes that begins now.
+    takes: Duration,
 }
 
 /// The same, as a mailer.
 struct SesLike {
     books: Mutex<Books>,
     begin: Instant,
-    takes: Duration,
     /// The account counts when it is asked, and its answer comes so much later.
     answers_in: Duration,
 }
@@ -82,6 +83,7 @@ impl Mailer for SesLike {
 
     async fn send(&self, mail: &Email, tag: AttemptId, by: Instant) -> Result<MessageId, SendError> {
         assert!(Instant::now() <= by, "a call starts in its slot or not at all");
+        let takes = self.books().takes;
         let answer = {
             let mut books = self.books();
             let now = self.begin.elapsed();
@@ -102,7 +104,7 @@ impl Mailer for SesLike {
                 Ok(format!("m-{tag}"))
             }
         };
-        sleep(self.takes).await;
+        sleep(takes).await;
         self.books().lines.0 -= 1;
         answer
     }
@@ -145,6 +147,8 @@ struct Office {
     in_flight: usize,
     /// As the delivery loop sees the store.
     seen: Arc<Away>,
+    /// Of the delivery loop alone.
+    stop: CancellationToken,
     folder: tempfile::TempDir,
 }
 
@@ -203,12 +207,23 @@ impl Office {
             sent_to: vec![],
             refused_for_rate: 0,
             lines: (0, 0),
+            takes: Duration::from_millis(20),
         };
         let seen = Arc::new(Away::new(store.clone()));
-        let takes = Duration::from_millis(20);
         let answers_in = Duration::ZERO;
-        let mailer = Arc::new(SesLike { books: Mutex::new(books), begin: Instant::now(), takes, answers_in });
-        Office { config, parts, store, mailer, clock, flushing: false, in_flight: 64, seen, folder }
+        let mailer = Arc::new(SesLike { books: Mutex::new(books), begin: Instant::now(), answers_in });
+        Office {
+            config,
+            parts,
+            store,
+            mailer,
+            clock,
+            flushing: false,
+            in_flight: 64,
+            seen,
+            stop: CancellationToken::new(),
+            folder,
+        }
     }
 
     /// One event each, for so many people: each is a mail of its own, due at once.
@@ -273,7 +288,7 @@ impl Office {
             quota: Some(quota),
         });
         let (_phase, phases) = watch::channel(if self.flushing { Phase::Flushing } else { Phase::Normal });
-        let delivery = deliver.run(vitals.clone(), wake.clone(), phases.clone(), stop.clone());
+        let delivery = deliver.run(vitals.clone(), wake.clone(), phases.clone(), self.stop.clone());
         let upkeep =
             Upkeep { store, clock: self.clock.clone(), rhythm: Rhythm::default() }.run(vitals, wake, phases, stop);
         tokio::select! {
@@ -393,13 +408,34 @@ fn a_domain_with_much_to_send_does_not_keep_another_waiting() {
     });
 }
 
+/// A kill at the end of its patience would make doubts of them.
+#[test]
+fn at_a_stop_one_call_that_hangs_keeps_no_answer_of_the_others_out_of_the_store() {
+    virtually(async || {
+        let office = Office::open(10_000.0, 1_000_000);
+        office.mailer.books().takes = seconds(9);
+        office.events("news", 0..1).await;
+        let story = async {
+            sleep(seconds(1)).await;
+            office.mailer.books().takes = seconds(2);
+            office.events("news", 1..6).await;
+            sleep(seconds(2)).await;
+            office.stop.cancel();
+            sleep(seconds(2)).await;
+            assert_eq!(office.mailer.books().lines.0, 1, "the first call still hangs");
+        };
+        let gauges = office.work(story).await;
+        assert_eq!((office.sent(), gauges.item(ItemState::Delivered)), (6, 5));
+    });
+}
+
 /// What waits for its moment is begun and in no call; when its moment comes, a server that is slow has no more than that.
 #[test]
 fn no_more_calls_are_in_flight_than_configured_and_no_mail_is_lost_by_it() {
     virtually(async || {
         let mut office = Office::open(50.0, 1_000_000);
         office.in_flight = 4;
-        Arc::get_mut(&mut office.mailer).unwrap().takes = seconds(1);
+        office.mailer.books().takes = seconds(1);
         office.events("news", 0..60).await;
         let gauges = office.work(sleep(seconds(30))).await;
         let books = office.mailer.books();

@@ -21,7 +21,10 @@ use crate::postgres::{Database, Server};
 use crate::process::until;
 use crate::store::{NOW, runtime, settings, try_open};
 
-const SENT: Option<Sent> = Some(Sent { all: 7, ours: Ours { used: 0, at: NOW } });
+/// What the account says to who asked it then.
+fn sent(at: Time) -> Option<Sent> {
+    Some(Sent { all: 7, ours: Ours { used: 0, at } })
+}
 
 const TURN: Turn = Turn { fresh: Duration::from_secs(60), within: Duration::from_secs(15) };
 
@@ -51,7 +54,11 @@ fn of_many_workers_one_asks_until_its_answer_is_old_or_it_is_gone() {
     // It ended before it had the answer.
     assert_eq!(mine(&each(14, TURN)), 0);
     assert_eq!(mine(&each(15, TURN)), 1);
-    runtime().block_on(stores[0].account(after(16), terms(14.0), SENT)).unwrap();
+    // What it heard after all is no answer to who asks now.
+    runtime().block_on(stores[1].account(after(16), terms(14.0), sent(NOW))).unwrap();
+    let asked = each(16, TURN);
+    assert!(asked.iter().all(|look| *look == Asking::Theirs { again: after(30), known: None }), "{asked:?}");
+    runtime().block_on(stores[0].account(after(16), terms(14.0), sent(after(15)))).unwrap();
     let told = each(17, TURN);
     assert!(told.iter().all(|look| *look == Asking::Theirs { again: after(75), known: Some(terms(14.0)) }), "{told:?}");
     // In a hurry, and still not all of them.
@@ -60,7 +67,7 @@ fn of_many_workers_one_asks_until_its_answer_is_old_or_it_is_gone() {
     assert_eq!(mine(&each(20, hurry)), 1);
     assert_eq!(mine(&each(34, hurry)), 0, "somebody asks already");
     assert_eq!(mine(&each(35, TURN)), 1);
-    runtime().block_on(stores[3].account(after(36), terms(14.0), SENT)).unwrap();
+    runtime().block_on(stores[3].account(after(36), terms(14.0), sent(after(35)))).unwrap();
     assert_eq!(mine(&each(94, TURN)), 0);
     assert_eq!(mine(&each(95, TURN)), 1);
     // The server's clock was set back.
@@ -191,7 +198,7 @@ fn a_worker_that_is_not_answered_leaves_the_question_to_another_one() {
 #[test]
 fn a_worker_that_comes_while_another_asks_waits_for_the_answer() {
     let (_database, stores) = workers(2);
-    runtime().block_on(stores[0].account(NOW, terms(14.0), SENT)).unwrap();
+    runtime().block_on(stores[0].account(NOW, terms(14.0), sent(NOW))).unwrap();
     let later = NOW.plus(Duration::from_secs(36_000));
     let mailer = Counting::new(0, false);
     let first = Watch::start(&stores[0], &mailer, later, None);

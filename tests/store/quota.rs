@@ -169,6 +169,25 @@ fn what_is_settled_while_the_account_answers_hides_no_mail_of_others() {
     }
 }
 
+/// It waited for somebody's locks, and another worker has asked and heard meanwhile.
+#[test]
+fn an_answer_that_was_long_on_its_way_replaces_no_newer_one() {
+    for mut w in worlds(Setup::default()) {
+        w.account(per_day(10), Some(0));
+        let ours = w.ours();
+        w.pass(Duration::from_secs(70));
+        w.account(per_day(10), Some(8));
+        w.account_says(per_day(20), Some(Sent { all: 1, ours }));
+        let quota = w.gauges().quota.unwrap();
+        assert_eq!((quota.day.external, quota.terms.per_day), (8, Some(10)));
+        // A clock that was set back makes no answer newer than all that come.
+        let later = owlpost::store::Ours { at: w.now.plus(DAY), ..w.ours() };
+        w.account_says(per_day(10), Some(Sent { all: 9, ours: later }));
+        w.account(per_day(10), Some(3));
+        assert_eq!(w.gauges().quota.unwrap().day.external, 3);
+    }
+}
+
 /// Whole minutes leave the day; the account lets each mail go at its second, and others may have taken its place.
 #[test]
 fn shares_about_to_leave_the_day_count_once_and_hide_no_mail_of_others() {

@@ -32,8 +32,8 @@ pub(super) fn take_turn(books: &mut Books<'_>, turn: Turn) -> Result<Asking> {
     Ok(Asking::Theirs { again, known })
 }
 
-/// The account has answered.
-pub(super) fn answered(books: &Books<'_>) -> Result<()> {
+/// The account has answered whoever asked then.
+pub(super) fn answered(books: &Books<'_>, asked_at: Time) -> Result<()> {
     let Some(account) = &books.shared.account else { return Ok(()) };
-    books.tx.prepare_cached(sql::END_TURN)?.execute(params![account, books.now.0]).map(drop)
+    books.tx.prepare_cached(sql::END_TURN)?.execute(params![account, books.now.0, asked_at.0]).map(drop)
 }

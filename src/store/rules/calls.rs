@@ -201,7 +201,7 @@ impl<E: Engine> Delivery for E {
     async fn account(&self, now: Time, terms: Terms, sent: Option<Sent>) -> Result<()> {
         let says = move |books: &mut Books<'_>| {
             books.account_says(terms, sent)?;
-            if sent.is_some() { asking::answered(books) } else { Ok(()) }
+            sent.map_or(Ok(()), |sent| asking::answered(books, sent.ours.at))
         };
         self.write(now, says).await
     }

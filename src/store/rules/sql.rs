@@ -292,7 +292,8 @@ pub const TAKE_TURN: &str = "INSERT INTO condition (part, name, state, detail, s
      ON CONFLICT (part, name) DO UPDATE SET state = excluded.state, since = excluded.since, at = excluded.at \
      WHERE condition.since > ?5 OR condition.since <= CASE condition.state WHEN 'asking' THEN CAST(?3 AS bigint) ELSE CAST(?4 AS bigint) END";
 pub const TURN: &str = "SELECT state, since FROM condition WHERE part = 'account' AND name = ?1";
-pub const END_TURN: &str = "UPDATE condition SET state = 'ready', at = ?2 WHERE part = 'account' AND name = ?1";
+pub const END_TURN: &str =
+    "UPDATE condition SET state = 'ready', at = ?2 WHERE part = 'account' AND name = ?1 AND since = ?3";
 
 /// The turn to plan all windows as ?1: free if who has it said nothing since ?3, or was done before ?4, or if somebody planned
 /// otherwise since it was begun, or if that was after ?5.

@@ -170,6 +170,10 @@ impl Books<'_> {
         self.gate(Hold::Change)?;
         // Without an answer from the account, what was last known of others stays.
         let known = self.quota.as_ref().map_or((0, Time(0)), |quota| (quota.external, quota.asked_at));
+        if sent.is_some_and(|sent| sent.ours.at < known.1 && known.1 <= self.now) {
+            // It was long on its way: another one has asked and heard since.
+            return Ok(());
+        }
         let (external, asked_at) = sent.map_or(known, |sent| (sent.others(), sent.ours.at));
         self.tx.prepare_cached(sql::SAVE_TERMS)?.execute(params![
             name,
