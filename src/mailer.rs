@@ -109,6 +109,6 @@ fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn 
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(|e| {
         let inside = e.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        e.is::<rustls::Error>() || inside.is_some_and(|e| e.is::<rustls::Error>())
+        e.is::<rustls::Error>() || inside.is_some_and(|e| is_tls(e))
     })
 }

@@ -10,13 +10,16 @@ use owlpost::cli::demo::endpoint::{Account, Endpoint, Fault};
 use owlpost::model::{DigestState, ItemState};
 use rusqlite::{Connection, OpenFlags};
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/process.rs"]
 mod process;
 
+use certificates::certificates;
 use process::{Worker, owlpost, post, until};
 
 /// The route buries a doubt, but not before the test has seen it.
-fn config(folder: &Path, endpoint: &Endpoint, call_timeout: &str) {
+fn config(folder: &Path, endpoint_url: &str, call_timeout: &str) {
     let text = format!(
         r#"
         [store]
@@ -46,14 +49,19 @@ fn config(folder: &Path, endpoint: &Endpoint, call_timeout: &str) {
         [log]
         format = "json"
         "#,
-        endpoint.url()
+        endpoint_url
     );
     fs::write(folder.join("owlpost.toml"), text).unwrap();
 }
 
 fn run(folder: &Path) -> Worker {
+    run_with(folder, &[])
+}
+
+fn run_with(folder: &Path, more: &[(&str, &Path)]) -> Worker {
     let mut command = owlpost(folder);
     command.args(["run", "-c", "owlpost.toml"]);
+    command.envs(more.iter().copied());
     command.envs([
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
@@ -111,7 +119,7 @@ fn every_answer_of_ses_ends_where_the_lifecycle_says_and_burns_only_what_the_mai
         }
         // Only who waits for nothing waits briefly: a loaded machine may take a second for any of the others.
         let patience = if matches!(fault, Fault::Hang(_)) { "1s" } else { "10s" };
-        config(folder.path(), &endpoint, patience);
+        config(folder.path(), &endpoint.url(), patience);
         let mut worker = run(folder.path());
         let address = worker.address();
         let event =
@@ -133,7 +141,7 @@ fn what_was_answered_is_stored_though_the_store_is_away_at_the_stop() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = runtime.block_on(Endpoint::start(Account::default())).unwrap();
     endpoint.then([Fault::Hang(Duration::from_secs(3))]);
-    config(folder.path(), &endpoint, "10s");
+    config(folder.path(), &endpoint.url(), "10s");
     let mut worker = run(folder.path());
     let address = worker.address();
     let event = r#"{"specversion":"1.0","id":"e1","source":"t","type":"com.example.request","data":{"to":"user.ann"}}"#;
@@ -150,4 +158,68 @@ fn what_was_answered_is_stored_though_the_store_is_away_at_the_stop() {
     let got = ended(folder.path());
     assert_eq!(got, Some((ItemState::Delivered, DigestState::Closed, true)));
     assert_eq!(endpoint.taken().len(), 1);
+}
+
+/// Reads a whole request over TLS, says so of each mail until its input ends, and answers with what is no record of TLS.
+const BREAKS: &str = r#"
+import os, re, socket, ssl, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    plain, _ = listener.accept()
+    try:
+        client = context.wrap_socket(plain, server_side=True)
+        read = b""
+        while b"\r\n\r\n" not in read:
+            read += client.recv(65536)
+        head, body = read.split(b"\r\n\r\n", 1)
+        length = int(re.search(rb"(?i)content-length: *(\d+)", head)[1]) if head.startswith(b"POST") else 0
+        while len(body) < length:
+            body += client.recv(65536)
+        if length:
+            print("mail", flush=True)
+        os.write(client.fileno(), b"\x17\x03\x03\x00\x20" + os.urandom(32))
+        client.close()
+    except (OSError, ssl.SSLError):
+        plain.close()
+"#;
+
+/// It was written and may have been taken: sent again, it would be two mails where one was promised.
+#[test]
+fn tls_that_breaks_after_the_request_leaves_doubt_and_a_certificate_that_is_not_trusted_burns_nothing() {
+    use std::io::{BufRead as _, BufReader};
+    let tls = certificates();
+    let mut server = std::process::Command::new("python3")
+        .args(["-c", BREAKS])
+        .args([&tls.cert, &tls.key])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
+    let url = format!("https://localhost:{}", said.next().unwrap().unwrap());
+    let trusted = [("SSL_CERT_FILE", tls.ca.as_path())];
+    let doubt = (ItemState::InDoubt, DigestState::InDoubt, true);
+    let waits = (ItemState::Pending, DigestState::Waiting, false);
+    for (trusts, wanted) in [(&trusted[..], doubt), (&[], waits)] {
+        let folder = tempfile::tempdir().unwrap();
+        config(folder.path(), &url, "10s");
+        let text = fs::read_to_string(folder.path().join("owlpost.toml")).unwrap();
+        // What the account may send nobody can ask there.
+        fs::write(folder.path().join("owlpost.toml"), text + "[quota]\nper_second = 10\nper_day = 100\n").unwrap();
+        let mut worker = run_with(folder.path(), trusts);
+        let address = worker.address();
+        let event =
+            r#"{"specversion":"1.0","id":"e1","source":"t","type":"com.example.request","data":{"to":"user.ann"}}"#;
+        until("an acknowledgement", || post(&address, &[event.to_owned()]).then_some(()));
+        let got = until("the end of the attempt", || ended(folder.path()));
+        assert_eq!(got, wanted, "{}", worker.log());
+        worker.kill();
+    }
+    drop(server.stdin.take());
+    server.wait().unwrap();
+    assert_eq!(said.map_while(Result::ok).collect::<Vec<_>>(), ["mail"]);
 }

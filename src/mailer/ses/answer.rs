@@ -82,12 +82,13 @@ fn undelivered(error: &(dyn Error + 'static), other: bool) -> SendError {
     if chain(error).any(|e| e.is::<aws_credential_types::provider::error::CredentialsError>()) {
         return SendError::Halted(format!("no AWS credentials: {why}"));
     }
-    if is_tls(error) {
-        return SendError::Halted(format!("the endpoint's certificate is not accepted: {why}"));
-    }
     let connecting = chain(error)
         .filter_map(|e| e.downcast_ref::<hyper_util::client::legacy::Error>())
         .any(hyper_util::client::legacy::Error::is_connect);
+    // TLS that breaks later says nothing of the request that went through it.
+    if connecting && is_tls(error) {
+        return SendError::Halted(format!("the endpoint's certificate is not accepted: {why}"));
+    }
     if connecting {
         return SendError::Retryable(format!("SES can't be reached: {why}"));
     }
