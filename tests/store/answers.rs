@@ -85,6 +85,10 @@ fn a_doubt_that_nobody_settles_ends_in_a_second_mail() {
         assert_eq!(w.expire().doubts_ended, 0);
         w.pass(Duration::from_secs(1));
         assert_eq!(w.expire().doubts_ended, 1);
+        let ask = w.ask();
+        assert_eq!(w.call(async |s| s.next_due(&ask).await).unwrap(), Some(w.now.plus(Duration::from_secs(10))));
+        assert!(w.claim_all().is_empty(), "a server in trouble is not called again at once");
+        w.pass(Duration::from_secs(10));
         let second = w.send();
         assert_eq!((second.attempt.digest, second.attempt.number), (first.attempt.digest, 2), "`same_digest`");
         w.accepted(&second);
@@ -206,6 +210,7 @@ fn evidence_of_a_delivery_corrects_what_was_final() {
         let first = w.send();
         w.lost_sent(&first);
         w.doubt_ends();
+        w.retry_is_due();
         let second = w.send();
         w.accepted(&second);
         w.bounced(&second);
@@ -224,6 +229,7 @@ fn evidence_of_a_delivery_stops_the_retry_and_voids_its_lease() {
         w.taken(&mail);
         w.lease_ends();
         w.doubt_ends();
+        w.retry_is_due();
         let leased = w.claim();
         w.evidence(&mail);
         assert_eq!(w.state("r1", "ann"), DELIVERED);
@@ -243,6 +249,7 @@ fn evidence_of_a_delivery_stops_the_retry_and_voids_its_lease() {
         let first = w.send();
         w.lost_sent(&first);
         w.doubt_ends();
+        w.retry_is_due();
         let second = w.send();
         w.evidence(&first);
         assert_eq!(w.state("r2", "ann"), DELIVERED);
@@ -263,6 +270,7 @@ fn evidence_settles_what_its_attempt_listed() {
         w.doubt_ends();
         assert_eq!((w.state("r1", "ann"), w.state("o1", "ann")), (WITHDRAWN, PENDING));
         // The notice about r1 is due as well, in a digest of its own.
+        w.retry_is_due();
         let leased = w.claim_all();
         let retry = leased.iter().find(|l| l.lease.digest == first.attempt.digest).unwrap();
         let second = w.begun(retry);

@@ -170,6 +170,7 @@ fn a_worker_without_the_route_sends_nothing_again_in_doubt() {
         w.change(|s| s.known = true);
         w.pass(MINUTE);
         assert_eq!(w.expire().doubts_ended, 1);
+        w.retry_is_due();
         assert_eq!(w.claim_all().len(), 1);
     }
 }

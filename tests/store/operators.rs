@@ -211,6 +211,7 @@ fn an_item_in_a_mail_on_its_way_cannot_be_replayed() {
         let first = w.send();
         w.lost_sent(&first);
         w.doubt_ends();
+        w.retry_is_due();
         let second = w.send();
         w.evidence(&first);
         w.bounced(&first);
@@ -228,6 +229,7 @@ fn an_item_in_a_mail_on_its_way_cannot_be_replayed() {
         let first = w.send();
         w.lost_sent(&first);
         w.doubt_ends();
+        w.retry_is_due();
         let second = w.send();
         w.evidence(&first);
         w.bounced(&first);

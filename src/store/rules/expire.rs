@@ -241,23 +241,23 @@ fn is_for_another(books: &mut Books<'_>, no: i64) -> Result<bool> {
 }
 
 /// No evidence came: the route's policy decides. Of a route that nobody knows any more none is sent again: perhaps that was
-/// promised. What was closed meanwhile is withdrawn (`closure_after_doubt`).
+/// promised. What is sent again waits as after any failure: a server in trouble is not called by all at once, and again and again.
+/// What was closed meanwhile is withdrawn (`closure_after_doubt`).
 fn end_doubt(books: &mut Books<'_>, no: i64) -> Result<()> {
     let mailbox = books.digest(no)?.mailbox;
     let route = books.mailbox(mailbox)?.route.clone();
     let rules = books.shared.policy.rules(&route);
     let resends = rules.resend_in_doubt && books.shared.policy.knows(&route);
-    let again = resends && books.burned(no)? < rules.attempts_max;
-    let end = if resends { Reason::Attempts } else { Reason::Buried };
-    let now = books.now;
-    books.wait(no, now)?;
+    let (wait, end) = if resends { books.backs_off(no)? } else { (Duration::ZERO, Some(Reason::Buried)) };
+    let due_at = books.now.plus(wait);
+    books.wait(no, due_at)?;
     for item in books.open_in(no)? {
         if let Some(reason) = books.is_over(&item)? {
             books.settle(&item, ItemState::Withdrawn, Some(reason))?;
-        } else if again {
-            books.settle(&item, ItemState::Pending, None)?;
+        } else if let Some(reason) = end {
+            books.settle(&item, ItemState::Dead, Some(reason))?;
         } else {
-            books.settle(&item, ItemState::Dead, Some(end))?;
+            books.settle(&item, ItemState::Pending, None)?;
         }
     }
     books.tidy(no)

@@ -125,29 +125,11 @@ fn sent(books: &mut Books<'_>, no: i64, k: i64, failed: bool, mine: bool) -> Res
 
 /// Certainly not sent: wait, or give up. What was closed meanwhile is withdrawn (`closure_after_refusal`).
 fn refused(books: &mut Books<'_>, no: i64, answer: &Answer) -> Result<()> {
-    let mailbox = books.digest(no)?.mailbox;
-    let route = books.mailbox(mailbox)?.route.clone();
-    let rules = books.shared.policy.rules(&route);
-    let burned = books.burned(no)?;
     let (wait, end) = match answer {
         Answer::Permanent { .. } => (Duration::ZERO, Some(Reason::Permanent)),
         Answer::Throttled { retry_in, .. } => (*retry_in, None),
         Answer::NotCalled { .. } => (Duration::ZERO, None),
-        _ => {
-            let number = u32::try_from(books.digest(no)?.attempts).unwrap_or(u32::MAX);
-            let attempt = AttemptId { digest: books.digest_id(no), number };
-            let wait = books.shared.policy.backoff(&route, attempt, burned);
-            let digest = books.digest_mut(no)?;
-            // Adds up waits, does not read the clock: a pause or a halt kills no mail (`patience`).
-            digest.waited_us = digest.waited_us.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
-            let patience = i64::try_from(rules.give_up_after.as_micros()).unwrap_or(i64::MAX);
-            let end = if burned >= rules.attempts_max {
-                Some(Reason::Attempts)
-            } else {
-                (digest.waited_us > patience).then_some(Reason::GaveUp)
-            };
-            (wait, end)
-        }
+        _ => books.backs_off(no)?,
     };
     let unrenderable: &[i64] = match answer {
         Answer::NotCalled { unrenderable, .. } => unrenderable,
@@ -170,6 +152,26 @@ fn refused(books: &mut Books<'_>, no: i64, answer: &Answer) -> Result<()> {
 }
 
 impl Books<'_> {
+    /// After an attempt that burned: how long the next one waits, and why there is none, if the digest's patience is at its end.
+    pub fn backs_off(&mut self, no: i64) -> Result<(Duration, Option<Reason>)> {
+        let mailbox = self.digest(no)?.mailbox;
+        let route = self.mailbox(mailbox)?.route.clone();
+        let (rules, burned) = (self.shared.policy.rules(&route), self.burned(no)?);
+        let number = u32::try_from(self.digest(no)?.attempts).unwrap_or(u32::MAX);
+        let attempt = AttemptId { digest: self.digest_id(no), number };
+        let wait = self.shared.policy.backoff(&route, attempt, burned);
+        let digest = self.digest_mut(no)?;
+        // Adds up waits, does not read the clock: a pause or a halt kills no mail (`patience`).
+        digest.waited_us = digest.waited_us.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
+        let patience = i64::try_from(rules.give_up_after.as_micros()).unwrap_or(i64::MAX);
+        let end = if burned >= rules.attempts_max {
+            Some(Reason::Attempts)
+        } else {
+            (digest.waited_us > patience).then_some(Reason::GaveUp)
+        };
+        Ok((wait, end))
+    }
+
     /// Counted attempts: all but those known to be throttled or never called. Not a counter, so that a late "throttled"
     /// gives its attempt back (`late_throttle_refunds`).
     pub fn burned(&self, no: i64) -> Result<u32> {
