@@ -223,3 +223,42 @@ fn tls_that_breaks_after_the_request_leaves_doubt_and_a_certificate_that_is_not_
     server.wait().unwrap();
     assert_eq!(said.map_while(Result::ok).collect::<Vec<_>>(), ["mail"]);
 }
+
+/// No call was made, so there is nothing to doubt: on a route that buries doubts each would be a mail that is lost.
+#[test]
+fn a_token_service_that_never_answers_leaves_no_doubt_and_burns_nothing() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = runtime.block_on(Endpoint::start(Account::default())).unwrap();
+    config(folder.path(), &endpoint.url(), "2s");
+    let text = fs::read_to_string(folder.path().join("owlpost.toml")).unwrap();
+    fs::write(folder.path().join("owlpost.toml"), text + "[quota]\nper_second = 10\nper_day = 100\n").unwrap();
+    // It takes connections, and that is all.
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    fs::write(folder.path().join("token"), "a.b.c").unwrap();
+    let mut command = owlpost(folder.path());
+    command.args(["run", "-c", "owlpost.toml"]);
+    command.envs([
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/owlpost"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "token"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_ENDPOINT_URL_STS", &format!("http://{}", hangs.local_addr().unwrap())),
+    ]);
+    let mut worker = Worker::spawn(folder.path(), command);
+    let address = worker.address();
+    let events: Vec<String> = (0..8)
+        .map(|n| {
+            format!(r#"{{"specversion":"1.0","id":"e{n}","source":"t","type":"com.example.request","data":{{"to":"user.p{n}"}}}}"#)
+        })
+        .collect();
+    until("an acknowledgement", || post(&address, &events).then_some(()));
+    let conn = Connection::open_with_flags(folder.path().join("owlpost.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let count = |what: &str| -> i64 {
+        conn.query_row(&format!("SELECT count(*) FROM {what}"), (), |row| row.get(0)).unwrap_or_default()
+    };
+    until("all answers", || (count("attempt WHERE outcome > 0") + count("item WHERE state <> 0") >= 8).then_some(()));
+    assert_eq!(count("attempt WHERE outcome = 1 AND free = 1"), 8, "{}", worker.log());
+    assert_eq!((count("item WHERE state = 0"), endpoint.calls().len()), (8, 0));
+    assert!(worker.log().contains("no AWS credentials"), "{}", worker.log());
+    worker.kill();
+}

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sesv2::Client;
+use aws_sdk_sesv2::config::IdentityCache;
 use aws_sdk_sesv2::primitives::Blob;
 use aws_sdk_sesv2::types::{Body, Content, Destination, EmailContent, Message, MessageHeader, MessageTag, RawMessage};
 
@@ -19,6 +20,10 @@ mod probe;
 
 /// To a server that does not answer at all; what is not connected was certainly not sent.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+
+/// For credentials, but no longer than half a call: who gives none in time has to be told apart from an SES that does not
+/// answer, which leaves a doubt.
+const CREDENTIALS_WITHIN: Duration = Duration::from_secs(5);
 
 /// For questions about the account, which nobody waits for.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
@@ -58,7 +63,9 @@ impl SesMailer {
             .operation_attempt_timeout(settings.call_timeout)
             .operation_timeout(settings.call_timeout)
             .build();
+        let credentials = IdentityCache::lazy().load_timeout(CREDENTIALS_WITHIN.min(settings.call_timeout / 2)).build();
         let mut config = aws_sdk_sesv2::config::Builder::from(&shared)
+            .identity_cache(credentials)
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts);
         if let Some(url) = &settings.endpoint_url {
