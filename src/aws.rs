@@ -4,6 +4,9 @@
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 
+use credentials::Checked;
+
+mod credentials;
 pub mod presign;
 pub mod queue;
 pub mod rds;
@@ -26,7 +29,7 @@ impl Identity {
         if let Some(region) = &self.region {
             loader = loader.region(aws_config::Region::new(region.clone()));
         }
-        let shared = loader.load().await;
+        let shared = checked(loader.load().await);
         let Some(arn) = &self.assume_role_arn else { return shared };
         let mut role = aws_config::sts::AssumeRoleProvider::builder(arn).session_name("owlpost").configure(&shared);
         if let Some(id) = &self.external_id {
@@ -35,4 +38,9 @@ impl Identity {
         let role = SharedCredentialsProvider::new(role.build().await);
         shared.into_builder().credentials_provider(role).build()
     }
+}
+
+fn checked(shared: SdkConfig) -> SdkConfig {
+    let Some(found) = shared.credentials_provider() else { return shared };
+    shared.into_builder().credentials_provider(SharedCredentialsProvider::new(Checked(found))).build()
 }

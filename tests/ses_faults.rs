@@ -262,3 +262,35 @@ fn a_token_service_that_never_answers_leaves_no_doubt_and_burns_nothing() {
     assert!(worker.log().contains("no AWS credentials"), "{}", worker.log());
     worker.kill();
 }
+
+/// The SDK would end the whole worker over it, intake and all.
+#[test]
+fn a_key_with_a_line_break_holds_the_mail_and_its_reason_is_told() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = runtime.block_on(Endpoint::start(Account::default())).unwrap();
+    config(folder.path(), &endpoint.url(), "10s");
+    let text = fs::read_to_string(folder.path().join("owlpost.toml")).unwrap();
+    fs::write(folder.path().join("owlpost.toml"), text + "[quota]\nper_second = 10\nper_day = 100\n").unwrap();
+    let with_keys = |arguments: &[&str]| {
+        let mut command = owlpost(folder.path());
+        command.args(arguments).args(["-c", "owlpost.toml"]);
+        let keys = [("AWS_ACCESS_KEY_ID", "AKIATEST\n"), ("AWS_SECRET_ACCESS_KEY", "test")];
+        command.envs(keys).env("AWS_EC2_METADATA_DISABLED", "true");
+        command
+    };
+    let mut worker = Worker::spawn(folder.path(), with_keys(&["run"]));
+    let address = worker.address();
+    let event = r#"{"specversion":"1.0","id":"e1","source":"t","type":"com.example.request","data":{"to":"user.ann"}}"#;
+    until("an acknowledgement", || post(&address, &[event.to_owned()]).then_some(()));
+    let got = until("the end of the attempt", || ended(folder.path()));
+    assert_eq!(got, (ItemState::Pending, DigestState::Waiting, false), "{}", worker.log());
+    assert!(worker.is_running() && endpoint.calls().is_empty());
+    assert!(worker.log().contains("the access key id has blanks or a line break"), "{}", worker.log());
+    assert!(!worker.log().contains("AKIATEST"), "{}", worker.log());
+    worker.kill();
+    let checked = with_keys(&["check", "--live"]).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(1), "{said}");
+    assert!(said.contains("the access key id has blanks or a line break"), "{said}");
+}
