@@ -328,6 +328,12 @@ impl Deliver {
         };
         let Some((attempt, _)) = air.tasks.remove(&id) else { return };
         air.ahead.pace.count(Instant::now());
+        let (answer, halted) = match answer {
+            Answer::Throttled { detail, .. } if halted && air.valve.is_of_one_mail(attempt.digest) => {
+                (Answer::Retryable { detail }, false)
+            }
+            answer => (answer, halted),
+        };
         if halted {
             air.valve.halted(Instant::now() + self.halt());
             air.calls.shut(true);

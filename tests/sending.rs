@@ -42,6 +42,8 @@ struct Books {
     stopped: Option<&'static str>,
     /// Every mail is answered with this.
     trouble: Option<SendError>,
+    /// Mails to this address are.
+    forbidden: Option<String>,
     /// Moments since the start, and the mail's digest; refused ones too.
     calls: Vec<(Duration, AttemptId)>,
     sent: Vec<(Duration, AttemptId)>,
@@ -93,6 +95,8 @@ impl Mailer for SesLike {
             let second = books.sent.iter().rev().take_while(|(at, _)| now - *at < Duration::from_secs(1)).count();
             if let Some(trouble) = &books.trouble {
                 Err(trouble.clone())
+            } else if books.forbidden.as_ref() == Some(&mail.to) {
+                Err(SendError::Halted("AccessDeniedException".into()))
             } else if second as f64 >= books.per_second {
                 books.refused_for_rate += 1;
                 Err(SendError::Throttled { reason: "too fast".into(), share: Share::Second })
@@ -202,6 +206,7 @@ impl Office {
             away: false,
             stopped: None,
             trouble: None,
+            forbidden: None,
             calls: vec![],
             sent: vec![],
             sent_to: vec![],
@@ -593,6 +598,34 @@ fn a_suspended_account_and_credentials_that_expire_burn_no_attempt_and_heal() {
             assert_eq!(gauges.item(ItemState::Dead), 0, "attempts_max is 2, and nothing was burned");
         });
     }
+}
+
+/// One mail that is refused in the words in which an account refuses all of them.
+#[test]
+fn a_recipient_who_is_forbidden_does_not_keep_the_others_waiting_for_ever() {
+    virtually(async || {
+        let office = Office::open(20.0, 10_000);
+        office.mailer.books().forbidden = Some("p0@example.com".into());
+        office.events("news", 0..1).await;
+        let gauges = office
+            .work(async {
+                for n in 1..600 {
+                    sleep(seconds(1)).await;
+                    office.events("news", n..n + 1).await;
+                }
+                sleep(seconds(300)).await;
+            })
+            .await;
+        assert_eq!((office.sent(), gauges.item(ItemState::Delivered)), (599, 599));
+        assert_eq!(gauges.item(ItemState::Dead), 1, "attempts_max is 2");
+        let books = office.mailer.books();
+        let halts = books.calls.len() - books.sent.len();
+        assert!((2..=4).contains(&halts), "{halts} calls in vain");
+        let longest = books.sent.windows(2).map(|two| two[1].0 - two[0].0).max().unwrap();
+        assert!(longest < seconds(65), "{longest:?} without a mail");
+        let pauses = books.sent.windows(2).filter(|two| two[1].0 - two[0].0 > seconds(10)).count();
+        assert!(pauses <= 1, "{pauses} times nobody got mail");
+    });
 }
 
 /// Those that have a permit for a moment that has not come yet hear of it, too.

@@ -1,17 +1,22 @@
 //! The valve between the loop and the mailer: shut while the mailer says that no mail can leave, then opened for one mail
 //! at a time until one was taken. The breaker of `owlpost_breaker_state`.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::metrics::{self, Breaker};
+use crate::model::DigestId;
 
 /// How long no mail is tried after the mailer said that none can leave.
 pub(super) const HALT: Duration = Duration::from_secs(60);
 
 /// So many halts in a row end `run --until-idle`; the first ones may be credentials that are being renewed.
 const HALTS_MAX: u32 = 5;
+
+/// Digests that are remembered for a halt; they are forgotten together, and then shut the valve once more.
+const HALTED_BY_MAX: usize = 1_024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -29,12 +34,16 @@ pub(super) struct Valve {
     state: State,
     /// How often in a row the mailer said that no mail can leave.
     halts: u32,
+    /// How often a mail was taken after a halt.
+    openings: u64,
+    /// Whose mails halted, and how often it had opened by then.
+    halted_by: HashMap<DigestId, u64>,
 }
 
 impl Valve {
     pub fn new(mailer: &'static str) -> Valve {
         metrics::breaker(mailer, Breaker::Closed);
-        Valve { mailer, state: State::Flowing, halts: 0 }
+        Valve { mailer, state: State::Flowing, halts: 0, openings: 0, halted_by: HashMap::new() }
     }
 
     /// `None`: mails may be let through.
@@ -63,6 +72,15 @@ impl Valve {
         self.state = State::Shut(until);
     }
 
+    /// This digest's mail halts. `true`: it has before, and others were taken since; it is that mail, and not the mailer. (A
+    /// policy may forbid some recipients, in the words in which it forbids everything.)
+    pub fn is_of_one_mail(&mut self, digest: DigestId) -> bool {
+        if self.halted_by.len() >= HALTED_BY_MAX {
+            self.halted_by.clear();
+        }
+        self.halted_by.insert(digest, self.openings).is_some_and(|then| then < self.openings)
+    }
+
     /// The account says so itself, after the wait.
     pub fn still_halted(&mut self, until: Instant) {
         self.state = State::Shut(until);
@@ -80,6 +98,7 @@ impl Valve {
             return false;
         }
         (self.state, self.halts) = (State::Flowing, 0);
+        self.openings += 1;
         metrics::breaker(self.mailer, Breaker::Closed);
         true
     }

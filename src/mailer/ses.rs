@@ -134,7 +134,7 @@ impl Mailer for SesMailer {
         match call.send().await {
             // Without an id it was accepted all the same.
             Ok(sent) => Ok(sent.message_id.unwrap_or_else(|| mime::message_id(mail, tag))),
-            Err(error) => Err(answer::class(&error, &self.settings.from)),
+            Err(error) => Err(answer::class(&error, &self.settings.from, &mail.to)),
         }
     }
 
@@ -142,7 +142,7 @@ impl Mailer for SesMailer {
         let asked = tokio::time::timeout(ASK_WITHIN, self.client.get_account().send()).await;
         let account = match asked {
             Err(_) => return Err(SendError::Retryable("GetAccount: no answer in time".into())),
-            Ok(Err(error)) => return Err(answer::class(&error, &self.settings.from)),
+            Ok(Err(error)) => return Err(answer::class(&error, &self.settings.from, "")),
             Ok(Ok(account)) => account,
         };
         let Some(quota) = account.send_quota() else {

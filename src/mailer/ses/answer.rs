@@ -5,7 +5,7 @@ use std::error::Error;
 use aws_sdk_sesv2::config::http::HttpResponse;
 use aws_sdk_sesv2::error::{ProvideErrorMetadata, SdkError};
 
-use super::super::{SendError, chain, is_tls, is_unverified, without_addresses};
+use super::super::{SendError, chain, is_tls, is_unverified, names_identity_of, without_addresses};
 use crate::model::Share;
 
 pub const NO_REGION: &str = "no AWS region is known: set mailer.region or AWS_REGION";
@@ -48,8 +48,8 @@ const THROTTLED: [&str; 6] = [
     "LimitExceededException",
 ];
 
-/// `from`: the sender, whose own verification concerns every mail.
-pub fn class<E>(error: &SdkError<E, HttpResponse>, from: &str) -> SendError
+/// `from`: the sender, whose own verification concerns every mail. `to`: whom this one is for.
+pub fn class<E>(error: &SdkError<E, HttpResponse>, from: &str, to: &str) -> SendError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -69,7 +69,7 @@ where
                 meta.code().unwrap_or_default(),
                 meta.message().unwrap_or_default(),
                 service.raw().status().as_u16(),
-                from,
+                (from, to),
             )
         }
         _ => SendError::Ambiguous(innermost(error)),
@@ -103,7 +103,7 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 }
 
 /// SES has answered, and not with an acceptance.
-pub fn refusal(code: &str, message: &str, status: u16, from: &str) -> SendError {
+pub fn refusal(code: &str, message: &str, status: u16, (from, to): (&str, &str)) -> SendError {
     let lower = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
     let shown = if code.is_empty() { format!("HTTP {status}") } else { code.to_owned() };
@@ -111,6 +111,10 @@ pub fn refusal(code: &str, message: &str, status: u16, from: &str) -> SendError 
     if THROTTLED.contains(&code) || (code.is_empty() && status == 429) {
         let share = if says(&DAY_WORDS) { Share::Day } else { Share::Second };
         return SendError::Throttled { reason, share };
+    }
+    if code.starts_with("AccessDenied") && names_identity_of(message, to) && !names_identity_of(message, from) {
+        // A policy that forbids this recipient; in the sandbox, SES asks for the right to the recipient's identity.
+        return SendError::Permanent(reason);
     }
     if HALTED.contains(&code) || matches!(status, 401 | 403) || (code.is_empty() && matches!(status, 300..400 | 404)) {
         return SendError::Halted(reason);
@@ -134,7 +138,32 @@ mod tests {
     const FROM: &str = "Athenz <access@example.com>";
 
     fn class_of(code: &str, message: &str, status: u16) -> SendError {
-        refusal(code, message, status, FROM)
+        refusal(code, message, status, (FROM, "bob@other.example"))
+    }
+
+    #[test]
+    fn a_policy_that_forbids_one_recipient_is_that_mails_and_any_other_is_everybodys() {
+        let denied = |identity: &str| {
+            let arn = format!("arn:aws:ses:eu-west-1:123456789012:identity/{identity}");
+            let said = format!(
+                "User: arn:aws:sts::1:assumed-role/r/s is not authorized to perform: ses:SendEmail on resource: {arn}"
+            );
+            class_of("AccessDeniedException", &said, 403)
+        };
+        for identity in ["bob@other.example", "Other.example", "other.example because no policy allows it"] {
+            let class = denied(identity);
+            assert!(matches!(&class, SendError::Permanent(why) if !why.contains("bob")), "{identity}: {class:?}");
+        }
+        for identity in ["access@example.com", "example.com", "sub.other.example", "*"] {
+            assert!(matches!(denied(identity), SendError::Halted(_)), "{identity}");
+        }
+        let both = refusal(
+            "AccessDenied",
+            "on resource: arn:aws:ses:r:1:identity/example.com",
+            403,
+            (FROM, "bob@example.com"),
+        );
+        assert!(matches!(both, SendError::Halted(_)), "the sender's own");
     }
 
     #[test]
