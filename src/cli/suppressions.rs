@@ -10,6 +10,7 @@ use super::open::Office;
 use super::output::{clean, note, seconds, written};
 use super::table::{Column, Table, text};
 use super::{Failure, Outcome};
+use crate::directory::is_plausible_address;
 use crate::store::{Command, Page, Query, Rows};
 
 /// Addresses that must not be mailed: list, add, remove
@@ -55,10 +56,16 @@ pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
     match args.what {
         What::List { json } => list(&office, json),
         What::Add { addresses, reason, json } => {
-            let report = office.act(&Command::Suppress { addresses, reason })?;
+            let (addresses, refused) = as_mailed(addresses);
+            let mut report = office.act(&Command::Suppress { addresses, reason })?;
+            report.refused.extend(refused);
             reported(&report, "suppression", "added", json)
         }
         What::Remove { addresses, json } => {
+            // As given as well: older versions kept it so.
+            let (as_mailed, _) = as_mailed(addresses.clone());
+            let more = as_mailed.into_iter().filter(|one| !addresses.iter().any(|given| given.to_lowercase() == *one));
+            let addresses = addresses.iter().cloned().chain(more).collect();
             let report = office.act(&Command::Unsuppress { addresses })?;
             if report.changed == 0 {
                 note("none of them was suppressed");
@@ -66,6 +73,23 @@ pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
             reported(&report, "suppression", "removed", json)
         }
     }
+}
+
+/// As mails are addressed, since only the same address is held back: small letters, the domain as `xn--` where it has others.
+/// And what no mail could be addressed to, with what is wrong.
+fn as_mailed(addresses: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let (mut good, mut refused) = (Vec::new(), Vec::new());
+    for given in addresses {
+        let mailed = given.trim().rsplit_once('@').and_then(|(local, domain)| {
+            let domain = idna::domain_to_ascii(domain).ok()?;
+            Some(format!("{}@{domain}", local.to_lowercase())).filter(|address| is_plausible_address(address))
+        });
+        match mailed {
+            Some(address) => good.push(address),
+            None => refused.push(format!("{given}: not a mail address; give it bare, like name@example.com")),
+        }
+    }
+    (good, refused)
 }
 
 fn list(office: &Office, json: bool) -> Outcome {

@@ -379,6 +379,25 @@ async fn suppressions_are_added_listed_and_removed() {
     assert!(ndjson(&config, &["suppressions", "list", "--json"]).is_empty());
 }
 
+/// Only the very address that a mail would go to is held back: what can never be one is refused, and says so.
+#[tokio::test]
+async fn a_suppression_is_written_as_mails_are_addressed() {
+    let world = busy().await;
+    let config = world.config();
+    let odd = ["<bob@example.com>", "mailto:bob@example.com,", "bob@example.com,", "@", "bob@", "a b@example.com"];
+    for address in odd {
+        let added = owlpost(&config, &["suppressions", "add", address]);
+        assert_eq!(added.status.code(), Some(1), "{address}");
+        assert!(stderr(&added).contains("not a mail address"), "{address}: {}", stderr(&added));
+    }
+    assert!(ndjson(&config, &["suppressions", "list", "--json"]).is_empty());
+    let added = owlpost(&config, &["suppressions", "add", " Bob@EXÄMPLE.com "]);
+    assert_eq!(added.status.code(), Some(0), "{}", stderr(&added));
+    assert_eq!(ndjson(&config, &["suppressions", "list", "--json"])[0]["address"], "bob@xn--exmple-cua.com");
+    assert_eq!(owlpost(&config, &["suppressions", "remove", "bob@exämple.com"]).status.code(), Some(0));
+    assert!(ndjson(&config, &["suppressions", "list", "--json"]).is_empty());
+}
+
 #[tokio::test]
 async fn a_live_check_reaches_the_store_and_the_outbox() {
     let world = busy().await;
