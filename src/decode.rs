@@ -38,8 +38,8 @@ use crate::decode::pieces::{Piece, pieces};
 use crate::decode::problem::{Problem, Typed};
 use crate::decode::ruler::Ruler;
 use crate::decode::tree::Tree;
-use crate::model::{DEAD_LETTER_BYTES, Event, Position, Refused, RefusedReason, Time};
-use crate::source::{Message, TRUNCATED, UNREADABLE};
+use crate::model::{DEAD_LETTER_BYTES, Event, KEY_BYTES, Position, Refused, RefusedReason, Time};
+use crate::source::{Message, ROW, TRUNCATED, UNREADABLE};
 
 /// JSON Schema (2020-12) of an event: the envelope, and `data` of each known type (`schema event`).
 pub const EVENT_SCHEMA: &str = include_str!("decode/event.schema.json");
@@ -150,6 +150,11 @@ impl Decoder {
             Ok(form) => form,
             Err(problem) => return vec![self.refuse(sheet, None, &problem)],
         };
+        if given_id(message).is_some_and(|id| id.len() > KEY_BYTES) {
+            // Refused once: each of thousands of items would repeat it.
+            let what = format!("the message's id is longer than {KEY_BYTES} bytes");
+            return vec![self.refuse(sheet, None, &Problem::new(RefusedReason::TooLarge, what))];
+        }
         if message.body.trim_ascii().is_empty() {
             return match form {
                 // An event without data: its attributes are all it has.
@@ -220,7 +225,9 @@ impl Decoder {
         {
             return self.inside(sheet, inside?, now, budget, decoded);
         } else if athenz::is_notification(&map) {
-            let Some(rows) = athenz::notification(&self.settings, &map, &base_id(m, piece), budget)? else {
+            let Some(rows) =
+                athenz::notification(&self.settings, &map, &base_id(m, piece), m.header(ROW).is_some(), budget)?
+            else {
                 decoded.push(Decoded::Twin);
                 return Ok(false);
             };
@@ -322,8 +329,11 @@ impl Decoder {
     fn refuse_row(&self, m: &Message, piece: &Piece<'_>, row: usize, alone: &[u8], problem: &Problem) -> Decoded {
         let position = format!("{} row {row}", piece.place.position(&m.position));
         let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        // One that is a row's already keeps its number when it is refused again.
+        let own = m.header(ROW).is_some();
         if let Some(id) = base_id(m, piece) {
-            headers.push(("message-id".to_owned(), format!("{id}#{row}")));
+            headers.push(("message-id".to_owned(), if own { id } else { format!("{id}#{row}") }));
+            headers.push((ROW.to_owned(), m.header(ROW).map_or_else(|| row.to_string(), str::to_owned)));
         }
         self.dead(m, alone, position, problem, problem.to_string(), headers)
     }
@@ -344,7 +354,7 @@ impl Decoder {
             detail,
             bytes,
             headers,
-            broker_id: message.broker_id.clone(),
+            broker_id: message.broker_id.clone().filter(|id| id.len() <= KEY_BYTES),
         })
     }
 }
@@ -354,7 +364,7 @@ fn headers(message: &Message, piece: Option<&Piece<'_>>) -> Vec<(String, String)
     let kept = |name: &str| name == "content-type" || name.starts_with("ce-") || name.starts_with("ce_");
     let Some(piece) = piece.filter(|p| p.number.is_some()) else {
         let mut headers: Vec<_> = message.headers.iter().filter(|(name, _)| kept(name)).cloned().collect();
-        if let Some(id) = given_id(message) {
+        if let Some(id) = given_id(message).filter(|id| id.len() <= KEY_BYTES) {
             headers.push(("message-id".to_owned(), id.to_owned()));
         }
         return headers;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::metrics::{self, LetterOutcome};
 use crate::outlet::{Outgoing, Outlet, OutletError};
-use crate::source::Health;
+use crate::source::{Health, OWN};
 use crate::store::desk::LetterKind;
 use crate::store::{Fate, Letter, Portion, Store, StoreError};
 use crate::vitals::{Pulse, Vitals};
@@ -255,7 +255,8 @@ fn message(letter: &Letter, kafka: &BTreeSet<String>) -> Outgoing {
     let (first, rest) = facts.split_at(FIRST);
     let ours = |(name, value): &(&str, String)| (format!("{PREFIX}{name}"), value.clone());
     headers.extend(first.iter().map(ours));
-    headers.extend(letter.headers.iter().cloned());
+    // What is said to this program alone stands in the facts.
+    headers.extend(letter.headers.iter().filter(|(name, _)| !name.starts_with(OWN)).cloned());
     headers.extend(rest.iter().map(ours));
     // An SQS attribute has at least one character.
     headers.retain(|(_, value)| !value.is_empty());

@@ -130,7 +130,14 @@ pub async fn run(
                         wake.notify_one();
                     }
                     (Err(why), _) => {
-                        size.failed();
+                        if let StoreError::Broken(said) = &why {
+                            size.one_by_one(flight.events());
+                            if flight.refuses_first(&pipeline, said) {
+                                continue;
+                            }
+                        } else {
+                            size.failed();
+                        }
                         // What came later goes back too, or it would be committed before what is read again now.
                         for ack in flight.back() {
                             source.refuse(ack, wait).await;

@@ -12,12 +12,22 @@ pub mod http;
 pub mod kafka;
 pub mod sqs;
 
+/// What owlpost says of a message in headers. Nobody else's are let in under this name.
+pub const OWN: &str = "x-owlpost-";
+
 /// Header of a message that is only the beginning of a line or value longer than `limits.event_bytes`:
 /// `<bytes of the whole>;<SHA-256 of the whole, hex>`.
 pub const TRUNCATED: &str = "x-owlpost-truncated";
 
 /// Header of a message that can't be read whatever its body is: `<reason, as in a dead letter>;<what is wrong>`.
 pub const UNREADABLE: &str = "x-owlpost-unreadable";
+
+/// Only dead letters have it: when the message came, by its broker or else by this machine. Replayed, what has no time of its own
+/// is as old as that.
+pub const TIME: &str = "x-owlpost-time";
+
+/// Only dead letters have it, of one row of a notification: `message-id` is the row's own, with its number.
+pub const ROW: &str = "x-owlpost-row";
 
 /// One message as the wire gave it.
 #[derive(Clone, Debug, PartialEq)]

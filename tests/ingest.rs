@@ -97,6 +97,8 @@ struct Notebook {
     /// Larger transactions run into a timeout; 0: none does.
     most: usize,
     pieces: Mutex<Vec<Arc<Vec<Entry>>>>,
+    /// What holds an event with one of these ids it can never take.
+    poison: &'static [&'static str],
     /// So often it writes nothing new, after its first transaction; it still knows what it has.
     full: Mutex<usize>,
     /// It takes a batch that is handed over before the one before it is durable.
@@ -151,7 +153,15 @@ impl Intake for Notebook {
                 return Err(StoreError::Unavailable("database or disk is full".into()));
             }
         }
-        let receipts = vec![Receipt::Accepted; entries.len()];
+        let poisons = |entry: &Entry| matches!(entry, Entry::Event(a) if self.poison.contains(&a.event.id.as_str()));
+        if entries.iter().any(poisons) {
+            return Err(StoreError::Broken("index row size exceeds the maximum".into()));
+        }
+        let receipt = |entry: &Entry| match entry {
+            Entry::Event(_) => Receipt::Accepted,
+            Entry::Refused(one) => Receipt::Refused { reason: one.reason, detail: one.detail.clone(), at: None },
+        };
+        let receipts = entries.iter().map(receipt).collect();
         self.pieces.lock().unwrap().push(entries);
         Ok(receipts)
     }
@@ -402,6 +412,47 @@ fn after_a_failed_commit_receipt_times_still_rise_in_the_order_of_arrival() {
         assert!(arrivals.is_sorted_by(|a, b| a.event.id < b.event.id && a.time < b.time), "{away}: {arrivals:#?}");
         assert_eq!(acked.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
     }
+}
+
+/// It is found, and kept with its reason; all others are taken, each once.
+#[test]
+fn an_event_that_the_store_can_never_take_holds_up_no_other() {
+    for ahead in [false, true] {
+        let poison: &[&str] = &["000007", "000650"];
+        let batches: Vec<Vec<String>> = (0..2).map(|n| for_one_person(n * 600, 600)).collect();
+        let (store, acked) = take_into(Notebook { poison, ahead, ..Notebook::default() }, batches, CROWD);
+        let pieces = store.pieces.lock().unwrap();
+        let (mut taken, mut refused) = (BTreeSet::new(), Vec::new());
+        for entry in pieces.iter().flat_map(|piece| piece.iter()) {
+            match entry {
+                Entry::Event(arrival) => drop(taken.insert(arrival.event.id.clone())),
+                Entry::Refused(one) => refused.push(one),
+            }
+        }
+        let ids: BTreeSet<String> = (0..1_200).map(|n| format!("{n:06}")).collect();
+        let missing: Vec<&String> = ids.difference(&taken).collect();
+        assert_eq!(missing, poison, "{ahead}");
+        assert_eq!(refused.len(), 2);
+        assert_eq!(refused[0].position, "batch 0 message 7");
+        assert_eq!(refused[0].detail, "the store can't hold it: index row size exceeds the maximum");
+        let kept: serde_json::Value = serde_json::from_slice(&refused[0].body).unwrap();
+        assert_eq!((&kept["id"], &kept["specversion"]), (&json!("000007"), &json!("1.0")));
+        assert_eq!(acked.iter().map(|(_, receipts)| receipts.len()).collect::<Vec<_>>(), [600, 600]);
+        let told = acked.iter().flat_map(|(_, r)| r).filter(|r| matches!(r, Receipt::Refused { .. })).count();
+        assert_eq!(told, 2);
+    }
+}
+
+/// The id is the producer's, and may be an address: it stands in the letter alone.
+#[test]
+fn what_is_refused_is_named_by_its_place_and_keeps_the_time_when_it_came() {
+    let body = format!("[{},{}]", news(1, &["user.a"]), news(2, &["big:role.all"]));
+    let (store, _) = take(vec![vec![body]], 0, CROWD - 1);
+    let arrival = store.arrivals().remove(1);
+    let refused = arrival.stale.unwrap();
+    assert_eq!(refused.position, "batch 0 message 0 event 2");
+    let kept: serde_json::Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!(kept["time"], arrival.time.to_string(), "it had none; replayed, it is no younger");
 }
 
 #[test]

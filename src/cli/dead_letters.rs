@@ -14,8 +14,8 @@ use super::since::Since;
 use super::table::{Column, Table, number, text};
 use super::{Failure, Outcome};
 use crate::config::did_you_mean;
-use crate::model::{Reason, Receipt, RefusedReason};
-use crate::source::Message;
+use crate::model::{Reason, Receipt, RefusedReason, Time};
+use crate::source::{Message, TIME};
 use crate::store::desk::{DeadLetter, DeadLetterRow, LedgerRow, LetterKind};
 use crate::store::{Command, Page, Query, Report, Rows};
 
@@ -381,6 +381,13 @@ fn replay_input(office: &Office, id: &str) -> Result<Result<(), String>, Failure
     Ok(Ok(()))
 }
 
+/// For what has no time of its own: stamped when it is replayed, a request would outrank its decision.
+fn came_at(letter: &DeadLetter) -> Option<Time> {
+    let told = letter.headers.iter().find(|(name, _)| name == TIME).map(|(_, time)| time.as_str());
+    // Older versions did not keep it.
+    Time::parse(told.unwrap_or(&letter.row.first_at))
+}
+
 /// The bytes go through decode, route and accept once more, as their source would bring them. The receipts are those of
 /// the entries that they became.
 fn front_door(office: &Office, letter: &DeadLetter) -> Result<Vec<Receipt>, Failure> {
@@ -389,7 +396,7 @@ fn front_door(office: &Office, letter: &DeadLetter) -> Result<Vec<Receipt>, Fail
         broker_id: None,
         headers: letter.headers.clone(),
         body: letter.body.clone(),
-        time: None,
+        time: came_at(letter),
     };
     office.enter(&letter.row.source, message)
 }

@@ -106,12 +106,13 @@ pub(super) fn domain_change(settings: &Settings, map: Map<String, Value>) -> Res
     })
 }
 
-/// `id`: what the producer or the broker gave. `None`: the DOMAIN twin of a notification. Athenz before 1.12 has no
+/// `id`: what the producer or the broker gave; `of_row`: it is that of the one row, which was refused before. `None`: the DOMAIN twin of a notification. Athenz before 1.12 has no
 /// `consolidatedBy` and sends each once: absent, it counts as PRINCIPAL.
 pub(super) fn notification(
     settings: &Settings,
     map: &Map<String, Value>,
     id: &Option<String>,
+    of_row: bool,
     budget: &mut Budget,
 ) -> Result<Option<Vec<Row>>, Problem> {
     let name = required(map, &["type"])?;
@@ -140,6 +141,7 @@ pub(super) fn notification(
     if !matches!(known, Type::Ending { .. } | Type::Certificates) {
         budget.take_event()?;
     }
+    let row_id = |n: usize| if of_row { id.clone() } else { format!("{id}#{n}") };
     let whole = |kind, data| Ok(Some(vec![Row { draft: Ok(draft(id.clone(), kind, data)), number: 1, text: None }]));
     match known {
         Type::Approval(collection) => {
@@ -159,20 +161,20 @@ pub(super) fn notification(
         Type::Ending { kind, collection, date } => {
             let rows = rows(map, &["rolesList", "membersList"], recipients, "", budget)?;
             let read = |row: &str| ending(row, collection, date);
-            Ok(Some(each(rows, read, |n, data| draft(format!("{id}#{n}"), kind, data))))
+            Ok(Some(each(rows, read, |n, data| draft(row_id(n), kind, data))))
         }
         Type::Certificates => {
             let domain = required(map, &["details", "domain"])?;
             let rows = rows(map, &["unrefreshedCerts"], recipients, domain, budget)?;
             let read = |row: &str| certificate(row, domain);
-            Ok(Some(each(rows, read, |n, data| draft(format!("{id}#{n}"), kinds::CERTIFICATE_UNREFRESHED, data))))
+            Ok(Some(each(rows, read, |n, data| draft(row_id(n), kinds::CERTIFICATE_UNREFRESHED, data))))
         }
         Type::Health => {
             // One row by construction, and its message is free text that is not encoded: it is not split by `|`.
             let row = required(map, &["details", "awsZtsHealth"])?;
             let server = text(map, &["details", "affectedZts"])?;
             let read = |row: &str| health(row, server);
-            Ok(Some(each(vec![row], read, |n, data| draft(format!("{id}#{n}"), kinds::ZTS_UNHEALTHY, data))))
+            Ok(Some(each(vec![row], read, |n, data| draft(row_id(n), kinds::ZTS_UNHEALTHY, data))))
         }
     }
 }
@@ -223,16 +225,16 @@ fn rows<'m>(
 /// repeat all of it.
 pub(super) fn alone(map: &Map<String, Value>, row: &str) -> Vec<u8> {
     let mut details = Map::new();
-    for name in ["domain", "affectedZts"] {
-        if let Ok(Some(value)) = text(map, &["details", name]) {
-            details.insert(name.to_owned(), value.into());
-        }
-    }
-    let key = match map.get("type").and_then(Value::as_str).and_then(type_named) {
-        Some(Type::Certificates) => "unrefreshedCerts",
-        Some(Type::Health) => "awsZtsHealth",
-        _ => "membersList",
+    let (key, common) = match map.get("type").and_then(Value::as_str).and_then(type_named) {
+        Some(Type::Certificates) => ("unrefreshedCerts", Some("domain")),
+        Some(Type::Health) => ("awsZtsHealth", Some("affectedZts")),
+        _ => ("membersList", None),
     };
+    if let Some(name) = common
+        && let Ok(Some(value)) = text(map, &["details", name])
+    {
+        details.insert(name.to_owned(), value.into());
+    }
     details.insert(key.to_owned(), row.into());
     let alone = json!({"type": map.get("type"), "consolidatedBy": "PRINCIPAL", "recipients": map.get("recipients"),
         "details": details});

@@ -9,7 +9,7 @@ use crate::decode::pieces::Piece;
 use crate::decode::problem::{Problem, Typed};
 use crate::decode::{athenz, kinds};
 use crate::model::Time;
-use crate::source::Message;
+use crate::source::{Message, OWN};
 
 /// EventBridge in SNS is what AWS makes; more is no event.
 pub(super) const DEPTH_MAX: usize = 2;
@@ -60,7 +60,7 @@ fn attributes(map: &Map<String, Value>) -> Vec<(String, String)> {
     let plain = all.filter(|(_, value)| value["Type"] != "Binary");
     let named =
         plain.filter_map(|(name, value)| Some((name.to_ascii_lowercase(), value["Value"].as_str()?.to_owned())));
-    named.filter(|(name, _)| !name.starts_with("x-owlpost-")).collect()
+    named.filter(|(name, _)| !name.starts_with(OWN)).collect()
 }
 
 fn event_bridge(outer: &Message, piece: &Piece<'_>, map: &Map<String, Value>) -> Result<Inside, Problem> {

@@ -112,6 +112,11 @@ fn recipients(data: &Object<'_>, most: usize) -> Result<Option<Vec<String>>, Pro
             let what = format!("longer than {KEY_BYTES} bytes");
             Err(Problem::new(RefusedReason::TooLarge, what).on(&["data", "recipients", &index.to_string()]))
         }
+        // A mailbox's name; a store may hold no NUL, and two names must not become one there.
+        Tree::Text(name) if name.chars().any(char::is_control) => {
+            let path = ["data", "recipients", &index.to_string()];
+            Err(Problem::wrong_value(&path, "has a control character"))
+        }
         Tree::Text(name) if !name.is_empty() => Ok(name.clone().into_owned()),
         Tree::Text(_) => Err(Problem::wrong_value(&["data", "recipients", &index.to_string()], "is empty")),
         other => Err(Problem::wrong_type(&["data", "recipients", &index.to_string()], "a string", other)),

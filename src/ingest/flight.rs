@@ -199,6 +199,24 @@ impl Flight {
         Some((piece, took))
     }
 
+    /// The store could not take the first piece, and never can: if that is one event alone, it is refused, and given to the store
+    /// as that. `false`: the piece is larger, and goes back.
+    pub fn refuses_first(&mut self, pipeline: &Pipeline, why: &str) -> bool {
+        let Some(UnderWay { mut piece, .. }) = self.pieces.pop_front() else { return false };
+        let of = self.batches.iter().find(|open| open.out > 0);
+        let refused = self.pieces.is_empty() && of.is_some_and(|open| open.batch.refuse(pipeline, &mut piece, why));
+        if refused {
+            self.line = Line::default();
+            self.give(piece, pipeline);
+        }
+        refused
+    }
+
+    /// How many events the store has.
+    pub fn events(&self) -> usize {
+        self.pieces.iter().map(|one| one.piece.entries.len()).sum()
+    }
+
     /// What it brought is told and counted.
     pub fn keep(&mut self, pipeline: &Pipeline, piece: &Piece, receipts: &[Receipt], took: Duration) {
         metrics::accepted_batch(took);

@@ -12,7 +12,7 @@ use crate::decode::{Decoded, Decoder};
 use crate::directory::{Directory, audience};
 use crate::model::{Arrival, Asked, Effect, Entry, Person, Position, Receipt, Refused, Time};
 use crate::route::{Asking, Router};
-use crate::source::{Ack, Batch, Message, SourceError};
+use crate::source::{Ack, Batch, Message, SourceError, TIME};
 use crate::store::Intake;
 
 /// What one source's events go through.
@@ -35,8 +35,8 @@ pub(super) struct Prepared {
     pub known: Vec<Receipt>,
     /// One list a message; what a piece is still to bring stands there as a duplicate.
     receipts: Vec<Vec<Receipt>>,
-    /// Where each of them stood in its message.
-    positions: Vec<Vec<Position>>,
+    /// Of each message, and where each event stood in it.
+    positions: Vec<(String, Vec<Position>)>,
     /// What has no piece yet, with its place in `receipts`.
     rest: VecDeque<(Place, Draft)>,
     people: People,
@@ -74,10 +74,24 @@ impl Prepared {
             }
             let Some((place, draft)) = self.rest.pop_front() else { break };
             items = with;
-            entries.push(finish(pipeline, draft, &self.people));
+            let entry = finish(pipeline, draft, &self.people, || self.position(place));
+            entries.push(entry);
             places.push(place);
         }
         (!entries.is_empty()).then(|| Piece { entries: Arc::new(entries), places, items })
+    }
+
+    /// The store can never take the one entry of this piece: it gets another one, which says so.
+    pub fn refuse(&self, pipeline: &Pipeline, piece: &mut Piece, why: &str) -> bool {
+        let ([entry], [place]) = (&piece.entries[..], &piece.places[..]) else { return false };
+        let Some(refused) = refuse::unstorable(pipeline, entry, why, self.position(*place)) else { return false };
+        piece.entries = Arc::new(vec![Entry::Refused(Box::new(refused))]);
+        true
+    }
+
+    fn position(&self, (message, event): Place) -> String {
+        let Some((message, places)) = self.positions.get(message) else { return String::new() };
+        refuse::at(message, places.get(event).filter(|_| places.len() > 1))
     }
 
     /// The store has committed `piece`.
@@ -86,7 +100,7 @@ impl Prepared {
             if let Some(place) = self.receipts.get_mut(*message).and_then(|of_message| of_message.get_mut(*event)) {
                 *place = receipt.clone();
                 if let Receipt::Refused { at, .. } = place {
-                    *at = self.positions.get(*message).and_then(|of_message| of_message.get(*event)).copied();
+                    *at = self.positions.get(*message).and_then(|(_, of_message)| of_message.get(*event)).copied();
                 }
             }
         }
@@ -162,8 +176,8 @@ pub(super) async fn prepare(
         people: People::new(),
         ready: None,
     };
-    for (message, (of_message, positions)) in drafts.into_iter().enumerate() {
-        prepared.positions.push(positions);
+    for (message, (of_message, position)) in drafts.into_iter().enumerate() {
+        prepared.positions.push(position);
         let mut receipts = vec![Receipt::Duplicate; of_message.len()];
         for (event, draft) in of_message.into_iter().enumerate() {
             match draft {
@@ -189,7 +203,7 @@ fn draft(
     messages: Vec<Message>,
     now: Time,
     stamps: &mut Stamps,
-) -> Vec<(Vec<Drafted>, Vec<Position>)> {
+) -> Vec<(Vec<Drafted>, (String, Vec<Position>))> {
     let horizon = now.minus(pipeline.retention);
     let mut all = Vec::with_capacity(messages.len());
     // Each message leaves as soon as it is decoded: a batch stands in memory once, and not as text and events.
@@ -197,22 +211,30 @@ fn draft(
         let (decoded, positions) = pipeline.decoder.decode_with_positions(&message, now);
         let alone = decoded.len() == 1;
         let mut drafts = Vec::with_capacity(decoded.len());
-        for one in decoded {
+        for (place, one) in decoded.into_iter().enumerate() {
             drafts.push(match one {
                 Decoded::Event(event) => {
                     let routed = pipeline.router.route(*event);
                     let event = routed.event;
                     let time = event.time.unwrap_or_else(|| stamps.next(now));
-                    let stale = (time < horizon).then(|| Box::new(refuse::too_old(pipeline, &message, alone, &event)));
+                    let position = || refuse::at(&message.position, positions.get(place).filter(|_| !alone));
+                    let too_old = || refuse::too_old(pipeline, &message, alone, (&event, time), position());
+                    let stale = (time < horizon).then(|| Box::new(too_old()));
                     let arrival = Box::new(Arrival { stale, ..Arrival::new(event, time) });
                     Ok(Draft::Event { arrival, asking: routed.asked })
                 }
-                Decoded::Refused(refused) => Ok(Draft::Refused(refused)),
+                Decoded::Refused(mut refused) => {
+                    if !refused.headers.iter().any(|(name, _)| name == TIME) {
+                        let time = message.time.unwrap_or_else(|| stamps.next(now));
+                        refused.headers.push((TIME.to_owned(), time.to_string()));
+                    }
+                    Ok(Draft::Refused(refused))
+                }
                 Decoded::Twin => Err(Receipt::Duplicate),
                 Decoded::Tombstone => Err(Receipt::Dropped),
             });
         }
-        all.push((drafts, positions));
+        all.push((drafts, (message.position, positions)));
     }
     all
 }
@@ -249,12 +271,12 @@ fn items_of(draft: &Draft, people: &People, recipients_max: usize) -> usize {
     asking.iter().map(of_route).sum::<usize>().max(1)
 }
 
-fn finish(pipeline: &Pipeline, draft: Draft, people: &People) -> Entry {
+fn finish(pipeline: &Pipeline, draft: Draft, people: &People, position: impl FnOnce() -> String) -> Entry {
     match draft {
         Draft::Refused(refused) => Entry::Refused(refused),
         Draft::Event { mut arrival, asking } => {
             arrival.asked = asking.into_iter().map(|asking| gather(asking, people)).collect();
-            limit(pipeline, &mut arrival);
+            limit(pipeline, &mut arrival, position);
             Entry::Event(arrival)
         }
     }
@@ -263,7 +285,7 @@ fn finish(pipeline: &Pipeline, draft: Draft, people: &People) -> Entry {
 /// An event for more people than `limits.recipients_per_event` is refused, unless its key is known: then it is a copy of
 /// one that was taken. One that closes something is taken all the same, since its mark must stand; the audience that is
 /// too large becomes one item `dead(unreachable)`, which names it.
-fn limit(pipeline: &Pipeline, arrival: &mut Arrival) {
+fn limit(pipeline: &Pipeline, arrival: &mut Arrival, position: impl FnOnce() -> String) {
     let Some(n) = arrival.asked.iter().map(|a| a.people.len()).max().filter(|n| *n > pipeline.recipients_max) else {
         return;
     };
@@ -279,7 +301,7 @@ fn limit(pipeline: &Pipeline, arrival: &mut Arrival) {
         return;
     }
     if arrival.stale.is_none() {
-        arrival.stale = Some(Box::new(refuse::too_many(pipeline, arrival, n)));
+        arrival.stale = Some(Box::new(refuse::too_many(pipeline, arrival, n, position())));
     }
     // Refused or a copy: neither asks anybody.
     arrival.asked = Vec::new();

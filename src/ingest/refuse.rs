@@ -3,30 +3,57 @@
 use sha2::{Digest as _, Sha256};
 
 use super::Pipeline;
-use crate::model::{Arrival, DEAD_LETTER_BYTES, Event, Refused, RefusedReason};
-use crate::source::Message;
+use crate::model::{Arrival, DEAD_LETTER_BYTES, Entry, Event, Position, Refused, RefusedReason, Time};
+use crate::source::{Message, TIME};
 use crate::span::Span;
 
-pub(super) fn too_old(pipeline: &Pipeline, message: &Message, alone: bool, event: &Event) -> Refused {
+pub(super) fn too_old(
+    pipeline: &Pipeline,
+    message: &Message,
+    alone: bool,
+    (event, time): (&Event, Time),
+    position: String,
+) -> Refused {
     let detail = format!("time: older than the retention of {}", Span(pipeline.retention));
     if alone {
-        let headers = message.headers.clone();
-        let refused = kept(pipeline, message.position.clone(), RefusedReason::TooOld, detail, &message.body, headers);
+        let mut headers = message.headers.clone();
+        headers.push((TIME.to_owned(), time.to_string()));
+        let refused = kept(pipeline, position, RefusedReason::TooOld, detail, &message.body, headers);
         return Refused { broker_id: message.broker_id.clone(), ..refused };
     }
-    let (body, headers) = as_cloudevent(event);
-    // One of many in its message: its id tells which.
-    let position = format!("{} event {}", message.position, event.id);
+    let (body, headers) = as_cloudevent(event, time);
     let refused = kept(pipeline, position, RefusedReason::TooOld, detail, &body, headers);
     Refused { broker_id: message.broker_id.clone(), ..refused }
 }
 
-pub(super) fn too_many(pipeline: &Pipeline, arrival: &Arrival, n: usize) -> Refused {
-    let event = &arrival.event;
+pub(super) fn too_many(pipeline: &Pipeline, arrival: &Arrival, n: usize, position: String) -> Refused {
     let detail =
         format!("recipients: the audience is {n} people, limits.recipients_per_event is {}", pipeline.recipients_max);
-    let (body, headers) = as_cloudevent(event);
-    kept(pipeline, format!("{} {}", event.source, event.id), RefusedReason::TooManyRecipients, detail, &body, headers)
+    let (body, headers) = as_cloudevent(&arrival.event, arrival.time);
+    kept(pipeline, position, RefusedReason::TooManyRecipients, detail, &body, headers)
+}
+
+/// The store can never take it, and said why when it was given it alone. `None`: nothing is left to be spared.
+pub(super) fn unstorable(pipeline: &Pipeline, entry: &Entry, why: &str, position: String) -> Option<Refused> {
+    let detail = format!("the store can't hold it: {why}");
+    match entry {
+        Entry::Event(arrival) => {
+            let (body, headers) = as_cloudevent(&arrival.event, arrival.time);
+            Some(kept(pipeline, position, RefusedReason::WrongType, detail, &body, headers))
+        }
+        // As little as there can be of a dead letter.
+        Entry::Refused(refused) if !refused.headers.is_empty() || refused.broker_id.is_some() => {
+            Some(Refused { headers: vec![], broker_id: None, detail, ..(**refused).clone() })
+        }
+        Entry::Refused(_) => None,
+    }
+}
+
+/// Where an event stood. (No name of its own: the log tells it.)
+pub(super) fn at(message: &str, place: Option<&Position>) -> String {
+    let Some(Position { index, row }) = place else { return message.to_owned() };
+    let row = row.map_or(String::new(), |row| format!(" row {row}"));
+    format!("{message} event {}{row}", index + 1)
 }
 
 fn kept(
@@ -50,18 +77,16 @@ fn kept(
     }
 }
 
-/// An event in the form in which the front door takes it again.
-fn as_cloudevent(event: &Event) -> (Vec<u8>, Vec<(String, String)>) {
+/// An event in the form in which the front door takes it again, whenever that is: as of its own time, or of when it came.
+fn as_cloudevent(event: &Event, time: Time) -> (Vec<u8>, Vec<(String, String)>) {
     let mut json = serde_json::json!({
         "specversion": "1.0",
         "id": event.id,
         "source": event.source,
         "type": event.kind,
+        "time": time.to_string(),
         "data": event.data.map(),
     });
-    if let Some(time) = event.time {
-        json["time"] = time.to_string().into();
-    }
     if let Some(expiry) = event.expiry {
         json["expirytime"] = expiry.to_string().into();
     }

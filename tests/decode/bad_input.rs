@@ -234,6 +234,8 @@ fn recipients_must_be_names() {
         (json!("user.joe"), "data.recipients"),
         (json!(["a", 5]), "data.recipients[1]"),
         (json!([""]), "data.recipients[0]"),
+        (json!(["user.a", "user.b\0"]), "data.recipients[1]"),
+        (json!(["user.a\u{85}"]), "data.recipients[0]"),
     ] {
         assert!(detail_of(&changed("/data/recipients", bad), RefusedReason::WrongType).starts_with(path));
     }
@@ -318,4 +320,62 @@ fn a_message_whose_headers_the_source_could_not_read_is_refused_with_its_body() 
     assert_eq!(refused.body, request().to_string().into_bytes());
     // So that replaying it is judged by what it has.
     assert!(!refused.headers.iter().any(|(name, _)| name == UNREADABLE));
+}
+
+/// Thousands of items in a few kilobytes, each of which would be kept with all of the id.
+#[test]
+fn a_message_with_an_id_beyond_bounds_is_refused_once_and_without_it() {
+    let long = "k".repeat(60_000);
+    let lines = "x1\n".repeat(10_000);
+    let rows = (0..9_000).map(|n| format!("d;r;user.m{n};2026-12-01T00:00:00Z;")).collect::<Vec<_>>().join("|");
+    let notification = json!({"type": "ROLE_MEMBER_EXPIRY", "consolidatedBy": "PRINCIPAL",
+        "recipients": ["user.a"], "details": {"rolesList": rows}});
+    let array = format!("[{}]", vec!["1"; 5_000].join(","));
+    let sns = json!({"Type": "Notification", "MessageId": long, "Message": array});
+    let named = |media, body: String| with(post(media, body), &[("idempotency-key", &long)]);
+    let of_a_queue = Message { broker_id: Some(long.clone()), ..post("application/x-ndjson", lines.clone()) };
+    for message in [
+        named("application/x-ndjson", lines),
+        named("application/json", notification.to_string()),
+        post("application/json", sns.to_string()),
+        of_a_queue,
+    ] {
+        let refused = refusal(&message);
+        assert_eq!(refused.reason, RefusedReason::TooLarge, "{}", refused.detail);
+        assert!(refused.detail.contains("id is longer than 2048 bytes"), "{}", refused.detail);
+        let headers: usize = refused.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        assert!(headers < 100 && refused.broker_id.is_none(), "{headers}");
+    }
+}
+
+/// A letter of a row repeats no more than what is read of it.
+#[test]
+fn the_letters_of_many_bad_rows_stay_small() {
+    let rows = vec!["x"; 9_000].join("|");
+    let notification = json!({"type": "ROLE_MEMBER_EXPIRY", "consolidatedBy": "PRINCIPAL", "recipients": ["user.a"],
+        "details": {"rolesList": rows, "domain": "d".repeat(70_000), "affectedZts": "z".repeat(70_000)}});
+    let all = decode(&post("application/json", notification.to_string()));
+    let bytes = |one: &Decoded| match one {
+        Decoded::Refused(refused) => refused.body.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(all.len(), 9_000);
+    assert!(all.iter().map(bytes).sum::<usize>() < 9_000 * 200);
+}
+
+/// Taken again, a row has the id that it had: were it another one, the same row from the topic would be a second event.
+#[test]
+fn a_refused_row_keeps_its_id_however_often_it_is_read_again() {
+    let rows = "d;r;user.m;2026-12-01T00:00:00Z;|bad";
+    let notification = json!({"type": "ROLE_MEMBER_EXPIRY", "consolidatedBy": "PRINCIPAL", "recipients": ["user.a"],
+        "details": {"rolesList": rows}});
+    let message = with(post("application/json", notification.to_string()), &[("message-id", "n-1")]);
+    let decoded = decode(&message);
+    let [Decoded::Event(first), Decoded::Refused(second)] = &decoded[..] else { panic!("{decoded:?}") };
+    assert_eq!(first.id, "n-1#1");
+    let again = |refused: &Refused, body: Vec<u8>| Message { headers: refused.headers.clone(), ..post("", body) };
+    let third = refusal(&again(second, second.body.clone()));
+    assert_eq!(third.headers, second.headers);
+    let mended = String::from_utf8(third.body.clone()).unwrap().replace("bad", "d;r;user.n;2026-12-01T00:00:00Z;");
+    assert_eq!(event(&again(&third, mended.into_bytes())).id, "n-1#2");
 }

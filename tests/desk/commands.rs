@@ -227,6 +227,59 @@ async fn a_replay_that_is_refused_again_changes_nothing() {
     assert_eq!(ndjson(&config, &["dead-letters", "list", "--all", "--json"]).len(), 3, "and no new one");
 }
 
+/// Athenz's messages have no time of their own: stamped when it is replayed, a request would outrank its decision.
+#[test]
+fn a_request_that_was_decided_meanwhile_is_not_opened_again_by_its_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("owlpost.toml");
+    let text = |recipients: usize| {
+        format!(
+            r#"
+            [store]
+            url = "sqlite:{at}/owlpost.db"
+            [limits]
+            recipients_per_event = {recipients}
+            [mailer]
+            kind = "discard"
+            [[source]]
+            name = "zms"
+            kind = "file"
+            path = "{at}/events.ndjson"
+            [[directory]]
+            kind = "rules"
+            rules = [{{ principal = "user.{{name}}", address = "{{name}}@example.com" }}]
+            [[route]]
+            name = "approvals"
+            types = ["io.athenz.membership.requested.v1"]
+            "#,
+            at = folder.path().display()
+        )
+    };
+    let details = r#""domain":"sports","role":"writers","member":"user.joe","requester":"user.joe""#;
+    let of = |kind: &str, recipients: &str, more: &str| {
+        format!(
+            r#"{{"type":"{kind}","consolidatedBy":"PRINCIPAL","recipients":[{recipients}],"details":{{{details}{more}}}}}"#
+        )
+    };
+    let asked = of("ROLE_MEMBER_APPROVAL", r#""user.ann","user.bob""#, "");
+    let decided = of(
+        "ROLE_MEMBER_DECISION",
+        r#""user.joe""#,
+        r#","pendingState":"ADD","membershipDecision":"approve","actionPrincipal":"user.ann""#,
+    );
+    std::fs::write(folder.path().join("events.ndjson"), format!("{asked}\n{decided}\n")).unwrap();
+    std::fs::write(&config, text(1)).unwrap();
+    let ran = owlpost(&config, &["run", "--until-idle"]);
+    assert_eq!(ran.status.code(), Some(0), "{}", stderr(&ran));
+    std::fs::write(&config, text(2)).unwrap();
+    let replayed = owlpost(&config, &["dead-letters", "replay", "in-1"]);
+    assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
+    let ledger = ndjson(&config, &["ledger", "--json"]);
+    let states: Vec<(&str, &str)> =
+        ledger.iter().map(|row| (row["recipient"].as_str().unwrap(), row["state"].as_str().unwrap())).collect();
+    assert_eq!(states, [("user.ann", "withdrawn"), ("user.bob", "withdrawn")]);
+}
+
 #[tokio::test]
 async fn a_name_that_nothing_has_is_told() {
     let world = busy().await;

@@ -127,6 +127,19 @@ fn nothing_depends_on_how_a_database_is_set_up() {
     assert_eq!(admin.rows("SELECT count(*) FROM public.event"), [[Value::Int(0)]]);
 }
 
+/// A text holds no NUL there: two names that become one are for nobody to sort out in the middle of a batch, and whoever gives the
+/// batch must hear that the same will be said next time.
+#[test]
+fn two_names_that_become_one_are_refused_together_and_taken_alone() {
+    let database = Server::shared().database(None);
+    let store = open(database.url());
+    let names = || vec![news("e1", "user.a\0"), news("e2", "user.a\u{fffd}")];
+    assert!(matches!(accept(&store, names()), Err(StoreError::Broken(_))));
+    for one in names() {
+        assert_eq!(accept(&store, vec![one]).unwrap(), [Receipt::Accepted]);
+    }
+}
+
 /// Transactions of a worker are READ COMMITTED, whatever the database says: its rules lock before they look.
 #[test]
 fn workers_do_not_fail_each_other_where_serializable_is_the_default() {

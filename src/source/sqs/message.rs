@@ -9,14 +9,11 @@ use sha2::{Digest, Sha256};
 
 use super::taken::Taken;
 use crate::model::{DEAD_LETTER_BYTES, Time};
-use crate::source::{Message, TRUNCATED};
+use crate::source::{Message, OWN, TRUNCATED};
 
 /// The system attributes that are asked for.
 pub const ATTRIBUTES: [Attribute; 3] =
     [Attribute::ApproximateReceiveCount, Attribute::SentTimestamp, Attribute::MessageGroupId];
-
-/// Headers of ours: a producer can't set them.
-const OWN: &str = "x-owlpost-";
 
 /// `None`: without a receipt handle nothing can be done with it; SQS gives none without.
 pub fn taken(queue: &str, is_fifo: bool, event_bytes: usize, received: Received) -> Option<Taken> {

@@ -9,8 +9,8 @@ pub(super) fn named(place: &str, e: &Error) -> StoreError {
     let said = format!("{place}: {}", said(e));
     let Some(code) = e.code() else { return StoreError::Unavailable(of_the_connection(&said, e)) };
     match code.code() {
-        // Bad text, a broken constraint, more than fits: the same will be said next time.
-        code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => StoreError::Broken(said),
+        // Two rows where one may be, bad text, a broken constraint, more than fits: the same will be said next time.
+        code if ["21", "22", "23", "54"].iter().any(|class| code.starts_with(class)) => StoreError::Broken(said),
         "42501" => {
             StoreError::Unusable(format!("{said}; the role needs rights on the tables and sequences of the store"))
         }
