@@ -1,7 +1,7 @@
 //! The listener: `/livez`, `/readyz`, `/metrics`, and the router of the http source (`POST /v1/events`).
 //!
 //! Everything a client can hold is bounded: connections, header size and time, the time of a request, the age of a
-//! connection. A client that sends or reads slowly costs its own slot for a while and nobody else anything.
+//! connection. A client that sends or reads slowly costs its own seat for a while, and nobody else anything (`http/seats.rs`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,21 +14,25 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
 use crate::source::Health;
 use crate::vitals::Vitals;
+use seats::{Seat, Seats};
+
+mod seats;
 
 /// What a listener puts up with. The defaults are meant for everybody; tests make them small.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Open connections; more wait in the kernel's backlog. Each costs about 10 KB and a file descriptor.
+    /// Open connections; more wait in the kernel's backlog until one ends, or has been without a request for long. Each costs about
+    /// 10 KB and a file descriptor.
     pub connections: usize,
     /// From the end of one request to the end of the next one's headers, so it also ends idle connections.
     pub headers_within: Duration,
@@ -99,21 +103,23 @@ impl Listener {
 
     /// Answers until `stop`; then takes no new connection, lets requests finish for at most `drain`, and ends the rest.
     pub async fn serve(self, app: Router, stop: CancellationToken, drain: Duration) {
-        let slots = Arc::new(Semaphore::new(self.bounds.connections));
-        let desk = Desk { slots: Arc::clone(&slots), bounds: self.bounds };
+        let seats = Seats::new(self.bounds.connections);
+        let desk = Desk { seats: Arc::clone(&seats), bounds: self.bounds };
         let app = app.layer(from_fn_with_state(desk, attend));
         let mut connections = JoinSet::new();
+        let mut comes = None;
         loop {
-            let accepted = tokio::select! {
+            tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = connections.join_next() => { report(ended); continue }
-                accepted = accept(&self.socket, &slots) => accepted,
-            };
-            if let Some((stream, slot)) = accepted {
-                connections.spawn(converse(stream, app.clone(), self.bounds, stop.clone(), slot));
+                Some(ended) = connections.join_next() => report(ended),
+                seat = seats.take(), if comes.is_some() => if let Some(stream) = comes.take() {
+                    connections.spawn(converse(stream, app.clone(), self.bounds, stop.clone(), seat));
+                },
+                accepted = accept(&self.socket), if comes.is_none() => comes = accepted,
             }
         }
+        drop(comes);
         drop(self.socket);
         let all_ended = async {
             while let Some(ended) = connections.join_next().await {
@@ -149,14 +155,12 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// Cancel-safe: a dropped call has taken nothing.
-async fn accept(socket: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    // Fails only for a closed semaphore, and nobody closes this one.
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+async fn accept(socket: &TcpListener) -> Option<TcpStream> {
     match socket.accept().await {
         Ok((stream, _)) => {
             // Answers are small: don't wait for more of them. It only costs time if it can't be set.
             let _ = stream.set_nodelay(true);
-            Some((stream, slot))
+            Some(stream)
         }
         Err(error) => {
             // A connection that is gone already is everyday life; no descriptors left is not, but heals by itself.
@@ -170,34 +174,50 @@ async fn accept(socket: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStre
 }
 
 /// One connection until it ends, which it does at the latest one request after its age.
-async fn converse(stream: TcpStream, app: Router, bounds: Bounds, stop: CancellationToken, slot: OwnedSemaphorePermit) {
+async fn converse(stream: TcpStream, app: Router, bounds: Bounds, stop: CancellationToken, seat: Seat) {
+    let seat = Arc::new(seat);
+    let answers = {
+        let seat = Arc::clone(&seat);
+        service_fn(move |request| {
+            let (seat, app) = (Arc::clone(&seat), app.clone());
+            seat.works();
+            async move {
+                let response = TowerToHyperService::new(app).call(request).await;
+                seat.waits();
+                response
+            }
+        })
+    };
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.headers_within)
         .max_buf_size(HEADERS_MAX_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+        .serve_connection(TokioIo::new(stream), answers);
     let mut connection = std::pin::pin!(connection);
     // Errors are the client's: it left, it was slow, it sent garbage (hyper has answered 400).
     let ended = tokio::select! {
         _ = connection.as_mut() => true,
+        () = seat.is_needed() => true,
         () = stop.cancelled() => false,
         () = tokio::time::sleep(bounds.connection_age) => false,
     };
     if !ended {
         connection.as_mut().graceful_shutdown();
-        // A client that does not read its answer would hold the slot for ever.
-        let _ = tokio::time::timeout(bounds.request_within, connection).await;
+        // A client that does not read its answer would hold the seat for ever.
+        tokio::select! {
+            _ = tokio::time::timeout(bounds.request_within, connection) => {}
+            () = seat.is_needed() => {}
+        }
     }
-    drop(slot);
 }
 
 #[derive(Clone)]
 struct Desk {
-    slots: Arc<Semaphore>,
+    seats: Arc<Seats>,
     bounds: Bounds,
 }
 
-/// Around every request: its time, its count, and no keep-alive where slots run short.
+/// Around every request: its time, its count, and no keep-alive where seats run short.
 async fn attend(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     // Probes come every few seconds, and a replica that is not ready says so: nobody's request was refused.
     let is_probe = matches!(request.uri().path(), "/livez" | "/readyz");
@@ -205,7 +225,7 @@ async fn attend(State(desk): State<Desk>, request: Request, next: Next) -> Respo
         Ok(response) => response,
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "took too long\n").into_response(),
     };
-    if desk.slots.available_permits() < desk.bounds.connections / 4 {
+    if desk.seats.free() < desk.bounds.connections / 4 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if !is_probe {

@@ -356,14 +356,34 @@ async fn slow_clients_lose_their_connection() {
     assert_eq!(answer(silent).await.status, 0);
 }
 
+/// Else whoever asks whether the worker lives is told nothing, and the worker is ended.
 #[tokio::test(start_paused = true)]
-async fn slow_clients_in_every_slot_hold_up_the_others_only_for_a_while() {
+async fn clients_that_say_nothing_keep_out_no_probe_however_many_they_are() {
     let source = HttpSource::new("web", options());
+    let bounds = Bounds { connections: 4, headers_within: Duration::from_secs(3_600), ..Bounds::default() };
+    let server = serve(&source, bounds).await;
+    let mut silent = Vec::new();
+    for n in 0..8 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+        silent.push(send(server.address, b"GET").await);
+        assert_eq!(get(server.address, "/livez").await.status, 200, "{n}");
+    }
+}
+
+/// A request may take long: its commit does.
+#[tokio::test(start_paused = true)]
+async fn whose_request_is_under_way_keeps_the_connection() {
+    let mut source = HttpSource::new("web", options());
     let server = serve(&source, Bounds { connections: 2, ..Bounds::default() }).await;
-    let began = tokio::time::Instant::now();
-    let _slow = [send(server.address, b"GET").await, send(server.address, b"GET").await];
-    assert_eq!(get(server.address, "/livez").await.status, 200);
-    assert!(began.elapsed() <= Bounds::default().headers_within + Duration::from_secs(1), "{:?}", began.elapsed());
+    let whole = send(server.address, &request("", "{\"whole\":1}")).await;
+    let batch = source.next(ROOMY).await.unwrap().unwrap();
+    let _silent = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(get(server.address, "/livez").await.status, 200);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    source.ack(batch.ack, &accepted(&batch)).await;
+    assert_eq!(answer(whole).await.status, 202);
 }
 
 #[tokio::test]
