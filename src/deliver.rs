@@ -37,7 +37,7 @@ mod valve;
 
 use ahead::DUE_GATHERS;
 use air::Air;
-use valve::{HALT, Valve};
+use valve::{HALT, Said, Valve};
 
 /// How patiently mails are sent (`[delivery]`).
 #[derive(Clone, Debug)]
@@ -321,29 +321,45 @@ impl Deliver {
     }
 
     /// Takes an ended send's answer, and what it says about the mailer.
-    fn take(&self, air: &mut Air, ended: Result<(Id, (Answer, bool)), tokio::task::JoinError>) {
-        let (id, (answer, halted)) = match ended {
+    fn take(&self, air: &mut Air, ended: Result<(Id, (Answer, Said)), tokio::task::JoinError>) {
+        let (id, (answer, said)) = match ended {
             Ok(ended) => ended,
-            Err(e) => (e.id(), (Answer::Ambiguous { detail: "the send broke off".into() }, false)),
+            Err(e) => (e.id(), (Answer::Ambiguous { detail: "the send broke off".into() }, Said::Nothing)),
         };
         let Some((attempt, _)) = air.tasks.remove(&id) else { return };
         air.ahead.pace.count(Instant::now());
-        let (answer, halted) = match answer {
-            Answer::Throttled { detail, .. } if halted && air.valve.is_of_one_mail(attempt.digest) => {
-                (Answer::Retryable { detail }, false)
+        let (answer, said) = match answer {
+            Answer::Throttled { detail, .. } if said == Said::Halted && air.valve.is_of_one_mail(attempt.digest) => {
+                (Answer::Retryable { detail }, Said::Nothing)
             }
-            answer => (answer, halted),
+            answer => (answer, said),
         };
-        if halted {
-            air.valve.halted(Instant::now() + self.halt());
-            air.calls.shut(true);
-        } else if matches!(answer, Answer::Accepted { .. }) && air.valve.took() {
-            tracing::info!("mails leave again");
+        match said {
+            Said::Halted => {
+                air.valve.halted(Instant::now() + self.halt());
+                air.calls.shut(true);
+            }
+            Said::Away => {
+                if let Some(wait) = air.valve.unreached(self.halt()) {
+                    let wait_ms = wait.as_millis() as u64;
+                    tracing::error!(
+                        mailer = self.mailer.kind(),
+                        wait_ms,
+                        "the mail server can't be reached; nothing is sent"
+                    );
+                    air.calls.shut(true);
+                }
+            }
+            Said::Nothing => {
+                if matches!(answer, Answer::Accepted { .. }) && air.valve.took() {
+                    tracing::info!("mails leave again");
+                }
+            }
         }
         if let (Answer::Throttled { share: Some(Share::Day), .. }, Some(quota)) = (&answer, &self.quota) {
             quota.ask.notify_one();
         }
-        self.tell(attempt, &answer, halted);
+        self.tell(attempt, &answer, said);
         air.hears(Evidence { attempt, answer });
     }
 }

@@ -28,6 +28,9 @@ pub enum SendError {
     /// Certainly not sent, as the account's quota is used up for now. Burns no attempt.
     #[error("{reason}")]
     Throttled { reason: String, share: Share },
+    /// Certainly not sent, as the server was not reached, or let nobody in for now: that says nothing of the mail. Burns no attempt.
+    #[error("{0}")]
+    Unreachable(String),
     /// Certainly not sent; no mail will be until somebody acts (suspended, not verified, no credentials). Burns no attempt.
     #[error("{0}")]
     Halted(String),

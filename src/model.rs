@@ -198,6 +198,9 @@ pub struct Refused {
 /// Most bytes of an event's text that is a key of the store: PostgreSQL's indexes take 2,704 of all of a row's keys.
 pub const KEY_BYTES: usize = 2_048;
 
+/// What owlpost says of a message stands in headers of such a name. Nobody else's are let in under it.
+pub const OWN_HEADERS: &str = "x-owlpost-";
+
 /// The first bytes of a refused input that are kept (contract: `dead-letters`).
 pub const DEAD_LETTER_BYTES: usize = 64 * 1024;
 

@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use crate::model::OWN_HEADERS as OWN;
 use crate::model::{Receipt, Time};
 
 pub mod file;
 pub mod http;
 pub mod kafka;
 pub mod sqs;
-
-/// What owlpost says of a message in headers. Nobody else's are let in under this name.
-pub const OWN: &str = "x-owlpost-";
 
 /// Header of a message that is only the beginning of a line or value longer than `limits.event_bytes`:
 /// `<bytes of the whole>;<SHA-256 of the whole, hex>`.

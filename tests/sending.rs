@@ -44,6 +44,8 @@ struct Books {
     trouble: Option<SendError>,
     /// Mails to this address are.
     forbidden: Option<String>,
+    /// Each fifth call reaches nobody.
+    every_fifth_fails: bool,
     /// Moments since the start, and the mail's digest; refused ones too.
     calls: Vec<(Duration, AttemptId)>,
     sent: Vec<(Duration, AttemptId)>,
@@ -95,6 +97,8 @@ impl Mailer for SesLike {
             let second = books.sent.iter().rev().take_while(|(at, _)| now - *at < Duration::from_secs(1)).count();
             if let Some(trouble) = &books.trouble {
                 Err(trouble.clone())
+            } else if books.every_fifth_fails && books.calls.len().is_multiple_of(5) {
+                Err(SendError::Unreachable("reset".into()))
             } else if books.forbidden.as_ref() == Some(&mail.to) {
                 Err(SendError::Halted("AccessDeniedException".into()))
             } else if second as f64 >= books.per_second {
@@ -207,6 +211,7 @@ impl Office {
             stopped: None,
             trouble: None,
             forbidden: None,
+            every_fifth_fails: false,
             calls: vec![],
             sent: vec![],
             sent_to: vec![],
@@ -598,6 +603,39 @@ fn a_suspended_account_and_credentials_that_expire_burn_no_attempt_and_heal() {
             assert_eq!(gauges.item(ItemState::Dead), 0, "attempts_max is 2, and nothing was burned");
         });
     }
+}
+
+/// No mail is at fault, and an hour is longer than all attempts of one together.
+#[test]
+fn a_server_that_can_not_be_reached_for_an_hour_burns_nothing_and_is_asked_now_and_then() {
+    virtually(async || {
+        let office = Office::open(20.0, 10_000);
+        let gauges = office
+            .work(async {
+                office.mailer.books().trouble = Some(SendError::Unreachable("connection refused".into()));
+                office.events("news", 0..100).await;
+                sleep(seconds(3_600)).await;
+                let calls = office.mailer.books().calls.len();
+                assert!((40..150).contains(&calls), "{calls} calls in an hour");
+                office.mailer.books().trouble = None;
+                sleep(seconds(90)).await;
+                assert_eq!(office.sent(), 100);
+            })
+            .await;
+        assert_eq!((gauges.item(ItemState::Delivered), gauges.item(ItemState::Dead)), (100, 0));
+    });
+}
+
+/// A server may take no more connections than so many.
+#[test]
+fn one_connection_that_fails_among_others_stops_nothing() {
+    virtually(async || {
+        let office = Office::open(20.0, 10_000);
+        office.mailer.books().every_fifth_fails = true;
+        office.events("news", 0..400).await;
+        let gauges = office.work(sleep(seconds(40))).await;
+        assert_eq!((office.sent(), gauges.item(ItemState::Delivered)), (400, 400));
+    });
 }
 
 /// One mail that is refused in the words in which an account refuses all of them.

@@ -141,6 +141,7 @@ async fn each_answer_of_ses_says_what_becomes_of_the_mail() {
         let got = match &error {
             SendError::NotCalled(_) => "not called",
             SendError::Retryable(_) => "retryable",
+            SendError::Unreachable(_) => "unreachable",
             SendError::Throttled { share: Share::Second, .. } => "second",
             SendError::Throttled { share: Share::Day, .. } => "day",
             SendError::Halted(_) => "halted",
@@ -182,7 +183,7 @@ async fn what_is_not_reached_was_not_sent() {
     // The listener ends with its task, which is aborted by the drop.
     tokio::task::yield_now().await;
     let answer = send(&mailer).await;
-    assert!(matches!(&answer, Err(SendError::Retryable(why)) if why.contains("reach")), "{answer:?}");
+    assert!(matches!(&answer, Err(SendError::Unreachable(why)) if why.contains("reach")), "{answer:?}");
 }
 
 #[tokio::test]

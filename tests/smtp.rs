@@ -105,6 +105,7 @@ async fn each_answer_of_each_step_says_what_becomes_of_the_mail() {
         Ok(_) => "accepted",
         Err(SendError::NotCalled(_)) => "not called",
         Err(SendError::Retryable(_)) => "retryable",
+        Err(SendError::Unreachable(_)) => "unreachable",
         Err(SendError::Throttled { share: Share::Second, .. }) => "throttled",
         Err(SendError::Throttled { share: Share::Day, .. }) => "day",
         Err(SendError::Halted(_)) => "halted",
@@ -202,7 +203,8 @@ async fn a_server_that_hangs_before_the_end_of_a_mail_leaves_no_doubt() {
         let settings = Settings { call_timeout, ..settings(scripted(script).await, Tls::None) };
         let mailer = SmtpMailer::new(settings).unwrap();
         let answer = tokio::time::timeout(call_timeout, send(&mailer, &mail("ann@example.com"))).await;
-        assert!(matches!(answer, Ok(Err(SendError::Retryable(_)))), "{script:?}: {answer:?}");
+        let said = matches!(answer, Ok(Err(SendError::Retryable(_) | SendError::Unreachable(_))));
+        assert!(said, "{script:?}: {answer:?}");
     }
     let to_the_end = scripted(&["220 hello", "250 sink", "250 ok", "250 ok", "354 go on"]).await;
     let call_timeout = Duration::from_secs(2);
@@ -307,15 +309,16 @@ async fn a_greeting_that_is_none_means_that_nothing_was_sent() {
     for (script, wanted) in [
         (&["421 too busy"][..], "retryable"),
         (&["554 no service for you"], "halted"),
-        (&["!"], "retryable"),
-        (&["220 hello", "!"], "retryable"),
-        (&["HTTP/1.1 400 Bad Request"], "retryable"),
+        (&["!"], "unreachable"),
+        (&["220 hello", "!"], "unreachable"),
+        (&["HTTP/1.1 400 Bad Request"], "unreachable"),
         (&["220 hello", "250 sink", "250 ok", "!"], "retryable"),
         (&["220 hello", "250 sink", "250 ok", "250 ok", "354 go on", "!"], "ambiguous"),
     ] {
         let mailer = SmtpMailer::new(settings(scripted(script).await, Tls::None)).unwrap();
         let got = match send(&mailer, &mail("ann@example.com")).await {
             Err(SendError::Retryable(_)) => "retryable",
+            Err(SendError::Unreachable(_)) => "unreachable",
             Err(SendError::Halted(_)) => "halted",
             Err(SendError::Ambiguous(_)) => "ambiguous",
             other => panic!("{script:?}: {other:?}"),
@@ -325,7 +328,7 @@ async fn a_greeting_that_is_none_means_that_nothing_was_sent() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mailer = SmtpMailer::new(settings(nobody, Tls::None)).unwrap();
     let refused = send(&mailer, &mail("ann@example.com")).await;
-    assert!(matches!(&refused, Err(SendError::Retryable(why)) if why.contains("reach")), "{refused:?}");
+    assert!(matches!(&refused, Err(SendError::Unreachable(why)) if why.contains("reach")), "{refused:?}");
 }
 
 #[tokio::test]
@@ -333,14 +336,14 @@ async fn a_refusal_before_the_first_mail_halts_and_trouble_that_passes_does_not(
     const STARTTLS: &str = "250-sink\r\n250 STARTTLS";
     const AUTH: &str = "250-sink\r\n250 AUTH PLAIN LOGIN";
     let scripts: [(&'static [&'static str], Tls, &str); 8] = [
-        (&["220 hello", "451 not now", "451 not now", "221 bye"], Tls::None, "retryable"),
+        (&["220 hello", "451 not now", "451 not now", "221 bye"], Tls::None, "unreachable"),
         (&["220 hello", "554 not you", "554 not you", "221 bye"], Tls::None, "halted"),
-        (&["220 hello", STARTTLS, "454 4.7.0 TLS not available", "221 bye"], Tls::Starttls, "retryable"),
+        (&["220 hello", STARTTLS, "454 4.7.0 TLS not available", "221 bye"], Tls::Starttls, "unreachable"),
         (&["220 hello", STARTTLS, "554 5.7.3 no TLS for you", "221 bye"], Tls::Starttls, "halted"),
-        (&["220 hello", STARTTLS, "!"], Tls::Starttls, "retryable"),
-        (&["220 hello", AUTH, "454 4.7.0 Temporary authentication failure", "221 bye"], Tls::None, "retryable"),
+        (&["220 hello", STARTTLS, "!"], Tls::Starttls, "unreachable"),
+        (&["220 hello", AUTH, "454 4.7.0 Temporary authentication failure", "221 bye"], Tls::None, "unreachable"),
         (&["220 hello", AUTH, "535 5.7.8 Authentication credentials invalid", "221 bye"], Tls::None, "halted"),
-        (&["220 hello", AUTH, "!"], Tls::None, "retryable"),
+        (&["220 hello", AUTH, "!"], Tls::None, "unreachable"),
     ];
     for (script, tls, wanted) in scripts {
         let login = script.contains(&AUTH).then(|| ("owlpost".to_owned(), "s3cret".to_owned()));
@@ -348,6 +351,7 @@ async fn a_refusal_before_the_first_mail_halts_and_trouble_that_passes_does_not(
         let answer = send(&mailer, &mail("ann@example.com")).await;
         let got = match &answer {
             Err(SendError::Retryable(_)) => "retryable",
+            Err(SendError::Unreachable(_)) => "unreachable",
             Err(SendError::Halted(_)) => "halted",
             other => panic!("{script:?}: {other:?}"),
         };

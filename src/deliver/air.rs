@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::ahead::Ahead;
 use super::calls::Calls;
-use super::valve::Valve;
+use super::valve::{Said, Valve};
 use super::{Deliver, Phase};
 use crate::model::{AttemptId, Time};
 use crate::store::{Answer, Evidence, Learned, StoreError};
@@ -60,7 +60,7 @@ impl Held {
 
 /// What is in the air, and what is known but not settled yet.
 pub(super) struct Air {
-    pub sends: JoinSet<(Answer, bool)>,
+    pub sends: JoinSet<(Answer, Said)>,
     pub calls: Arc<Calls>,
     /// Which attempt a task sends, and when its digest was due: a panic says neither.
     pub tasks: HashMap<Id, (AttemptId, Time)>,

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Deliver;
 use super::calls::Calls;
+use super::valve::Said;
 use crate::mailer::SendError;
 use crate::metrics::{self, MailOutcome};
 use crate::model::{AttemptId, Contents, Share, hash16};
@@ -15,6 +16,9 @@ use crate::store::Answer;
 
 /// How long a mail waits after the server said that the day's quota is used up.
 const DAY_FULL: Duration = Duration::from_secs(60);
+
+/// How long a mail waits that did not reach the server.
+const UNREACHED: Duration = Duration::from_secs(5);
 
 impl Deliver {
     /// From when and until when the call of this attempt may start.
@@ -26,24 +30,26 @@ impl Deliver {
         (from, if self.quota.is_some() { by.min(slot_ends) } else { by })
     }
 
-    /// One attempt, one call. Whatever happens, it comes to an answer; `true`: the mailer said that no mail can leave.
+    /// One attempt, one call. Whatever happens, it comes to an answer, which may say something of the mailer.
     pub(super) async fn send(
         &self,
         contents: Contents,
         (from, by): (Instant, Instant),
         calls: Arc<Calls>,
-    ) -> (Answer, bool) {
+    ) -> (Answer, Said) {
         let waits = calls.waits();
         let template = &self.policies.of(&contents.route).template;
         let email = match self.renderer.render(&contents, template) {
             Ok(email) => email,
-            Err(e) => return (Answer::NotCalled { unrenderable: e.event_numbers.clone(), detail: e.detail }, false),
+            Err(e) => {
+                return (Answer::NotCalled { unrenderable: e.event_numbers.clone(), detail: e.detail }, Said::Nothing);
+            }
         };
         if from > by {
             // A clock was set: its moment would come too late.
             return (
                 Answer::NotCalled { unrenderable: vec![], detail: "its permit is for a moment too far ahead".into() },
-                false,
+                Said::Nothing,
             );
         }
         tokio::time::sleep_until(from).await;
@@ -57,7 +63,7 @@ impl Deliver {
             }
             None => (Instant::now() <= by, None),
         };
-        let not_called = |detail: String| (Answer::NotCalled { unrenderable: vec![], detail }, false);
+        let not_called = |detail: String| (Answer::NotCalled { unrenderable: vec![], detail }, Said::Nothing);
         if !in_time {
             return not_called("the call would have started too late".into());
         }
@@ -71,7 +77,7 @@ impl Deliver {
         if let (Some(quota), Some(turn), Ok(_)) = (&self.quota, turn, &call) {
             quota.pace.answered(turn, began.elapsed());
         }
-        let mut halted = false;
+        let mut said = Said::Nothing;
         let (outcome, answer) = match call {
             Err(_) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail: "no answer in time".into() }),
             Ok(Ok(id)) => (MailOutcome::Delivered, Answer::Accepted { message_id: Some(id) }),
@@ -83,13 +89,18 @@ impl Deliver {
                 let retry_in = self.retry_in(share, attempt);
                 (MailOutcome::Throttled, Answer::Throttled { retry_in, share: Some(share), detail: reason })
             }
+            Ok(Err(SendError::Unreachable(detail))) => {
+                said = Said::Away;
+                let retry_in = UNREACHED.min(self.patience.throttle_max);
+                (MailOutcome::NotCalled, Answer::Throttled { retry_in, share: None, detail })
+            }
             Ok(Err(SendError::Halted(detail))) => {
-                halted = true;
+                said = Said::Halted;
                 (MailOutcome::Halted, Answer::Throttled { retry_in: self.halt(), share: None, detail })
             }
         };
         metrics::mail(self.mailer.kind(), outcome, Some(began.elapsed()));
-        (answer, halted)
+        (answer, said)
     }
 
     /// How long a mail waits that the account's quota refused: some seconds, spread by chance so that not all come back
@@ -106,13 +117,16 @@ impl Deliver {
     }
 
     /// Each failure once, here where it is handled.
-    pub(super) fn tell(&self, attempt: AttemptId, answer: &Answer, halted: bool) {
+    pub(super) fn tell(&self, attempt: AttemptId, answer: &Answer, said: Said) {
         let digest = attempt.digest.to_string();
         let attempt = attempt.number;
         match answer {
             Answer::Accepted { .. } => tracing::debug!(digest, attempt, "mail handed over"),
             Answer::Retryable { detail } => tracing::warn!(digest, attempt, detail, "mail not sent; tried again"),
-            Answer::Throttled { detail, .. } if halted => {
+            Answer::Throttled { detail, .. } if said == Said::Away => {
+                tracing::warn!(digest, attempt, detail, "mail not sent: the server was not reached; tried again")
+            }
+            Answer::Throttled { detail, .. } if said == Said::Halted => {
                 tracing::error!(digest, attempt, detail, "no mail can leave; tried again in a minute")
             }
             Answer::Throttled { detail, .. } => tracing::info!(digest, attempt, detail, "mail not sent yet; later"),

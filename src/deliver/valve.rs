@@ -12,11 +12,28 @@ use crate::model::DigestId;
 /// How long no mail is tried after the mailer said that none can leave.
 pub(super) const HALT: Duration = Duration::from_secs(60);
 
+/// The same after the mailer could not be reached: at first, and twice as long after each mail that finds it away still.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// So many mails in a row have to find that: one connection that fails among others that work is no outage.
+const AWAY_MAX: u32 = 3;
+
 /// So many halts in a row end `run --until-idle`; the first ones may be credentials that are being renewed.
 const HALTS_MAX: u32 = 5;
 
 /// Digests that are remembered for a halt; they are forgotten together, and then shut the valve once more.
 const HALTED_BY_MAX: usize = 1_024;
+
+/// What an answer says of the mailer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing: it is about the mail.
+    Nothing,
+    /// No mail can leave until somebody acts.
+    Halted,
+    /// It could not be reached.
+    Away,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -34,6 +51,9 @@ pub(super) struct Valve {
     state: State,
     /// How often in a row the mailer said that no mail can leave.
     halts: u32,
+    /// How many mails in a row did not reach it, and how often that has shut the valve.
+    unreached: u32,
+    outages: u32,
     /// How often a mail was taken after a halt.
     openings: u64,
     /// Whose mails halted, and how often it had opened by then.
@@ -43,7 +63,15 @@ pub(super) struct Valve {
 impl Valve {
     pub fn new(mailer: &'static str) -> Valve {
         metrics::breaker(mailer, Breaker::Closed);
-        Valve { mailer, state: State::Flowing, halts: 0, openings: 0, halted_by: HashMap::new() }
+        Valve {
+            mailer,
+            state: State::Flowing,
+            halts: 0,
+            unreached: 0,
+            outages: 0,
+            openings: 0,
+            halted_by: HashMap::new(),
+        }
     }
 
     /// `None`: mails may be let through.
@@ -72,6 +100,20 @@ impl Valve {
         self.state = State::Shut(until);
     }
 
+    /// A mail did not reach the mailer, which waits no longer than `most` for the next one. Gives how long no mail is tried, if
+    /// that has just begun.
+    pub fn unreached(&mut self, most: Duration) -> Option<Duration> {
+        self.unreached = self.unreached.saturating_add(1);
+        let is_over = self.state == State::Probing || (self.state == State::Flowing && self.unreached >= AWAY_MAX);
+        if !is_over {
+            return None;
+        }
+        let wait = AWAY.saturating_mul(1 << self.outages.min(16)).min(most);
+        self.outages += 1;
+        self.halted(Instant::now() + wait);
+        Some(wait)
+    }
+
     /// This digest's mail halts. `true`: it has before, and others were taken since; it is that mail, and not the mailer. (A
     /// policy may forbid some recipients, in the words in which it forbids everything.)
     pub fn is_of_one_mail(&mut self, digest: DigestId) -> bool {
@@ -94,9 +136,11 @@ impl Valve {
 
     /// A mail was taken. `true`: after a halt, the first one.
     pub fn took(&mut self) -> bool {
+        self.unreached = 0;
         if self.state != State::Probing {
             return false;
         }
+        self.outages = 0;
         (self.state, self.halts) = (State::Flowing, 0);
         self.openings += 1;
         metrics::breaker(self.mailer, Breaker::Closed);

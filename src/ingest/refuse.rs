@@ -77,19 +77,25 @@ fn kept(
     }
 }
 
-/// An event in the form in which the front door takes it again, whenever that is: as of its own time, or of when it came.
+/// An event in the form in which the front door takes it again, whenever that is: as of its own time, or else of when it came, which
+/// is no part of it.
 fn as_cloudevent(event: &Event, time: Time) -> (Vec<u8>, Vec<(String, String)>) {
     let mut json = serde_json::json!({
         "specversion": "1.0",
         "id": event.id,
         "source": event.source,
         "type": event.kind,
-        "time": time.to_string(),
         "data": event.data.map(),
     });
+    if let Some(time) = event.time {
+        json["time"] = time.to_string().into();
+    }
     if let Some(expiry) = event.expiry {
         json["expirytime"] = expiry.to_string().into();
     }
-    let headers = vec![("content-type".to_owned(), "application/cloudevents+json".to_owned())];
+    let headers = vec![
+        ("content-type".to_owned(), "application/cloudevents+json".to_owned()),
+        (TIME.to_owned(), time.to_string()),
+    ];
     (json.to_string().into_bytes(), headers)
 }

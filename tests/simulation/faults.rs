@@ -315,7 +315,8 @@ impl Mailer for SimMailer {
         sleep_until(Instant::now() + Duration::from_millis(slow_ms)).await;
         match throw {
             0..=61 => Ok(format!("m-{tag}")),
-            62..=74 => Err(SendError::Retryable("simulated".into())),
+            62..=71 => Err(SendError::Retryable("simulated".into())),
+            72..=74 => Err(SendError::Unreachable("simulated".into())),
             75..=85 => {
                 let share = if dice.chance(80) { Share::Second } else { Share::Day };
                 Err(SendError::Throttled { reason: "simulated".into(), share })

@@ -90,7 +90,7 @@ fn undelivered(error: &(dyn Error + 'static), other: bool) -> SendError {
         return SendError::Halted(format!("the endpoint's certificate is not accepted: {why}"));
     }
     if connecting {
-        return SendError::Retryable(format!("SES can't be reached: {why}"));
+        return SendError::Unreachable(format!("SES can't be reached: {why}"));
     }
     if other && chain(error).any(|e| e.to_string().contains("identity")) {
         return SendError::Halted(format!("no AWS credentials: {why}"));

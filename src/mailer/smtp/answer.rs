@@ -73,10 +73,13 @@ pub fn verdict(step: Step, code: Option<&str>, said: &str) -> SendError {
         code.unwrap_or_default(),
         if code.is_some() { " " } else { "" }
     ));
+    // Before the first mail there is none that could be at fault.
+    let comes_in = matches!(step, Step::Greeting | Step::Tls | Step::Login);
     let Some(code) = code else {
         return match step {
             // Nobody knows whether the last dot arrived.
             Step::End => SendError::Ambiguous(shown),
+            _ if comes_in => SendError::Unreachable(shown),
             _ => SendError::Retryable(shown),
         };
     };
@@ -87,7 +90,7 @@ pub fn verdict(step: Step, code: Option<&str>, said: &str) -> SendError {
             let share = if lower.contains("daily") { Share::Day } else { Share::Second };
             return SendError::Throttled { reason: shown, share };
         }
-        return SendError::Retryable(shown);
+        return if comes_in { SendError::Unreachable(shown) } else { SendError::Retryable(shown) };
     }
     match (step, code) {
         // Who may not come in, or not send in this name, may not for any mail. A message that is too large is alone.
@@ -114,7 +117,11 @@ mod tests {
 
     #[test]
     fn a_mail_is_in_doubt_only_after_its_end() {
-        for step in [Step::Greeting, Step::Tls, Step::Login, Step::Mail, Step::Rcpt, Step::Data] {
+        for step in [Step::Greeting, Step::Tls, Step::Login] {
+            assert!(matches!(verdict(step, None, "closed"), SendError::Unreachable(_)), "{step:?}");
+            assert!(matches!(verdict(step, Some("421"), "later"), SendError::Unreachable(_)), "{step:?}");
+        }
+        for step in [Step::Mail, Step::Rcpt, Step::Data] {
             assert!(matches!(verdict(step, None, "closed"), SendError::Retryable(_)), "{step:?}");
             assert!(matches!(verdict(step, Some("421"), "later"), SendError::Retryable(_)), "{step:?}");
         }

@@ -83,7 +83,7 @@ impl Dialler {
         let fail = |step| move |e: lettre::transport::smtp::Error| (step, answer::class(step, &e));
         let unreached = |e: io::Error| {
             let host = &self.settings.host;
-            (Step::Greeting, SendError::Retryable(format!("smtp: can't reach {host}:{}: {e}", self.port)))
+            (Step::Greeting, SendError::Unreachable(format!("smtp: can't reach {host}:{}: {e}", self.port)))
         };
         let tcp = TcpStream::connect((self.settings.host.as_str(), self.port)).await.map_err(unreached)?;
         // Nagle's algorithm waits 40 ms for an answer in the middle of each mail.
@@ -178,7 +178,7 @@ impl Manager for Dialler {
 }
 
 fn handshake(error: &io::Error) -> SendError {
-    if is_tls(error) { refused(&error.to_string()) } else { SendError::Retryable(format!("smtp TLS: {error}")) }
+    if is_tls(error) { refused(&error.to_string()) } else { SendError::Unreachable(format!("smtp TLS: {error}")) }
 }
 
 /// The handshake ended by one side's decision: that does not heal by itself.

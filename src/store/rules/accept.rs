@@ -6,7 +6,9 @@ use super::books::{Books, NewItem, lane, urgency};
 use super::sql;
 use super::subject::Mark;
 use super::young;
-use crate::model::{Arrival, Asked, Entry, ItemState, Reason, Receipt, Refused, Topic, hash16, is_collection};
+use crate::model::{
+    Arrival, Asked, Entry, ItemState, OWN_HEADERS, Reason, Receipt, Refused, Topic, hash16, is_collection,
+};
 use crate::store::line::Key;
 use crate::store::{Place, Result};
 
@@ -121,7 +123,8 @@ pub(super) fn refuse(books: &mut Books<'_>, refused: &Refused) -> Result<Receipt
 /// `message-id`, which is the broker's where the producer gave none, and new with every copy.
 fn letter_key(refused: &Refused) -> [u8; 16] {
     let mut headers: Vec<(&str, &str)> = refused.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-    headers.retain(|(name, _)| *name != "message-id");
+    // What we say of it, as when it came, is another thing each time.
+    headers.retain(|(name, _)| *name != "message-id" && !name.starts_with(OWN_HEADERS));
     headers.sort_unstable();
     let texts = headers.iter().flat_map(|(name, value)| [*name, *value]);
     let mut parts = blake3::Hasher::new();
