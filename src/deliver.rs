@@ -287,9 +287,6 @@ impl Deliver {
             match begun {
                 Begun::Send(contents) => {
                     let attempt = contents.attempt;
-                    if contents.attempt.number == 1 {
-                        metrics::lateness(contents.call_at.since(leased.due_at));
-                    }
                     let (me, slot, calls) = (self.clone(), self.slot(&contents, asked_at), air.calls.clone());
                     if slot.0 > soon {
                         air.vitals.set_calls_wait();
@@ -326,7 +323,7 @@ impl Deliver {
             Ok(ended) => ended,
             Err(e) => (e.id(), (Answer::Ambiguous { detail: "the send broke off".into() }, Said::Nothing)),
         };
-        let Some((attempt, _)) = air.tasks.remove(&id) else { return };
+        let Some((attempt, due_at)) = air.tasks.remove(&id) else { return };
         air.ahead.pace.count(Instant::now());
         let (answer, said) = match answer {
             Answer::Throttled { detail, .. } if said == Said::Halted && air.valve.is_of_one_mail(attempt.digest) => {
@@ -351,8 +348,11 @@ impl Deliver {
                 }
             }
             Said::Nothing => {
-                if matches!(answer, Answer::Accepted { .. }) && air.valve.took() {
-                    tracing::info!("mails leave again");
+                if matches!(answer, Answer::Accepted { .. }) {
+                    metrics::lateness(self.clock.now().since(due_at));
+                    if air.valve.took() {
+                        tracing::info!("mails leave again");
+                    }
                 }
             }
         }

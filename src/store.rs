@@ -167,6 +167,7 @@ pub struct Leased {
     pub lease: Lease,
     pub route: String,
     pub recipient: String,
+    /// When it was due first: before its first attempt, if it had one.
     pub due_at: Time,
     pub priority: Priority,
     /// For each item whose audience may have changed: whom it asked.

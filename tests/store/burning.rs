@@ -131,6 +131,25 @@ fn a_retry_waits_its_time() {
     }
 }
 
+/// Whose mail leaves with the third attempt has waited since the first.
+#[test]
+fn a_digest_is_as_late_as_since_it_was_due_first() {
+    for mut w in worlds(Setup::default()) {
+        w.accept(request("r1"));
+        let (first, began) = (w.claim(), w.now);
+        assert!(first.due_at <= began);
+        let mail = w.begun(&first);
+        w.refused(&mail);
+        w.retry_is_due();
+        let second = w.claim();
+        assert_eq!((second.due_at, second.lease.digest), (began, first.lease.digest));
+        let mail = w.begun(&second);
+        w.throttled(&mail);
+        w.retry_is_due();
+        assert_eq!(w.claim().due_at, began);
+    }
+}
+
 /// `wake_for_all`
 #[test]
 fn the_store_says_when_leases_doubts_and_retries_need_somebody() {

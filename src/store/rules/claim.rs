@@ -19,7 +19,7 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
         return Ok(vec![]);
     }
     let most = u64::from(ask.limit).min(books.second_room()?);
-    let mut taken = Vec::new();
+    let (mut taken, mut called) = (Vec::new(), Vec::new());
     for priority in Priority::ALL {
         let more = most - taken.len() as u64;
         let room = more.min(books.day_room(priority, more)?);
@@ -36,11 +36,14 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
             }
             let now = books.now;
             let Some(digest) = books.digest_if_there(no)?.filter(|digest| is_due(digest, ask, now)) else { continue };
-            let (mailbox, due_at) = (digest.mailbox, digest.due_at);
+            let (mailbox, due_at, attempts) = (digest.mailbox, digest.due_at, digest.attempts);
             let route = books.mailbox(mailbox)?.route.clone();
             let Some(leased) = lease(books, no, &route, ask)? else { continue };
             books.reserve_share();
             let audiences = if books.tx.is_postgres() { vec![] } else { audiences(books, leased, &route)? };
+            if attempts > 0 {
+                called.push(leased);
+            }
             taken.push(Leased {
                 lease: Lease { digest: books.digest_id(leased), token: books.digest(leased)?.token },
                 recipient: books.mailbox(mailbox)?.recipient.clone(),
@@ -49,6 +52,12 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
                 priority,
                 audiences,
             });
+        }
+    }
+    let first = first_begun(books, &called)?;
+    for one in &mut taken {
+        if let Some(begun) = first.get(&one.lease.digest.number) {
+            one.due_at = one.due_at.min(*begun);
         }
     }
     if books.tx.is_postgres() {
@@ -67,6 +76,20 @@ pub(super) fn claim(books: &mut Books<'_>, ask: &Ask) -> Result<Vec<Leased>> {
         }
     }
     Ok(taken)
+}
+
+/// When the first attempts of these digests began: they were due then, however long they have waited since.
+fn first_begun(books: &Books<'_>, digests: &[i64]) -> Result<HashMap<i64, Time>> {
+    let read = |row: &Row<'_>| Ok((row.get(0)?, Time(row.get(1)?)));
+    let mut all = Vec::with_capacity(digests.len());
+    if books.tx.is_postgres() && !digests.is_empty() {
+        all = books.tx.prepare_cached(sql::PG_FIRST_BEGUN)?.query_map([Column::ints(digests.iter().copied())], read)?;
+    } else {
+        for no in digests {
+            all.extend(books.tx.prepare_cached(sql::FIRST_BEGUN)?.query_map([*no], read)?);
+        }
+    }
+    Ok(all.into_iter().collect())
 }
 
 /// As the statements that look for it say.

@@ -210,6 +210,7 @@ pub const SETTLE_ATTEMPT: &str = "UPDATE attempt SET outcome = ?3, free = ?4, se
      message_id = coalesce(?6, message_id), detail = ?7 WHERE digest_no = ?1 AND n = ?2";
 pub const NOTE_ATTEMPT: &str = "UPDATE attempt SET detail = ?3 WHERE digest_no = ?1 AND n = ?2";
 pub const LAST_BEGUN: &str = "SELECT max(begun_at) FROM attempt WHERE digest_no = ?1";
+pub const FIRST_BEGUN: &str = "SELECT digest_no, begun_at FROM attempt WHERE digest_no = ?1 AND n = 1";
 pub const BURNED: &str = "SELECT count(*) FROM attempt WHERE digest_no = ?1 AND free = 0";
 
 // ---- the account's quota
@@ -427,6 +428,7 @@ pub const HOT: &[&str] = &[
     DROP_ITEMS,
     DROP_RELISTED,
     LAST_BEGUN,
+    FIRST_BEGUN,
     DROP_ATTEMPTS,
     DROP_LETTERS,
     DROP_MAILBOXES,

@@ -73,6 +73,8 @@ pub const PG_ITEMS_OF_DIGESTS: &str = "SELECT event_no, mailbox_no, digest_no, s
 /// (Two conditions on lists would be tried in all their combinations.)
 pub const PG_RELISTED: &str = "SELECT r.digest_no, r.event_no, r.mailbox_no, r.left_before FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
      bigint[])) AS u(event_no, mailbox_no) JOIN relisted r ON r.event_no = u.event_no AND r.mailbox_no = u.mailbox_no";
+pub const PG_FIRST_BEGUN: &str =
+    "SELECT digest_no, begun_at FROM attempt WHERE digest_no = ANY(CAST(?1 AS bigint[])) AND n = 1";
 pub const PG_ATTEMPTS: &str = "SELECT digest_no, n, outcome FROM attempt WHERE digest_no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_EVENTS: &str = "SELECT no, ver, effect, topic, topic2, date, deadline, expiry FROM event WHERE no = ANY(CAST(?1 AS \
      bigint[]))";
@@ -255,6 +257,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_ITEMS_OF_DIGESTS,
         PG_RELISTED,
         PG_ATTEMPTS,
+        PG_FIRST_BEGUN,
         PG_EVENTS,
         PG_CONTENTS,
         PG_AUDIENCES,
