@@ -327,6 +327,26 @@ fn the_previous_token_goes_with_one_to_change_to() {
     assert_problems(&problems("[http]\ntoken = 'new'\nprevious_token = 'o l d'"), &["3:18 can't be sent"]);
 }
 
+/// Their offsets are alike, and an offset is the id of a message that has none.
+#[test]
+fn one_origin_for_a_topic_on_two_clusters_is_warned_of() {
+    let two = |origin: &str, brokers: &str, topic: &str| {
+        let source = |name: &str, origin: &str, brokers: &str, topic: &str| {
+            format!(
+                "[[source]]\nname = '{name}'\nkind = 'kafka'\norigin = '{origin}'\nbrokers = ['{brokers}']\ntopics = ['{topic}']\n\
+                 group = 'owlpost'\nproperties = {{ 'security.protocol' = 'plaintext' }}\n"
+            )
+        };
+        let text = source("a", "zms", "127.0.0.1:9092", "n") + &source("b", origin, brokers, topic);
+        let config = load(&text).unwrap();
+        config.warnings.iter().filter(|w| w.message.contains("under the same origin")).count()
+    };
+    assert_eq!(two("zms", "127.0.0.1:9093", "n"), 1);
+    assert_eq!(two("zms", "127.0.0.1:9092", "n"), 0, "one cluster: the same messages");
+    assert_eq!(two("zms-2", "127.0.0.1:9093", "n"), 0);
+    assert_eq!(two("zms", "127.0.0.1:9093", "m"), 0);
+}
+
 #[test]
 fn sources_directories_and_domains_are_checked() {
     let found = problems(

@@ -38,7 +38,10 @@ pub fn validate(check: &mut Check<'_>, config: &Config) {
                     }
                 }
             },
-            SourceKind::Kafka => kafka::validate(check, &n, config, source),
+            SourceKind::Kafka => {
+                kafka::validate(check, &n, config, source);
+                kafka::two_clusters(check, &n, source, config.sources.iter().take(index));
+            }
             SourceKind::Sqs => sqs(check, &n, config, source),
             SourceKind::Zms => check.not_yet(&["source", &n, "kind"], "ZMS source", "\"http\" or \"file\""),
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::nearest::did_you_mean;
 use crate::config::validate::Check;
-use crate::config::{Config, GroupProtocol, SourceConfig};
+use crate::config::{Config, GroupProtocol, SourceConfig, SourceKind};
 use crate::kafka::{Cluster, check_broker, flaws_of_source};
 use crate::span::Span;
 
@@ -128,5 +128,29 @@ fn pattern(text: &str) -> Result<(), &'static str> {
     match (round, square, escaped) {
         (0, false, false) => Ok(()),
         _ => Err("this pattern does not close a bracket, or ends with a backslash"),
+    }
+}
+
+/// An Athenz message without an id has that of its place: topic, partition and offset. On two clusters those are two messages.
+pub fn two_clusters<'c>(
+    check: &mut Check<'_>,
+    n: &str,
+    source: &SourceConfig,
+    before: impl Iterator<Item = &'c SourceConfig>,
+) {
+    let like = |other: &&SourceConfig| {
+        other.kind == SourceKind::Kafka && other.origin() == source.origin() && other.brokers != source.brokers
+    };
+    for other in before.filter(like) {
+        if let Some(topic) = source.topics.iter().find(|topic| other.topics.contains(topic)) {
+            check.warn(
+                &["source", n, "topics"],
+                format!(
+                    "source {:?} reads {topic:?} on other brokers under the same origin: an Athenz message without an id may be \
+                     taken for a copy of the other cluster's; give one of them another origin, unless all have ids",
+                    other.name
+                ),
+            );
+        }
     }
 }
