@@ -36,7 +36,7 @@ pub(super) struct Prepared {
     /// One list a message; what a piece is still to bring stands there as a duplicate.
     receipts: Vec<Vec<Receipt>>,
     /// Of each message, and where each event stood in it.
-    positions: Vec<(String, Vec<Position>)>,
+    positions: Vec<Places>,
     /// What has no piece yet, with its place in `receipts`.
     rest: VecDeque<(Place, Draft)>,
     people: People,
@@ -46,6 +46,9 @@ pub(super) struct Prepared {
 
 /// Who is behind each reference that a batch names.
 type People = HashMap<String, Vec<Arc<Person>>>;
+
+/// A message's position, and where each event stood in it.
+type Places = (String, Vec<Position>);
 
 /// Message, and event in it.
 type Place = (usize, usize);
@@ -198,12 +201,7 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
-fn draft(
-    pipeline: &Pipeline,
-    messages: Vec<Message>,
-    now: Time,
-    stamps: &mut Stamps,
-) -> Vec<(Vec<Drafted>, (String, Vec<Position>))> {
+fn draft(pipeline: &Pipeline, messages: Vec<Message>, now: Time, stamps: &mut Stamps) -> Vec<(Vec<Drafted>, Places)> {
     let horizon = now.minus(pipeline.retention);
     let mut all = Vec::with_capacity(messages.len());
     // Each message leaves as soon as it is decoded: a batch stands in memory once, and not as text and events.
