@@ -25,6 +25,7 @@ mod pipeline;
 mod receipts;
 mod refuse;
 mod size;
+mod suspects;
 
 use flight::{Flight, Next};
 use outage::Outage;
@@ -130,13 +131,10 @@ pub async fn run(
                         wake.notify_one();
                     }
                     (Err(why), _) => {
-                        if let StoreError::Broken(said) = &why {
-                            size.one_by_one(flight.events());
-                            if flight.refuses_first(&pipeline, said) {
-                                continue;
-                            }
-                        } else {
-                            size.failed();
+                        match &why {
+                            StoreError::Broken(said) if flight.refuses_first(&pipeline, said) => continue,
+                            StoreError::Broken(_) => {}
+                            _ => size.failed(),
                         }
                         // What came later goes back too, or it would be committed before what is read again now.
                         for ack in flight.back() {
@@ -164,7 +162,7 @@ pub async fn run(
                     tracing::info!(source = pipeline.source, "the source is back");
                 }
                 match next {
-                    Ok(Some(batch)) => match prepare(&pipeline, batch, &mut stamps, &bounds, size.items()).await {
+                    Ok(Some(batch)) => match prepare(&pipeline, batch, &mut stamps, &bounds, size.items(), flight.suspects()).await {
                         Ok(ready) => {
                             if unasked.take().is_some() {
                                 tracing::info!(source = pipeline.source, "the directory is back");

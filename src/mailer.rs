@@ -97,15 +97,14 @@ fn is_unverified(said: &str, from: &str) -> bool {
         && words.any(|word| [address.as_str(), domain.as_str()].contains(&word.trim_end_matches('.')))
 }
 
-/// Whether an answer speaks of the SES identity of this address or of its domain (`identity/example.com`).
+/// Whether an answer speaks of the SES identity of this very address (`identity/name@example.com`).
 fn names_identity_of(said: &str, address: &str) -> bool {
     let Ok(mailbox) = address.parse::<lettre::message::Mailbox>() else { return false };
-    let (address, domain) = (mailbox.email.to_string().to_lowercase(), mailbox.email.domain().to_lowercase());
-    let said = said.to_ascii_lowercase();
+    let (address, said) = (mailbox.email.to_string().to_lowercase(), said.to_ascii_lowercase());
     let mut named = said.split("identity/").skip(1).filter_map(|rest| {
         rest.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\'' | '`' | ')')).next()
     });
-    named.any(|name| [address.as_str(), domain.as_str()].contains(&name.trim_end_matches('.')))
+    named.any(|name| name.trim_end_matches('.') == address)
 }
 
 /// An error and what caused it, outermost first.

@@ -203,8 +203,12 @@ async fn a_server_that_hangs_before_the_end_of_a_mail_leaves_no_doubt() {
         let settings = Settings { call_timeout, ..settings(scripted(script).await, Tls::None) };
         let mailer = SmtpMailer::new(settings).unwrap();
         let answer = tokio::time::timeout(call_timeout, send(&mailer, &mail("ann@example.com"))).await;
-        let said = matches!(answer, Ok(Err(SendError::Retryable(_) | SendError::Unreachable(_))));
-        assert!(said, "{script:?}: {answer:?}");
+        // Before the first mail there is none that could be at fault.
+        let fits = match script.len() {
+            0 | 1 => matches!(answer, Ok(Err(SendError::Unreachable(_)))),
+            _ => matches!(answer, Ok(Err(SendError::Retryable(_)))),
+        };
+        assert!(fits, "{script:?}: {answer:?}");
     }
     let to_the_end = scripted(&["220 hello", "250 sink", "250 ok", "250 ok", "354 go on"]).await;
     let call_timeout = Duration::from_secs(2);

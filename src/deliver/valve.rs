@@ -54,24 +54,16 @@ pub(super) struct Valve {
     /// How many mails in a row did not reach it, and how often that has shut the valve.
     unreached: u32,
     outages: u32,
-    /// How often a mail was taken after a halt.
-    openings: u64,
-    /// Whose mails halted, and how often it had opened by then.
+    /// How many mails were taken, but for those that were on their way when it was shut.
+    taken: u64,
+    /// Whose mails halted, and how many had been taken by then.
     halted_by: HashMap<DigestId, u64>,
 }
 
 impl Valve {
     pub fn new(mailer: &'static str) -> Valve {
         metrics::breaker(mailer, Breaker::Closed);
-        Valve {
-            mailer,
-            state: State::Flowing,
-            halts: 0,
-            unreached: 0,
-            outages: 0,
-            openings: 0,
-            halted_by: HashMap::new(),
-        }
+        Valve { mailer, state: State::Flowing, halts: 0, unreached: 0, outages: 0, taken: 0, halted_by: HashMap::new() }
     }
 
     /// `None`: mails may be let through.
@@ -120,7 +112,7 @@ impl Valve {
         if self.halted_by.len() >= HALTED_BY_MAX {
             self.halted_by.clear();
         }
-        self.halted_by.insert(digest, self.openings).is_some_and(|then| then < self.openings)
+        self.halted_by.insert(digest, self.taken).is_some_and(|then| then < self.taken)
     }
 
     /// The account says so itself, after the wait.
@@ -137,12 +129,14 @@ impl Valve {
     /// A mail was taken. `true`: after a halt, the first one.
     pub fn took(&mut self) -> bool {
         self.unreached = 0;
+        if !matches!(self.state, State::Shut(_)) {
+            self.taken += 1;
+        }
         if self.state != State::Probing {
             return false;
         }
         self.outages = 0;
         (self.state, self.halts) = (State::Flowing, 0);
-        self.openings += 1;
         metrics::breaker(self.mailer, Breaker::Closed);
         true
     }

@@ -90,6 +90,11 @@ impl Seat {
         self.goes.cancelled().await;
     }
 
+    /// A request may have come just when somebody else was to have the seat.
+    pub fn has_no_request(&self) -> bool {
+        self.key().is_some()
+    }
+
     /// It has a request, and may stay until that is answered.
     pub fn works(&self) {
         if let Some(key) = self.key().take() {

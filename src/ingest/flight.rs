@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::pipeline::{Piece, Pipeline, Prepared};
 use super::receipts::{self, Told};
+use super::suspects::{self, Suspects};
 use crate::metrics;
 use crate::model::Receipt;
 use crate::source::{Ack, Source};
@@ -73,6 +74,8 @@ impl Next {
 pub(super) struct Flight {
     store: Arc<dyn Intake>,
     line: Line,
+    /// One of these the store can never take.
+    suspects: Suspects,
     pieces: VecDeque<UnderWay>,
     batches: VecDeque<Open>,
     /// Behind them.
@@ -84,7 +87,15 @@ pub(super) struct Flight {
 impl Flight {
     pub fn new(store: Arc<dyn Intake>) -> Flight {
         let (pieces, batches) = (VecDeque::new(), VecDeque::new());
-        Flight { store, line: Line::default(), pieces, batches, next: None, answered: Instant::now() }
+        Flight {
+            store,
+            line: Line::default(),
+            suspects: Suspects::default(),
+            pieces,
+            batches,
+            next: None,
+            answered: Instant::now(),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -154,13 +165,17 @@ impl Flight {
             if !self.has_room(batch.receipts().len(), items) {
                 return;
             }
+            let alone = self.pieces.iter().any(|one| one.piece.alone.is_some());
+            if alone || (!self.pieces.is_empty() && batch.next_is_suspected(&self.suspects)) {
+                return;
+            }
             if rest.is_none()
                 && let Some(Next::Ready(batch)) = self.next.take()
             {
                 self.batches.push_back(Open { batch: *batch, told: Told::default(), out: 0, asked: false });
             }
             if let Some(last) = self.batches.back_mut()
-                && let Some(piece) = last.batch.next_piece(pipeline, items)
+                && let Some(piece) = last.batch.next_piece(pipeline, items, &self.suspects)
             {
                 (last.out, last.asked) = (last.out + 1, true);
                 self.give(piece, pipeline);
@@ -199,8 +214,12 @@ impl Flight {
         Some((piece, took))
     }
 
+    pub fn suspects(&self) -> &Suspects {
+        &self.suspects
+    }
+
     /// The store could not take the first piece, and never can: if that is one event alone, it is refused, and given to the store
-    /// as that. `false`: the piece is larger, and goes back.
+    /// as that. `false`: the piece is larger and goes back, and each of its events comes alone the next time.
     pub fn refuses_first(&mut self, pipeline: &Pipeline, why: &str) -> bool {
         let Some(UnderWay { mut piece, .. }) = self.pieces.pop_front() else { return false };
         let of = self.batches.iter().find(|open| open.out > 0);
@@ -208,13 +227,10 @@ impl Flight {
         if refused {
             self.line = Line::default();
             self.give(piece, pipeline);
+        } else {
+            self.suspects.add(piece.entries.iter().map(suspects::entry));
         }
         refused
-    }
-
-    /// How many events the store has.
-    pub fn events(&self) -> usize {
-        self.pieces.iter().map(|one| one.piece.entries.len()).sum()
     }
 
     /// What it brought is told and counted.
@@ -226,6 +242,9 @@ impl Flight {
         receipts::count(&pipeline.source, receipts.iter());
         // Pieces come in the order of their batches.
         let Some(open) = self.batches.iter_mut().find(|open| open.out > 0) else { return };
+        if let Some(suspect) = &piece.alone {
+            self.suspects.clear(suspect);
+        }
         open.told.note(piece, receipts);
         open.batch.committed(piece, receipts);
         open.out -= 1;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::suspects::{self, Suspect, Suspects};
 use super::{Bounds, IngestError, refuse};
 use crate::clock::Clock;
 use crate::decode::{Decoded, Decoder};
@@ -59,29 +60,41 @@ pub(super) struct Piece {
     places: Vec<Place>,
     /// What they cost the store.
     pub items: usize,
+    /// It is one event that is suspected.
+    pub alone: Option<Suspect>,
 }
 
 impl Prepared {
     /// What is to be committed next. `None`: all of it is.
-    pub fn next_piece(&mut self, pipeline: &Pipeline, items_max: usize) -> Option<Piece> {
-        self.ready.take().or_else(|| self.make_piece(pipeline, items_max))
+    pub fn next_piece(&mut self, pipeline: &Pipeline, items_max: usize, suspects: &Suspects) -> Option<Piece> {
+        self.ready.take().or_else(|| self.make_piece(pipeline, items_max, suspects))
+    }
+
+    /// Whether that is an event that is suspected.
+    pub fn next_is_suspected(&self, suspects: &Suspects) -> bool {
+        match &self.ready {
+            Some(ready) => ready.alone.is_some(),
+            None => self.rest.front().is_some_and(|(_, draft)| draft.suspect(suspects).is_some()),
+        }
     }
 
     /// An event without items costs the store as much as one with one.
-    fn make_piece(&mut self, pipeline: &Pipeline, items_max: usize) -> Option<Piece> {
-        let (mut entries, mut places, mut items) = (Vec::new(), Vec::new(), 0usize);
-        while let Some((_, draft)) = self.rest.front() {
+    fn make_piece(&mut self, pipeline: &Pipeline, items_max: usize, suspects: &Suspects) -> Option<Piece> {
+        let (mut entries, mut places, mut items, mut alone) = (Vec::new(), Vec::new(), 0usize, None);
+        while let Some((_, draft)) = self.rest.front().filter(|_| alone.is_none()) {
             let with = items.saturating_add(items_of(draft, &self.people, pipeline.recipients_max));
-            if with > items_max && !entries.is_empty() {
+            let suspect = draft.suspect(suspects);
+            if (with > items_max || suspect.is_some()) && !entries.is_empty() {
                 break;
             }
+            alone = suspect;
             let Some((place, draft)) = self.rest.pop_front() else { break };
             items = with;
             let entry = finish(pipeline, draft, &self.people, || self.position(place));
             entries.push(entry);
             places.push(place);
         }
-        (!entries.is_empty()).then(|| Piece { entries: Arc::new(entries), places, items })
+        (!entries.is_empty()).then(|| Piece { entries: Arc::new(entries), places, items, alone })
     }
 
     /// The store can never take the one entry of this piece: it gets another one, which says so.
@@ -143,6 +156,20 @@ enum Draft {
     Refused(Box<Refused>),
 }
 
+impl Draft {
+    /// `None`: it is not suspected.
+    fn suspect(&self, suspects: &Suspects) -> Option<Suspect> {
+        if suspects.are_none() {
+            return None;
+        }
+        let suspect = match self {
+            Draft::Event { arrival, .. } => suspects::event(arrival),
+            Draft::Refused(refused) => suspects::refused(refused),
+        };
+        Some(suspect).filter(|suspect| suspects.have(suspect))
+    }
+}
+
 /// One of a message's events: to be decided by the store, or known already.
 type Drafted = Result<Draft, Receipt>;
 
@@ -152,6 +179,7 @@ pub(super) async fn prepare(
     stamps: &mut Stamps,
     bounds: &Bounds,
     items: usize,
+    suspects: &Suspects,
 ) -> Result<Prepared, (Ack, String)> {
     let (ack, now, began) = (batch.ack, pipeline.clock.now(), Instant::now());
     let mine = std::mem::take(stamps);
@@ -195,7 +223,7 @@ pub(super) async fn prepare(
     }
     let drafts = prepared.rest.iter().map(|(_, draft)| draft);
     prepared.people = look_up(pipeline, drafts, bounds.directory_age).await.map_err(|why| (ack, why))?;
-    prepared.ready = prepared.make_piece(pipeline, items);
+    prepared.ready = prepared.make_piece(pipeline, items, suspects);
     let took_ms = began.elapsed().as_millis() as u64;
     tracing::debug!(source = pipeline.source, events = prepared.receipts.len(), took_ms, "batch decoded");
     Ok(prepared)
@@ -324,10 +352,11 @@ pub async fn replay_input(
 ) -> Result<Vec<Receipt>, IngestError> {
     let batch = Batch { messages: vec![message], ack: Ack { batch: 0, epoch: 0 } };
     let bounds = Bounds { directory_age: Duration::ZERO, ..Bounds::default() };
-    let mut prepared = prepare(pipeline, batch, &mut Stamps::default(), &bounds, bounds.items)
+    let suspects = Suspects::default();
+    let mut prepared = prepare(pipeline, batch, &mut Stamps::default(), &bounds, bounds.items, &suspects)
         .await
         .map_err(|(_, why)| IngestError::Source(SourceError::Unavailable(why)))?;
-    while let Some(piece) = prepared.next_piece(pipeline, bounds.items) {
+    while let Some(piece) = prepared.next_piece(pipeline, bounds.items, &suspects) {
         let receipts = store.accept(pipeline.clock.now(), piece.entries.clone()).await?;
         prepared.committed(&piece, &receipts);
     }

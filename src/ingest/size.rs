@@ -20,32 +20,20 @@ pub(super) struct Size {
     /// Lower than `most` after a transaction that was not taken, until whole batches are.
     ceiling: usize,
     most: usize,
-    /// So many events are given alone.
-    alone: usize,
 }
 
 impl Size {
     pub fn new(most: usize) -> Size {
-        Size { items: FIRST.min(most), ceiling: most, most, alone: 0 }
+        Size { items: FIRST.min(most), ceiling: most, most }
     }
 
-    /// 0: one event alone.
     pub fn items(&self) -> usize {
-        if self.alone > 0 { 0 } else { self.items }
-    }
-
-    /// One of so many events the store can never take: which, it says when it gets each by itself.
-    pub fn one_by_one(&mut self, events: usize) {
-        self.alone = self.alone.max(events);
+        self.items
     }
 
     /// The store took `items` in this time. `calls_wait`: mails wait for their moment. Grows step by step, and shrinks at
     /// once.
     pub fn learn(&mut self, items: usize, took: Duration, calls_wait: bool) {
-        if self.alone > 0 {
-            self.alone -= 1;
-            return;
-        }
         let longest = if calls_wait { LONGEST_BESIDE_CALLS } else { LONGEST };
         // A casted float saturates.
         let fits = (items as f64 * longest.as_secs_f64() / took.as_secs_f64().max(1e-6)) as usize;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool::managed::{Pool, PoolError, TimeoutType, Timeouts};
+use deadpool::managed::{Pool, PoolError, Timeouts};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::Response;
@@ -64,22 +64,19 @@ impl SmtpMailer {
         let pool = Pool::builder(Dialler::new(settings)?)
             .max_size(connections)
             .runtime(deadpool::Runtime::Tokio1)
-            .timeouts(Timeouts { wait: Some(within), create: Some(within * 3 / 4), recycle: Some(within) })
+            .timeouts(Timeouts { wait: Some(within), create: Some(within), recycle: Some(within) })
             .build()
             .map_err(|e| format!("mailer: {e}"))?;
         Ok(SmtpMailer { pool, before_end: within })
     }
 
     async fn connection(&self, by: Instant) -> Result<deadpool::managed::Object<Dialler>, SendError> {
-        // Others have them all: that is no fault of this mail.
-        let late = || SendError::NotCalled("smtp: no connection was free in time".into());
+        // The server is out of reach, or so slow that others have all connections: no fault of this mail's.
+        let late = || SendError::Unreachable("smtp: no connection in time".into());
         let got = tokio::time::timeout_at(by, self.pool.get()).await.map_err(|_| late())?;
         got.map_err(|e| match e {
             PoolError::Backend(error) => error,
-            PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
-                SendError::Unreachable("smtp: no connection in time".into())
-            }
-            PoolError::Timeout(TimeoutType::Wait) => late(),
+            PoolError::Timeout(_) => late(),
             other => SendError::Retryable(format!("smtp: {other}")),
         })
     }
