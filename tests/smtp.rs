@@ -311,7 +311,7 @@ async fn scripted(script: &'static [&'static str]) -> u16 {
 #[tokio::test]
 async fn a_greeting_that_is_none_means_that_nothing_was_sent() {
     for (script, wanted) in [
-        (&["421 too busy"][..], "retryable"),
+        (&["421 too busy"][..], "unreachable"),
         (&["554 no service for you"], "halted"),
         (&["!"], "unreachable"),
         (&["220 hello", "!"], "unreachable"),
