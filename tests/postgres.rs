@@ -37,6 +37,8 @@ mod store;
 mod strangers;
 #[path = "postgres/traffic.rs"]
 mod traffic;
+#[path = "postgres/turns.rs"]
+mod turns;
 #[path = "postgres/unheard.rs"]
 mod unheard;
 #[path = "postgres/versions.rs"]

@@ -12,7 +12,7 @@ use crate::store::{NOW, accept, ask, news, open, runtime, settings, try_open, ve
 use crate::traffic::{accepted, intent};
 use crate::wire::{Cut, Wire};
 
-fn behind(wire: &Wire, database: &Database) -> Arc<Postgres> {
+pub fn behind(wire: &Wire, database: &Database) -> Arc<Postgres> {
     drop(open(database.url()));
     let url = format!("postgres://owlpost@127.0.0.1:{}/{}", wire.port(), database.name);
     try_open(settings(url, Opening::Worker)).unwrap()

@@ -5,7 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -25,6 +25,7 @@ pub struct Wire {
     cut: Arc<AtomicU8>,
     /// So many commits go through before.
     before: Arc<AtomicU8>,
+    turns: Arc<AtomicUsize>,
 }
 
 const COMMIT: &[u8] = b"COMMIT\0";
@@ -33,14 +34,15 @@ impl Wire {
     /// Its threads end with the test's process.
     pub fn to(server: u16) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let wire = Wire { port: listener.local_addr().unwrap().port(), cut: Arc::default(), before: Arc::default() };
-        let (cut, before) = (wire.cut.clone(), wire.before.clone());
+        let port = listener.local_addr().unwrap().port();
+        let wire = Wire { port, cut: Arc::default(), before: Arc::default(), turns: Arc::default() };
+        let (cut, before, turns) = (wire.cut.clone(), wire.before.clone(), wire.turns.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (cut, before) = (cut.clone(), before.clone());
+                let (cut, before, turns) = (cut.clone(), before.clone(), turns.clone());
                 std::thread::spawn(move || {
                     if let Ok(server) = TcpStream::connect(("127.0.0.1", server)) {
-                        carry(client, server, cut, before);
+                        carry(client, server, cut, before, turns);
                     }
                 });
             }
@@ -56,6 +58,11 @@ impl Wire {
         self.cut_after(0, cut);
     }
 
+    /// How often something was said to the server: about once for each answer that was waited for.
+    pub fn turns(&self) -> usize {
+        self.turns.load(Ordering::SeqCst)
+    }
+
     /// Not at the next commit, but at one after it.
     pub fn cut_after(&self, commits: u8, cut: Cut) {
         self.before.store(commits, Ordering::SeqCst);
@@ -68,7 +75,7 @@ impl Wire {
     }
 }
 
-fn carry(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>, before: Arc<AtomicU8>) {
+fn carry(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>, before: Arc<AtomicU8>, turns: Arc<AtomicUsize>) {
     let once = |cut: &AtomicU8, what: Cut| {
         cut.compare_exchange(what as u8, Cut::Nothing as u8, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     };
@@ -84,6 +91,7 @@ fn carry(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>, before: Arc<A
         let mut bytes = [0; 65_536];
         while let Ok(n @ 1..) = from.read(&mut bytes) {
             wait(&silent);
+            turns.fetch_add(1, Ordering::SeqCst);
             let is_commit = bytes[..n].windows(COMMIT.len()).any(|w| w == COMMIT);
             let goes_through = |left: u8| left.checked_sub(1);
             if is_commit && before.fetch_update(Ordering::SeqCst, Ordering::SeqCst, goes_through).is_err() {

@@ -29,6 +29,7 @@ pub(super) fn lock(books: &mut Books<'_>, mails: &[Permitted]) -> Result<()> {
             first.iter().filter(|mail| !mail.waits).map(number).filter(|no| !strangers.have(*no)).collect()
         };
         books.hold_to_begin(&numbers(&first), &numbers(&again), if_free, listed)?;
+        books.read_audiences(&mails.iter().flat_map(|mail| mail.audiences.iter().map(|(no, _)| *no)).collect())?;
         let addresses: Vec<Option<String>> =
             mails.iter().map(|mail| mail.recipient.address.as_ref().map(|a| a.to_lowercase())).collect();
         let addresses = Column::Texts(addresses.iter().map(Option::as_deref).collect());
@@ -154,6 +155,9 @@ fn follow_audience(books: &mut Books<'_>, no: i64, mailbox: i64, route: &str, ma
 
 /// Whether this recipient stands for an audience that was nobody when the event came.
 fn is_nobody(books: &Books<'_>, event_no: i64, route: &str, recipient: &str) -> Result<bool> {
+    if let Some(names) = books.held.asked(event_no, route) {
+        return Ok(nobody(&names) == recipient);
+    }
     let mut asked = books.tx.prepare_cached(sql::ASKED)?;
     let names: Option<String> = asked.query_row(params![event_no, route], |row| row.get(0)).optional()?;
     let names: Vec<String> = names.map(|n| serde_json::from_str(&n).unwrap_or_default()).unwrap_or_default();
@@ -170,10 +174,15 @@ fn join(books: &mut Books<'_>, event_no: i64, route: &str, people: &[Person], no
     }
     let (ver, deadline) = books.event_times(event_no)?;
     for person in people {
-        let mailbox = books.mailbox_of(&person.principal, route, person.zone.as_deref())?;
-        if books.has_item(event_no, mailbox)? {
+        let known = books.held.is_there(event_no, &person.principal, route);
+        if known == Some(true) {
             continue;
         }
+        let mailbox = books.mailbox_of(&person.principal, route, person.zone.as_deref())?;
+        if known.is_none() && books.has_item(event_no, mailbox)? {
+            continue;
+        }
+        books.held.comes(event_no, &person.principal, route);
         let (mut over, mut older) = (None, None);
         if let Some(topic) = topic {
             let subject = books.subject(&topic)?;

@@ -178,20 +178,12 @@ fn most_urgent(books: &Books<'_>, digest: i64, most: i64) -> Result<Vec<(i64, i6
         urgent.truncate(most as usize);
         return Ok(urgent);
     }
-    // A tie over the edge: those of the same urgency go by rank.
+    // A tie over the edge, of thousands perhaps: those of the same urgency go by rank.
     urgent.retain(|(_, urgency)| *urgency != edge);
-    let mut at = books.tx.prepare_cached(sql::ITEMS_AT)?;
-    let tied: Vec<i64> = at.query_map(params![digest, edge], |row| row.get(0))?;
-    let mut ranked = Vec::with_capacity(tied.len());
-    for no in tied {
-        let (ver, _) = books.event_times(no)?;
-        let tie: (String, String) =
-            books.tx.prepare_cached(sql::EVENT_TIE)?.query_row([no], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        ranked.push((ver, tie, no));
-    }
-    ranked.sort();
     let room = most as usize - urgent.len();
-    urgent.extend(ranked.into_iter().take(room).map(|(_, _, no)| (no, edge)));
+    let mut ranked = books.tx.prepare_cached(sql::URGENT_BY_RANK)?;
+    let ranked: Vec<i64> = ranked.query_map(params![digest, edge, room as i64], |row| row.get(0))?;
+    urgent.extend(ranked.into_iter().map(|no| (no, edge)));
     Ok(urgent)
 }
 

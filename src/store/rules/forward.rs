@@ -17,22 +17,34 @@ pub(super) fn unforwarded(conn: Tx<'_>, portion: Portion) -> Result<Vec<Letter>>
     Ok(letters)
 }
 
-/// Row after row, until there is enough: what is not read costs no memory.
+/// So many are asked for at first: a database may send all that was asked for, whether it is read or not, and each may have a
+/// megabyte.
+const FIRST: u32 = 4;
+
+/// Row after row, until there is enough: more are asked for as long as they are small.
 fn read(
     conn: Tx<'_>,
     statement: &str,
     portion: Portion,
     letter: fn(&Row<'_>) -> Result<Letter>,
 ) -> Result<Vec<Letter>> {
-    let (mut letters, mut bytes) = (Vec::new(), 0usize);
-    conn.prepare_cached(statement)?.each([portion.letters], |row| {
-        let letter = letter(row)?;
-        let headers = letter.headers.iter().map(|(name, value)| name.len() + value.len());
-        bytes = bytes.saturating_add(letter.body.len() + headers.sum::<usize>());
-        letters.push(letter);
-        Ok(bytes < portion.bytes)
-    })?;
-    Ok(letters)
+    let mut ask = FIRST.min(portion.letters);
+    loop {
+        let (mut letters, mut bytes) = (Vec::new(), 0usize);
+        conn.prepare_cached(statement)?.each([ask], |row| {
+            let letter = letter(row)?;
+            let headers = letter.headers.iter().map(|(name, value)| name.len() + value.len());
+            bytes = bytes.saturating_add(letter.body.len() + headers.sum::<usize>());
+            letters.push(letter);
+            Ok(bytes < portion.bytes)
+        })?;
+        if bytes >= portion.bytes || letters.len() < ask as usize || ask >= portion.letters {
+            return Ok(letters);
+        }
+        // As many more as fit if they are like these, but not many more at once.
+        let fit = u32::try_from(portion.bytes / (bytes / letters.len()).max(1)).unwrap_or(u32::MAX);
+        ask = fit.clamp(ask + 1, ask.saturating_mul(5)).min(portion.letters);
+    }
 }
 
 fn input(row: &Row<'_>) -> Result<Letter> {

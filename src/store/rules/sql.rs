@@ -52,7 +52,7 @@ pub const ADD_MAILBOX: &str = "INSERT INTO mailbox (recipient, route, zone) VALU
      RETURNING no, zone, previous_at";
 /// Of a route that knows it: the one that was mailed last.
 pub const ZONE_OF: &str = "SELECT zone FROM mailbox WHERE recipient = ?1 AND route <> ?2 AND zone IS NOT NULL \
-     ORDER BY previous_at DESC";
+     ORDER BY previous_at DESC NULLS LAST";
 pub const SAVE_ZONE: &str = "UPDATE mailbox SET zone = ?2 WHERE no = ?1";
 pub const SAVE_PREVIOUS: &str = "UPDATE mailbox SET previous_at = ?2 WHERE no = ?1";
 /// Sums of sums: a join would be planned, while the tables are empty, as a walk over all open digests.
@@ -181,8 +181,10 @@ pub const OPEN_ITEMS: &str = "SELECT event_no, mailbox_no, digest_no, state, lef
 /// What somebody else has stays in the window.
 pub const URGENT_ITEMS: &str = "SELECT event_no, mailbox_no, urgency FROM item WHERE digest_no = ?1 AND state = 0 \
      ORDER BY urgency LIMIT ?2 /*pg: FOR UPDATE SKIP LOCKED*/";
-pub const ITEMS_AT: &str = "SELECT event_no, mailbox_no FROM item WHERE digest_no = ?1 AND state = 0 AND urgency = ?2 \
-     /*pg: FOR UPDATE SKIP LOCKED*/";
+/// Of those that are as urgent as each other, the first ?3 by rank. (All of them are read; it is asked only if they are more than fit
+/// into the mail.)
+pub const URGENT_BY_RANK: &str = "SELECT i.event_no FROM item i CROSS JOIN event e ON e.no = i.event_no WHERE i.digest_no = ?1 \
+     AND i.state = 0 AND i.urgency = ?2 ORDER BY e.ver, e.id, e.source LIMIT ?3 /*pg: FOR UPDATE OF i SKIP LOCKED*/";
 pub const FIRST_URGENCY: &str = "SELECT min(urgency) FROM item WHERE digest_no = ?1 AND state = 0";
 /// What attempt ?2 of digest ?1 listed.
 pub const LISTED: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE digest_no = ?1 \
@@ -408,7 +410,6 @@ pub const HOT: &[&str] = &[
     ITEMS_OF_EVENT,
     OPEN_ITEMS,
     URGENT_ITEMS,
-    ITEMS_AT,
     FIRST_URGENCY,
     LISTED,
     TRIES_OF_ITEM,

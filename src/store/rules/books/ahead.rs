@@ -107,6 +107,27 @@ impl Books<'_> {
         Ok(())
     }
 
+    /// What a begin asks of events whose audience may have changed: there may be hundreds of people in each.
+    pub fn read_audiences(&mut self, events: &BTreeSet<i64>) -> Result<()> {
+        if !self.tx.is_postgres() || events.is_empty() {
+            return Ok(());
+        }
+        let of = Column::ints(events.iter().copied());
+        let asked = self
+            .read(sql::PG_ASKED, [&of], |row| Ok((row.get::<i64>(0)?, row.get::<String>(1)?, row.get::<String>(2)?)))?;
+        let people = self.read(sql::PG_WHO_HAS, [&of], |row| Ok((row.get::<i64>(0)?, (row.get(1)?, row.get(2)?))))?;
+        self.held.asked.extend(events.iter().map(|no| (*no, HashMap::new())));
+        self.held.people.extend(events.iter().map(|no| (*no, HashSet::new())));
+        for (event_no, route, names) in asked {
+            let names = serde_json::from_str(&names).unwrap_or_default();
+            self.held.asked.entry(event_no).or_default().insert(route, names);
+        }
+        for (event_no, person) in people {
+            self.held.people.entry(event_no).or_default().insert(person);
+        }
+        Ok(())
+    }
+
     /// The mailboxes of digests, to change those alone.
     pub fn hold_digests(&mut self, digests: &[i64]) -> Result<()> {
         if !self.tx.is_postgres() {

@@ -28,6 +28,10 @@ pub(in crate::store) struct Held {
     pub(super) contents: HashMap<i64, Vec<Listed>>,
     /// Digests whose mailbox somebody else has, and that were not to wait for it.
     pub(in crate::store::rules) busy: BTreeSet<i64>,
+    /// Whom these events asked by a route, as named then ...
+    pub(super) asked: HashMap<i64, HashMap<String, Vec<String>>>,
+    /// ... and who has an item of them, by which route.
+    pub(super) people: HashMap<i64, HashSet<(String, String)>>,
     pub(in crate::store::rules) paused: Vec<String>,
     pub(in crate::store::rules) suppressed: Option<HashSet<String>>,
 }
@@ -42,6 +46,22 @@ pub(in crate::store) struct EventRow {
 }
 
 impl Held {
+    /// `None`: that was not read ahead. An event that asked nobody by this route has no names.
+    pub fn asked(&self, event_no: i64, route: &str) -> Option<Vec<String>> {
+        Some(self.asked.get(&event_no)?.get(route).cloned().unwrap_or_default())
+    }
+
+    /// Whether this person has an item of the event by this route. `None`: that was not read ahead.
+    pub fn is_there(&self, event_no: i64, recipient: &str, route: &str) -> Option<bool> {
+        Some(self.people.get(&event_no)?.contains(&(recipient.to_owned(), route.to_owned())))
+    }
+
+    pub fn comes(&mut self, event_no: i64, recipient: &str, route: &str) {
+        if let Some(people) = self.people.get_mut(&event_no) {
+            people.insert((recipient.to_owned(), route.to_owned()));
+        }
+    }
+
     /// An item has changed.
     pub fn follow(&mut self, item: &Item, state: ItemState, left_before: Option<i64>) {
         if let Some(held) = self.items.get_mut(&(item.event_no, item.mailbox)) {

@@ -73,8 +73,11 @@ impl Books<'_> {
         Ok(!is_old && execute(&mut self.hot.key, self.tx, sql::LITE_ADD_KEY, (key, no))? == 1)
     }
 
-    pub fn add_asked(&mut self, params: impl Params) -> Result<u64> {
-        execute(&mut self.hot.asked, self.tx, sql::ADD_ASKED, params)
+    pub fn add_asked(&mut self, params: impl Params) -> Result<()> {
+        if self.tx.is_postgres() {
+            return self.tx.prepare_cached(sql::ADD_ASKED)?.later(params);
+        }
+        execute(&mut self.hot.asked, self.tx, sql::ADD_ASKED, params).map(drop)
     }
 
     /// `false`: it is known. `params` begin with the topic.
@@ -84,8 +87,11 @@ impl Books<'_> {
         Ok(!is_old && execute(&mut self.hot.subject, self.tx, sql::LITE_ADD_SUBJECT, params)? == 1)
     }
 
-    pub fn save_own(&mut self, params: impl Params) -> Result<u64> {
-        execute(&mut self.hot.own, self.tx, sql::SAVE_OWN, params)
+    pub fn save_own(&mut self, params: impl Params) -> Result<()> {
+        if self.tx.is_postgres() {
+            return self.tx.prepare_cached(sql::SAVE_OWN)?.later(params);
+        }
+        execute(&mut self.hot.own, self.tx, sql::SAVE_OWN, params).map(drop)
     }
 
     pub(super) fn settle_item(&mut self, params: impl Params) -> Result<()> {

@@ -36,7 +36,8 @@ pub(super) fn letters(conn: Tx<'_>, wanted: &Wanted<'_>, page: Page) -> Result<R
     if reason == Some(None) {
         return Ok(Rows::DeadLetters { rows: vec![], next: None });
     }
-    let of = (page.after.max(ITEMS), reason.flatten().map(|r| r as i64), wanted.source, wanted.since.map(|t| t.0));
+    let (after, reason) = (page.after.max(ITEMS), reason.flatten().map(|r| r as i64));
+    let of = |rows| (after, reason, wanted.source, wanted.since.map(|t| t.0), rows);
     let (items, next) = items(conn, sql::DEAD_ITEMS, of, page)?;
     let rows = items.iter().map(|item| item_letter(conn, item)).collect::<Result<_>>()?;
     Ok(Rows::DeadLetters { rows, next })

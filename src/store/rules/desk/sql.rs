@@ -19,10 +19,10 @@ macro_rules! item_rows {
 }
 
 // ---- the ledger
-/// After event ?1, accepted or settled since ?2, of recipient ?3.
+/// After event ?1, accepted or settled since ?2, of recipient ?3: ?4 at most.
 pub const LEDGER: &str = item_rows!(
     "WHERE i.event_no > ?1 AND (CAST(?3 AS text) IS NULL OR i.mailbox_no IN (SELECT no FROM mailbox WHERE recipient = ?3)) \
-     AND (CAST(?2 AS bigint) IS NULL OR e.received_at >= ?2 OR i.settled_at >= ?2) ORDER BY i.event_no, i.mailbox_no"
+     AND (CAST(?2 AS bigint) IS NULL OR e.received_at >= ?2 OR i.settled_at >= ?2) ORDER BY i.event_no, i.mailbox_no LIMIT ?4"
 );
 pub const ITEM_OF: &str = item_rows!("WHERE i.event_no = ?1 AND i.mailbox_no = ?2");
 pub const ITEMS_OF_EVENT: &str = item_rows!("WHERE i.event_no = ?1 ORDER BY i.mailbox_no LIMIT ?2");
@@ -68,7 +68,7 @@ pub const ITEMS_OF_ATTEMPT: &str = item_rows!(
 );
 pub const DEAD_ITEMS: &str = item_rows!(
     "WHERE i.state = 5 AND i.event_no > ?1 AND (CAST(?2 AS bigint) IS NULL OR i.reason = ?2) \
-     AND (CAST(?3 AS text) IS NULL OR e.source = ?3) AND (CAST(?4 AS bigint) IS NULL OR i.settled_at >= ?4) ORDER BY i.event_no, i.mailbox_no"
+     AND (CAST(?3 AS text) IS NULL OR e.source = ?3) AND (CAST(?4 AS bigint) IS NULL OR i.settled_at >= ?4) ORDER BY i.event_no, i.mailbox_no LIMIT ?5"
 );
 
 // ---- attempts

@@ -118,6 +118,14 @@ pub(super) const MANY: &[Many] = &[
         )
     },
     insert_many!(
+        ADD_ASKED,
+        "asked",
+        "event_no, route, names, except_for) SELECT c1, c2, c3, c4",
+        ("bigint", "text", "text", "text"),
+        2,
+        ""
+    ),
+    insert_many!(
         SAVE_TOLD,
         "standing",
         "topic, recipient, told_ver) SELECT c1, c2, c3",

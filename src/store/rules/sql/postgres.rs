@@ -88,6 +88,11 @@ pub const PG_CONTENTS: &str = "SELECT e.no, e.source, e.id, e.kind, e.ver, e.dea
 pub const PG_AUDIENCES: &str = "SELECT i.event_no, a.names, a.except_for, i.digest_no FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS \
      text[])) AS u(digest_no, route) JOIN item i ON i.digest_no = u.digest_no AND i.state = 0 JOIN asked a ON \
      a.event_no = i.event_no AND a.route = u.route";
+/// Of events: whom each route asked, as named then ...
+pub const PG_ASKED: &str = "SELECT event_no, route, names FROM asked WHERE event_no = ANY(CAST(?1 AS bigint[]))";
+/// ... and who has an item of them by which route.
+pub const PG_WHO_HAS: &str = "SELECT i.event_no, m.recipient, m.route FROM item i JOIN mailbox m ON m.no = i.mailbox_no \
+     WHERE i.event_no = ANY(CAST(?1 AS bigint[]))";
 pub const PG_SUPPRESSED: &str = "SELECT address FROM suppression WHERE address = ANY(CAST(?1 AS text[]))";
 pub const PG_TOLD: &str = "SELECT topic, recipient, told_ver FROM standing WHERE topic = ANY(CAST(?1 AS bytea[])) AND told_ver IS NOT \
      NULL ORDER BY recipient";
@@ -261,6 +266,8 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_EVENTS,
         PG_CONTENTS,
         PG_AUDIENCES,
+        PG_ASKED,
+        PG_WHO_HAS,
         PG_DUE_OF_LANES,
         PG_LANES,
         PG_CROWDED,
