@@ -197,14 +197,17 @@ async fn converse(stream: TcpStream, app: Router, bounds: Bounds, stop: Cancella
     // Errors are the client's: it left, it was slow, it sent garbage (hyper has answered 400).
     let ended = tokio::select! {
         _ = connection.as_mut() => true,
-        () = seat.is_needed() => seat.has_no_request(),
+        () = seat.has_to_go() => true,
         () = stop.cancelled() => false,
         () = tokio::time::sleep(bounds.connection_age) => false,
     };
     if !ended {
         connection.as_mut().graceful_shutdown();
         // A client that does not read its answer would hold the seat for ever.
-        let _ = tokio::time::timeout(bounds.request_within, connection).await;
+        tokio::select! {
+            _ = tokio::time::timeout(bounds.request_within, connection) => {}
+            () = seat.has_to_go() => {}
+        }
     }
 }
 

@@ -123,7 +123,9 @@ pub async fn run(
                             store_works(&vitals, &name, &pipeline.source);
                         }
                         if let Some((piece, took)) = flight.landed(at) {
-                            size.learn(piece.items, took, vitals.calls_wait());
+                            if piece.alone.is_none() {
+                                size.learn(piece.items, took, vitals.calls_wait());
+                            }
                             // The store first: what follows is of no use to it.
                             flight.fill(&pipeline, size.items()).await;
                             flight.keep(&pipeline, &piece, &receipts, took);

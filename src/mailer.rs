@@ -97,14 +97,19 @@ fn is_unverified(said: &str, from: &str) -> bool {
         && words.any(|word| [address.as_str(), domain.as_str()].contains(&word.trim_end_matches('.')))
 }
 
-/// Whether an answer speaks of the SES identity of this very address (`identity/name@example.com`).
-fn names_identity_of(said: &str, address: &str) -> bool {
+/// Whether an answer speaks of the SES identity of this address or of its domain (`identity/example.com`), or, as for the sender,
+/// of a domain above that, which SES takes for it as well.
+fn names_identity_of(said: &str, address: &str, or_above: bool) -> bool {
     let Ok(mailbox) = address.parse::<lettre::message::Mailbox>() else { return false };
-    let (address, said) = (mailbox.email.to_string().to_lowercase(), said.to_ascii_lowercase());
-    let mut named = said.split("identity/").skip(1).filter_map(|rest| {
+    let (address, domain) = (mailbox.email.to_string().to_lowercase(), mailbox.email.domain().to_lowercase());
+    let said = said.to_ascii_lowercase();
+    let named = said.split("identity/").skip(1).filter_map(|rest| {
         rest.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\'' | '`' | ')')).next()
     });
-    named.any(|name| name.trim_end_matches('.') == address)
+    let is_above = |name: &str| domain.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
+    named.map(|name| name.trim_end_matches('.')).any(|name| {
+        [address.as_str(), domain.as_str()].contains(&name) || (or_above && !name.is_empty() && is_above(name))
+    })
 }
 
 /// An error and what caused it, outermost first.

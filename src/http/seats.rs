@@ -85,14 +85,12 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Somebody else needs it.
-    pub async fn is_needed(&self) {
+    /// Somebody else needs it, and no request is under way: one may have come just then.
+    pub async fn has_to_go(&self) {
         self.goes.cancelled().await;
-    }
-
-    /// A request may have come just when somebody else was to have the seat.
-    pub fn has_no_request(&self) -> bool {
-        self.key().is_some()
+        while self.key().is_none() {
+            tokio::time::sleep(PATIENCE).await;
+        }
     }
 
     /// It has a request, and may stay until that is answered.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::pipeline::{Piece, Pipeline, Prepared};
 use super::receipts::{self, Told};
-use super::suspects::{self, Suspects};
+use super::suspects::{self, Suspect, Suspects};
 use crate::metrics;
 use crate::model::Receipt;
 use crate::source::{Ack, Source};
@@ -47,6 +47,8 @@ struct Open {
     out: usize,
     /// ... and whether it was ever asked.
     asked: bool,
+    /// Events of it that the store could not take. They are suspected until it is acknowledged: it may still come again.
+    refused: Vec<Suspect>,
 }
 
 impl Open {
@@ -172,7 +174,13 @@ impl Flight {
             if rest.is_none()
                 && let Some(Next::Ready(batch)) = self.next.take()
             {
-                self.batches.push_back(Open { batch: *batch, told: Told::default(), out: 0, asked: false });
+                self.batches.push_back(Open {
+                    batch: *batch,
+                    told: Told::default(),
+                    out: 0,
+                    asked: false,
+                    refused: vec![],
+                });
             }
             if let Some(last) = self.batches.back_mut()
                 && let Some(piece) = last.batch.next_piece(pipeline, items, &self.suspects)
@@ -225,6 +233,7 @@ impl Flight {
         let of = self.batches.iter().find(|open| open.out > 0);
         let refused = self.pieces.is_empty() && of.is_some_and(|open| open.batch.refuse(pipeline, &mut piece, why));
         if refused {
+            self.suspects.add(piece.alone.into_iter());
             self.line = Line::default();
             self.give(piece, pipeline);
         } else {
@@ -242,8 +251,10 @@ impl Flight {
         receipts::count(&pipeline.source, receipts.iter());
         // Pieces come in the order of their batches.
         let Some(open) = self.batches.iter_mut().find(|open| open.out > 0) else { return };
-        if let Some(suspect) = &piece.alone {
-            self.suspects.clear(suspect);
+        match &piece.alone {
+            Some(suspect) if piece.is_refused => open.refused.push(*suspect),
+            Some(suspect) => self.suspects.clear(suspect),
+            None => {}
         }
         open.told.note(piece, receipts);
         open.batch.committed(piece, receipts);
@@ -256,6 +267,7 @@ impl Flight {
         while let Some(done) = self.batches.pop_front_if(|first| first.is_done()) {
             receipts::count(&pipeline.source, done.batch.known.iter());
             done.told.log(&pipeline.source);
+            done.refused.iter().for_each(|suspect| self.suspects.clear(suspect));
             source.ack(done.batch.ack, done.batch.receipts()).await;
             asked |= done.asked;
         }

@@ -60,8 +60,10 @@ pub(super) struct Piece {
     places: Vec<Place>,
     /// What they cost the store.
     pub items: usize,
-    /// It is one event that is suspected.
+    /// It is one event that is suspected ...
     pub alone: Option<Suspect>,
+    /// ... and the store could not take it: it gets what says so.
+    pub is_refused: bool,
 }
 
 impl Prepared {
@@ -94,14 +96,17 @@ impl Prepared {
             entries.push(entry);
             places.push(place);
         }
-        (!entries.is_empty()).then(|| Piece { entries: Arc::new(entries), places, items, alone })
+        (!entries.is_empty()).then(|| Piece { entries: Arc::new(entries), places, items, alone, is_refused: false })
     }
 
     /// The store can never take the one entry of this piece: it gets another one, which says so.
     pub fn refuse(&self, pipeline: &Pipeline, piece: &mut Piece, why: &str) -> bool {
         let ([entry], [place]) = (&piece.entries[..], &piece.places[..]) else { return false };
         let Some(refused) = refuse::unstorable(pipeline, entry, why, self.position(*place)) else { return false };
+        // A dead letter that can't be stored as it is is the same suspect.
+        piece.alone = piece.alone.or(Some(suspects::entry(entry)));
         piece.entries = Arc::new(vec![Entry::Refused(Box::new(refused))]);
+        piece.is_refused = true;
         true
     }
 

@@ -112,9 +112,10 @@ pub fn refusal(code: &str, message: &str, status: u16, (from, to): (&str, &str))
         let share = if says(&DAY_WORDS) { Share::Day } else { Share::Second };
         return SendError::Throttled { reason, share };
     }
-    if code.starts_with("AccessDenied") && names_identity_of(message, to) && !names_identity_of(message, from) {
-        // A policy that forbids this recipient; in the sandbox, SES asks for the right to the recipient's identity. (A domain may
-        // be the sender's, whose mails may be to its own people: the valve tells the two apart.)
+    let is_to = |identity: &str| names_identity_of(message, identity, false);
+    if code.starts_with("AccessDenied") && is_to(to) && !names_identity_of(message, from, true) {
+        // A policy that forbids this recipient; in the sandbox, SES asks for the right to the recipient's identity. What may be the
+        // sender's concerns every mail.
         return SendError::Permanent(reason);
     }
     if HALTED.contains(&code) || matches!(status, 401 | 403) || (code.is_empty() && matches!(status, 300..400 | 404)) {
@@ -151,20 +152,21 @@ mod tests {
             );
             class_of("AccessDeniedException", &said, 403)
         };
-        for identity in ["bob@other.example", "Bob@Other.example.", "bob@other.example because no policy allows it"] {
+        for identity in ["bob@other.example", "Other.example.", "other.example because no policy allows it"] {
             let class = denied(identity);
             assert!(matches!(&class, SendError::Permanent(why) if !why.contains("bob")), "{identity}: {class:?}");
         }
-        for identity in ["access@example.com", "example.com", "other.example", "sub.other.example", "*"] {
+        for identity in ["access@example.com", "example.com", "sub.other.example", "*"] {
             assert!(matches!(denied(identity), SendError::Halted(_)), "{identity}");
         }
-        let both = refusal(
-            "AccessDenied",
-            "on resource: arn:aws:ses:r:1:identity/access@example.com",
-            403,
-            (FROM, "access@example.com"),
-        );
-        assert!(matches!(both, SendError::Halted(_)), "the sender's own");
+        let own = |from: &str, identity: &str| {
+            let said = format!("on resource: arn:aws:ses:r:1:identity/{identity}");
+            refusal("AccessDenied", &said, 403, (from, "bob@example.com"))
+        };
+        for (from, identity) in [(FROM, "example.com"), ("access@notify.example.com", "example.com")] {
+            assert!(matches!(own(from, identity), SendError::Halted(_)), "the sender's own, {identity} of {from}");
+        }
+        assert!(matches!(own("access@anexample.com", "example.com"), SendError::Permanent(_)));
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn read(
         }
         // As many more as fit if they are like these, but not many more at once.
         let fit = u32::try_from(portion.bytes / (bytes / letters.len()).max(1)).unwrap_or(u32::MAX);
-        ask = fit.clamp(ask + 1, ask.saturating_mul(5)).min(portion.letters);
+        ask = fit.clamp(ask.saturating_mul(2), ask.saturating_mul(5)).min(portion.letters);
     }
 }
 
