@@ -106,7 +106,8 @@ pub(super) fn domain_change(settings: &Settings, map: Map<String, Value>) -> Res
     })
 }
 
-/// `id`: what the producer or the broker gave; `of_row`: it is that of the one row, which was refused before. `None`: the DOMAIN twin of a notification. Athenz before 1.12 has no
+/// `id`: what the producer or the broker gave; `of_row`: it is that of the one row, which was refused before.
+/// `None`: the DOMAIN twin of a notification. Athenz before 1.12 has no
 /// `consolidatedBy` and sends each once: absent, it counts as PRINCIPAL.
 pub(super) fn notification(
     settings: &Settings,

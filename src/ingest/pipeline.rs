@@ -102,7 +102,14 @@ impl Prepared {
     /// The store can never take the one entry of this piece: it gets another one, which says so.
     pub fn refuse(&self, pipeline: &Pipeline, piece: &mut Piece, why: &str) -> bool {
         let ([entry], [place]) = (&piece.entries[..], &piece.places[..]) else { return false };
-        let Some(refused) = refuse::unstorable(pipeline, entry, why, self.position(*place)) else { return false };
+        let position = self.position(*place);
+        let Some(refused) = refuse::unstorable(pipeline, entry, position.clone()) else { return false };
+        tracing::error!(
+            source = pipeline.source,
+            position,
+            error = why,
+            "the store can never take this; it is kept as a dead letter, the others go on"
+        );
         // A dead letter that can't be stored as it is is the same suspect.
         piece.alone = piece.alone.or(Some(suspects::entry(entry)));
         piece.entries = Arc::new(vec![Entry::Refused(Box::new(refused))]);

@@ -33,9 +33,10 @@ pub(super) fn too_many(pipeline: &Pipeline, arrival: &Arrival, n: usize, positio
     kept(pipeline, position, RefusedReason::TooManyRecipients, detail, &body, headers)
 }
 
-/// The store can never take it, and said why when it was given it alone. `None`: nothing is left to be spared.
-pub(super) fn unstorable(pipeline: &Pipeline, entry: &Entry, why: &str, position: String) -> Option<Refused> {
-    let detail = format!("the store can't hold it: {why}");
+/// The store can never take it, and said so when it was given it alone. `None`: nothing is left to be spared. (Whoever sent it is
+/// told that, too: the store's own words, which name it, stand in the log.)
+pub(super) fn unstorable(pipeline: &Pipeline, entry: &Entry, position: String) -> Option<Refused> {
+    let detail = "the store can't hold it; the worker's log says why".to_owned();
     match entry {
         Entry::Event(arrival) => {
             let (body, headers) = as_cloudevent(&arrival.event, arrival.time);
