@@ -360,21 +360,30 @@ async fn slow_clients_lose_their_connection() {
 #[tokio::test(start_paused = true)]
 async fn clients_that_say_nothing_keep_out_no_probe_however_many_they_are() {
     let source = HttpSource::new("web", options());
-    let bounds = Bounds { connections: 4, headers_within: Duration::from_secs(3_600), ..Bounds::default() };
-    let server = serve(&source, bounds).await;
+    let server = serve(&source, Bounds { connections: 4, ..for_ever() }).await;
     let mut silent = Vec::new();
+    let began = tokio::time::Instant::now();
     for n in 0..8 {
         silent.push(TcpStream::connect(server.address).await.unwrap());
         silent.push(send(server.address, b"GET").await);
         assert_eq!(get(server.address, "/livez").await.status, 200, "{n}");
     }
+    // In virtual time, which goes on by itself until something ends.
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
+/// Nothing ends a connection by itself.
+fn for_ever() -> Bounds {
+    let long = Duration::from_secs(86_400);
+    Bounds { headers_within: long, request_within: long, connection_age: long, ..Bounds::default() }
 }
 
 /// A request may take long: its commit does.
 #[tokio::test(start_paused = true)]
 async fn whose_request_is_under_way_keeps_the_connection() {
     let mut source = HttpSource::new("web", options());
-    let server = serve(&source, Bounds { connections: 2, ..Bounds::default() }).await;
+    let server = serve(&source, Bounds { connections: 2, ..for_ever() }).await;
+    let began = tokio::time::Instant::now();
     let whole = send(server.address, &request("", "{\"whole\":1}")).await;
     let batch = source.next(ROOMY).await.unwrap().unwrap();
     let _silent = TcpStream::connect(server.address).await.unwrap();
@@ -382,6 +391,7 @@ async fn whose_request_is_under_way_keeps_the_connection() {
         assert_eq!(get(server.address, "/livez").await.status, 200);
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     source.ack(batch.ack, &accepted(&batch)).await;
     assert_eq!(answer(whole).await.status, 202);
 }
