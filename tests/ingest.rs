@@ -440,7 +440,8 @@ fn an_event_that_the_store_can_never_take_holds_up_no_other() {
         let letters: BTreeSet<_> = refused.iter().map(|one| one.sha256).collect();
         assert_eq!(letters.len(), 5);
         let broken = *store.broken.lock().unwrap();
-        assert!(broken <= 5 * 5, "asked {broken} times for what it can't take");
+        // Each round finds the next one; if those that were found were forgotten, rounds would double with each (23 here, for 5).
+        assert!(broken <= 18, "asked {broken} times for what it can't take");
         assert_eq!(refused[0].position, "batch 0 message 7");
         assert_eq!(refused[0].detail, "the store can't hold it; the worker's log says why");
         let kept: serde_json::Value = serde_json::from_slice(&refused[0].body).unwrap();
