@@ -9,6 +9,8 @@ use crate::events::{decision, expiring, news, request};
 use crate::oracle::{DEAD, DELIVERED, IN_DOUBT, PENDING, WITHDRAWN};
 use crate::world::{Mail, worlds};
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// A held digest gathers until somebody lets it go.
 #[test]
 fn a_held_digest_leaves_when_it_is_released() {
@@ -20,6 +22,48 @@ fn a_held_digest_leaves_when_it_is_released() {
         let released = w.act(Command::Release { digest: None, route: Some("other".into()) });
         assert_eq!(released.changed, 0);
         assert_eq!(w.act(Command::Release { digest: None, route: Some("ask".into()) }).changed, 1);
+        assert_eq!(w.send().items.len(), 1);
+    }
+}
+
+/// What comes after the release was not released, however long the mails of those before it take.
+#[test]
+fn what_comes_to_a_released_digest_waits_for_a_release_of_its_own() {
+    for mut w in worlds(Setup { hold: true, max_listed: 2, ..Setup::default() }) {
+        w.accept_all((1..=5).map(|n| news(&format!("n{n}"))).collect());
+        assert_eq!(w.act(Command::Release { digest: None, route: None }).changed, 1);
+        w.accept(news("n6"));
+        let mut mails = vec![];
+        for listed in [2, 2, 1] {
+            mails.push(w.send());
+            assert_eq!(mails.last().unwrap().items.len(), listed, "{}", w.story());
+            w.accept(news(&format!("late{listed}")));
+        }
+        for mail in &mails {
+            w.accepted(mail);
+        }
+        assert!(w.claim_all().is_empty());
+        assert_eq!(
+            (w.state("n5", "ann"), w.state("n6", "ann"), w.state("late1", "ann")),
+            (DELIVERED, PENDING, PENDING)
+        );
+        assert_eq!(w.act(Command::Release { digest: None, route: None }).changed, 1);
+        w.finish();
+    }
+}
+
+/// Another digest of theirs that begins first keeps a gap to what follows, but not to what an operator hurried.
+#[test]
+fn what_is_hurried_stays_so_when_another_digest_begins_first() {
+    for mut w in worlds(Setup { window: MINUTE, ..Setup::default() }) {
+        w.accept(news("n1"));
+        w.pass(MINUTE);
+        let first = w.claim();
+        w.accept(news("n2"));
+        let window = w.before.digests.keys().copied().max().unwrap();
+        assert_eq!(w.hurry(window).changed, 1);
+        let mail = w.begun(&first);
+        w.accepted(&mail);
         assert_eq!(w.send().items.len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use owlpost::store::{Ask, Begun, Command, Leased};
+use owlpost::store::{Ask, Begun, Leased};
 
 use crate::bench::{DAY, LEASE, Setup};
 use crate::events::{at, decision, news, request};
@@ -288,9 +288,7 @@ fn a_window_that_is_due_stays_due() {
         w.accept(request("r1"));
         w.accept(other("o1"));
         let id = w.before.digests.keys().next().copied().unwrap();
-        let store = w.bench.rows("SELECT store_id FROM meta")[0][0].int();
-        let digest = owlpost::model::DigestId { store: u32::try_from(store).unwrap(), number: id }.to_string();
-        assert_eq!(w.act(Command::SendNow { digest }).changed, 1);
+        assert_eq!(w.hurry(id).changed, 1);
         w.pass(Duration::from_secs(1));
         w.accept(decision("d1"));
         w.accept(news("n1").by(["ask"]));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use owlpost::model::{AttemptId, Entry, Receipt, Time};
+use owlpost::model::{AttemptId, DigestId, Entry, Receipt, Time};
 use owlpost::quota::Terms;
 use owlpost::store::{
     Answer, Ask, Asking, Begun, Command, Evidence, Intent, Learned, Leased, Ours, Page, Query, Report, Result, Rows,
@@ -450,6 +450,13 @@ impl World {
 
     pub fn send_now(&mut self, leased: &Leased) -> Report {
         self.act(Command::SendNow { digest: leased.lease.digest.to_string() })
+    }
+
+    /// The same of a digest that nobody has a lease on.
+    pub fn hurry(&mut self, number: i64) -> Report {
+        let store = self.bench.rows("SELECT store_id FROM meta")[0][0].int();
+        let id = DigestId { store: u32::try_from(store).unwrap(), number };
+        self.act(Command::SendNow { digest: id.to_string() })
     }
 
     pub fn replay(&mut self, item: &Key) -> Report {

@@ -119,17 +119,10 @@ fn release(books: &mut Books<'_>, digest: Option<&str>, route: Option<&str>, rep
         if books.digest(no)?.state != DigestState::Held {
             continue;
         }
-        books.set_state(no, DigestState::Gathering)?;
-        due_now(books, no)?;
+        // Closed to what comes from now on: that was not released.
+        books.wait(no, books.now)?;
         report.changed += 1;
     }
-    Ok(())
-}
-
-/// Due now, whatever the cadence says; the gap to the previous digest does not count either.
-fn due_now(books: &mut Books<'_>, no: i64) -> Result<()> {
-    let now = books.now;
-    books.digest_mut(no)?.due_at = now;
     Ok(())
 }
 
@@ -139,15 +132,27 @@ fn send_now(books: &mut Books<'_>, id: &str, report: &mut Report) -> Result<()> 
         Ok(_) => return refuse(report, format!("{id}: no such digest")),
         Err(why) => return refuse(report, why),
     };
-    match books.digest(no)?.state {
+    let (state, mailbox, now) = (books.digest(no)?.state, books.digest(no)?.mailbox, books.now);
+    match state {
+        // Due now, whatever the cadence says; the gap to the previous digest does not count either.
         DigestState::Gathering | DigestState::Waiting => {
-            due_now(books, no)?;
+            books.digest_mut(no)?.due_at = now;
+            if state == DigestState::Gathering && has_frozen(books, mailbox)? {
+                // If one of those begins first, a window would be planned anew, with its gap.
+                books.wait(no, now)?;
+            }
             report.changed += 1;
             Ok(())
         }
         DigestState::Held => refuse(report, format!("{id}: held; `digests release` lets it go")),
         state => refuse(report, format!("{id}: {}; only gathering and waiting digests can be hurried", state.as_str())),
     }
+}
+
+/// Whether digests of this mailbox are under way, wait for a retry or are in doubt.
+fn has_frozen(books: &Books<'_>, mailbox: i64) -> Result<bool> {
+    let windows = books.tx.prepare_cached(sql::OPEN_OF_MAILBOX)?.query_map([mailbox], |row| row.get::<bool>(2))?;
+    Ok(windows.contains(&false))
 }
 
 fn refuse(report: &mut Report, why: String) -> Result<()> {

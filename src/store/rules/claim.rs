@@ -120,22 +120,18 @@ fn due(books: &mut Books<'_>, ask: &Ask, priority: Priority, limit: u32, some_pa
     Ok(numbers)
 }
 
-/// Freezes a digest for good. Of a window that holds more than a mail lists, the most urgent items go into a digest that
-/// is made for them and is leased instead; the others stay where they are, in the next unfrozen digest. (Moving the few
-/// keeps a claim cheap however many wait; nobody has seen the window's number yet.)
+/// Freezes a digest for good. Of one that holds more than a mail lists, the most urgent items go into a digest that is made
+/// for them and is leased instead; the others stay where they are. (Moving the few keeps a claim cheap however many wait;
+/// nobody has seen the digest's number yet: it is a window, or one that was released and never called.)
 /// `None`: somebody else has all of them.
 fn lease(books: &mut Books<'_>, no: i64, route: &str, ask: &Ask) -> Result<Option<i64>> {
     let rules = books.shared.policy.rules(route);
-    let (state, open, mailbox) = {
+    let (is_unseen, open, mailbox) = {
         let digest = books.digest(no)?;
-        (digest.state, digest.open, digest.mailbox)
+        (digest.attempts == 0, digest.open, digest.mailbox)
     };
     let most = i64::from(rules.max_listed.max(1));
-    let leased = if state == DigestState::Gathering && open > most {
-        split(books, no, mailbox, rules.priority, most)?
-    } else {
-        Some(no)
-    };
+    let leased = if is_unseen && open > most { split(books, no, mailbox, rules.priority, most)? } else { Some(no) };
     let Some(leased) = leased else { return Ok(None) };
     books.set_state(leased, DigestState::Leased)?;
     let until = books.now.plus(ask.lease);

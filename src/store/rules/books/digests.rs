@@ -107,6 +107,11 @@ impl Digest {
     pub fn is_unfrozen(&self) -> bool {
         matches!(self.state, DigestState::Gathering | DigestState::Held)
     }
+
+    /// A window that changed, or what the claim of a part left of a digest: its due time is computed.
+    fn is_to_plan(&self) -> bool {
+        self.replan && (self.is_unfrozen() || self.state == DigestState::Waiting && self.recount && self.anew)
+    }
 }
 
 impl Books<'_> {
@@ -245,7 +250,7 @@ impl Books<'_> {
         Ok(())
     }
 
-    /// Items left the window by the side: its deadline and due time are computed anew.
+    /// Items left the digest by the side: its deadline and due time are computed anew.
     pub fn recount(&mut self, no: i64) -> Result<()> {
         let digest = self.digest_mut(no)?;
         (digest.replan, digest.recount, digest.anew) = (true, true, true);

@@ -89,7 +89,7 @@ impl Books<'_> {
 
     /// The same in a few statements, whatever their number; what left the window comes before what is new.
     fn write_at_once(&mut self, changed: &[i64]) -> Result<()> {
-        let loses_deadline = |d: &Digest| d.recount && d.deadline.is_some() && d.is_unfrozen();
+        let loses_deadline = |d: &Digest| d.recount && d.deadline.is_some() && d.is_to_plan();
         let recounted = changed.iter().filter(|no| self.kept.digests.get(no).is_some_and(loses_deadline));
         let recounted = Column::ints(recounted.copied());
         let mut urgencies = HashMap::new();
@@ -175,7 +175,7 @@ impl Books<'_> {
 
     /// The due time of a window that changed, from what is still in it.
     fn plan(&mut self, no: i64, urgencies: Option<&HashMap<i64, i64>>) -> Result<()> {
-        let Some(d) = self.kept.digests.get(&no).filter(|d| d.replan && d.is_unfrozen()) else { return Ok(()) };
+        let Some(d) = self.kept.digests.get(&no).filter(|d| d.is_to_plan()) else { return Ok(()) };
         let mailbox = d.mailbox;
         let deadline = if d.recount && d.deadline.is_some() {
             let first: Option<i64> = match urgencies {
