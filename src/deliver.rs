@@ -337,15 +337,16 @@ impl Deliver {
                 air.calls.shut(true);
             }
             Said::Away => {
-                if let Some(wait) = air.valve.unreached(self.halt()) {
-                    let wait_ms = wait.as_millis() as u64;
-                    tracing::error!(
-                        mailer = self.mailer.kind(),
-                        wait_ms,
-                        "the mail server can't be reached; nothing is sent"
-                    );
-                    air.calls.shut(true);
-                }
+                let shut = air.valve.unreached(self.halt());
+                self.tell_outage(air, shut, "the mail server can't be reached; nothing is sent");
+            }
+            Said::Unclear => {
+                let shut = air.valve.unclear(attempt.digest, self.halt());
+                self.tell_outage(
+                    air,
+                    shut,
+                    "mail after mail is in doubt; one is tried now and then until one is taken",
+                );
             }
             Said::Nothing => {
                 if matches!(answer, Answer::Accepted { .. }) {
@@ -361,6 +362,13 @@ impl Deliver {
         }
         self.tell(attempt, &answer, said);
         air.hears(Evidence { attempt, answer });
+    }
+
+    /// If the valve has just been shut.
+    fn tell_outage(&self, air: &Air, shut: Option<Duration>, what: &'static str) {
+        let Some(wait) = shut else { return };
+        tracing::error!(mailer = self.mailer.kind(), wait_ms = wait.as_millis() as u64, "{what}");
+        air.calls.shut(true);
     }
 }
 

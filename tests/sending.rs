@@ -44,6 +44,8 @@ struct Books {
     trouble: Option<SendError>,
     /// Mails to this address are.
     forbidden: Option<String>,
+    /// Whose mails always come to a doubt.
+    broken: Option<String>,
     /// Each fifth call reaches nobody.
     every_fifth_fails: bool,
     /// Moments since the start, and the mail's digest; refused ones too.
@@ -99,6 +101,8 @@ impl Mailer for SesLike {
                 Err(trouble.clone())
             } else if books.every_fifth_fails && books.calls.len().is_multiple_of(5) {
                 Err(SendError::Unreachable("reset".into()))
+            } else if books.broken.as_ref() == Some(&mail.to) {
+                Err(SendError::Ambiguous("HTTP 500".into()))
             } else if books.forbidden.as_ref() == Some(&mail.to) {
                 Err(SendError::Halted("AccessDeniedException".into()))
             } else if second as f64 >= books.per_second {
@@ -211,6 +215,7 @@ impl Office {
             stopped: None,
             trouble: None,
             forbidden: None,
+            broken: None,
             every_fifth_fails: false,
             calls: vec![],
             sent: vec![],
@@ -623,6 +628,47 @@ fn a_server_that_can_not_be_reached_for_an_hour_burns_nothing_and_is_asked_now_a
             })
             .await;
         assert_eq!((gauges.item(ItemState::Delivered), gauges.item(ItemState::Dead)), (100, 0));
+    });
+}
+
+/// Each of these doubts burns an attempt, and may become a second mail: they end with the first ones.
+#[test]
+fn a_server_that_answers_with_errors_for_an_hour_burns_little_and_is_asked_now_and_then() {
+    virtually(async || {
+        let office = Office::open(20.0, 10_000);
+        let gauges = office
+            .work(async {
+                office.mailer.books().trouble = Some(SendError::Ambiguous("HTTP 500".into()));
+                office.events("news", 0..100).await;
+                sleep(seconds(3_600)).await;
+                let calls = office.mailer.books().calls.len();
+                assert!((60..100).contains(&calls), "{calls} calls in an hour");
+                office.mailer.books().trouble = None;
+                sleep(seconds(90)).await;
+                assert_eq!(office.sent(), 100);
+            })
+            .await;
+        assert_eq!(gauges.item(ItemState::Dead), 0, "attempts_max is 2");
+        assert_eq!(gauges.item(ItemState::Delivered), 100);
+    });
+}
+
+/// A mail that no server can take, for whatever reason, is nobody else's.
+#[test]
+fn one_mail_that_always_comes_to_a_doubt_stops_no_other() {
+    virtually(async || {
+        let office = Office::open(20.0, 10_000);
+        office.mailer.books().broken = Some("p0@example.com".into());
+        office.events("news", 0..1).await;
+        let gauges = office
+            .work(async {
+                sleep(seconds(120)).await;
+                office.events("news", 1..400).await;
+                sleep(seconds(40)).await;
+            })
+            .await;
+        assert_eq!((office.sent(), gauges.item(ItemState::Delivered)), (399, 399));
+        assert_eq!(gauges.item(ItemState::Dead), 1);
     });
 }
 

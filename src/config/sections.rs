@@ -302,7 +302,7 @@ impl Default for DeliveryConfig {
             clock_error: seconds(60),
             doubt_grace: seconds(0),
             drain: seconds(20),
-            attempts_max: 8,
+            attempts_max: 12,
             give_up_after: seconds(DAY_S),
             backoff_first: seconds(10),
             backoff_max: seconds(3_600),

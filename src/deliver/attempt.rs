@@ -79,12 +79,18 @@ impl Deliver {
         }
         let mut said = Said::Nothing;
         let (outcome, answer) = match call {
-            Err(_) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail: "no answer in time".into() }),
+            Err(_) => {
+                said = Said::Unclear;
+                (MailOutcome::Ambiguous, Answer::Ambiguous { detail: "no answer in time".into() })
+            }
             Ok(Ok(id)) => (MailOutcome::Delivered, Answer::Accepted { message_id: Some(id) }),
             Ok(Err(SendError::NotCalled(detail))) => return not_called(detail),
             Ok(Err(SendError::Retryable(detail))) => (MailOutcome::Retryable, Answer::Retryable { detail }),
             Ok(Err(SendError::Permanent(detail))) => (MailOutcome::Permanent, Answer::Permanent { detail }),
-            Ok(Err(SendError::Ambiguous(detail))) => (MailOutcome::Ambiguous, Answer::Ambiguous { detail }),
+            Ok(Err(SendError::Ambiguous(detail))) => {
+                said = Said::Unclear;
+                (MailOutcome::Ambiguous, Answer::Ambiguous { detail })
+            }
             Ok(Err(SendError::Throttled { reason, share })) => {
                 let retry_in = self.retry_in(share, attempt);
                 (MailOutcome::Throttled, Answer::Throttled { retry_in, share: Some(share), detail: reason })

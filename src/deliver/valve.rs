@@ -18,6 +18,10 @@ const AWAY: Duration = Duration::from_secs(1);
 /// So many mails in a row have to find that: one connection that fails among others that work is no outage.
 const AWAY_MAX: u32 = 3;
 
+/// So many mails in a row, one after another and no mail twice in a row, have to come to a doubt: that is no trouble of some mails,
+/// and where half of the answers get lost it does not happen by chance.
+const UNCLEAR_MAX: u32 = 16;
+
 /// So many halts in a row end `run --until-idle`; the first ones may be credentials that are being renewed.
 const HALTS_MAX: u32 = 5;
 
@@ -33,6 +37,8 @@ pub(super) enum Said {
     Halted,
     /// It could not be reached.
     Away,
+    /// Nobody knows what it did: it broke off, gave no answer, or said that it has an error of its own.
+    Unclear,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +57,11 @@ pub(super) struct Valve {
     state: State,
     /// How often in a row the mailer said that no mail can leave.
     halts: u32,
-    /// How many mails in a row did not reach it, and how often that has shut the valve.
+    /// How many mails in a row did not reach it, and how often that, or doubts, have shut the valve.
     unreached: u32,
+    /// How many came to a doubt in a row, and whose was the last one.
+    unclear: u32,
+    unclear_of: Option<DigestId>,
     outages: u32,
     /// How many mails were taken, but for those that were on their way when it was shut.
     taken: u64,
@@ -63,7 +72,17 @@ pub(super) struct Valve {
 impl Valve {
     pub fn new(mailer: &'static str) -> Valve {
         metrics::breaker(mailer, Breaker::Closed);
-        Valve { mailer, state: State::Flowing, halts: 0, unreached: 0, outages: 0, taken: 0, halted_by: HashMap::new() }
+        Valve {
+            mailer,
+            state: State::Flowing,
+            halts: 0,
+            unreached: 0,
+            unclear: 0,
+            unclear_of: None,
+            outages: 0,
+            taken: 0,
+            halted_by: HashMap::new(),
+        }
     }
 
     /// `None`: mails may be let through.
@@ -96,7 +115,19 @@ impl Valve {
     /// that has just begun.
     pub fn unreached(&mut self, most: Duration) -> Option<Duration> {
         self.unreached = self.unreached.saturating_add(1);
-        let is_over = self.state == State::Probing || (self.state == State::Flowing && self.unreached >= AWAY_MAX);
+        self.shuts(self.unreached >= AWAY_MAX, most)
+    }
+
+    /// A mail came to a doubt; the same is given. (Each doubt burns an attempt, and may become a second mail.)
+    pub fn unclear(&mut self, digest: DigestId, most: Duration) -> Option<Duration> {
+        if self.unclear_of.replace(digest) != Some(digest) {
+            self.unclear = self.unclear.saturating_add(1);
+        }
+        self.shuts(self.unclear >= UNCLEAR_MAX, most)
+    }
+
+    fn shuts(&mut self, too_many: bool, most: Duration) -> Option<Duration> {
+        let is_over = self.state == State::Probing || (self.state == State::Flowing && too_many);
         if !is_over {
             return None;
         }
@@ -128,7 +159,7 @@ impl Valve {
 
     /// A mail was taken. `true`: after a halt, the first one.
     pub fn took(&mut self) -> bool {
-        self.unreached = 0;
+        (self.unreached, self.unclear, self.unclear_of) = (0, 0, None);
         if !matches!(self.state, State::Shut(_)) {
             self.taken += 1;
         }
