@@ -38,7 +38,7 @@ mod stores;
 
 pub use error::AppError;
 use intake::Tap;
-pub use parts::{Parts, mailer, renderer, try_renderer};
+pub use parts::{Parts, mailer, renderer, try_renderer, unusable};
 pub use sources::kafka as kafka_settings;
 pub use sources::sqs_options;
 use stores::Opened;

@@ -325,7 +325,7 @@ pub struct Contents {
     pub route: String,
     pub recipient: Person,
     pub items: Vec<Listed>,
-    /// Open items of this recipient and route, the listed ones among them: "50 of 212".
+    /// The items, and those of this recipient and route that come with the next mails: "50 of 212".
     pub open_total: u64,
     /// When the attempt began, by the store's clock: the mail's `Date`.
     pub at: Time,

@@ -44,12 +44,20 @@ impl LogConfig {
     }
 }
 
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// A bare level means owlpost's own: nobody who asks for `debug` wants to read every crate's.
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    let bare = ["off", "error", "warn", "info", "debug", "trace"].contains(&level.trim().to_ascii_lowercase().as_str());
-    let directives = if bare { format!("owlpost={}", level.trim()) } else { level.to_owned() };
-    EnvFilter::builder().parse(&directives).map_err(|_| {
-        format!("log.level: {level:?} is no level: expected error, warn, info, debug, trace, or e.g. \"owlpost=debug\"")
+    let is_level = |word: &str| LEVELS.contains(&word.trim().to_ascii_lowercase().as_str());
+    // A word without a level would be taken for the name of a module, and `warning` would silence everything else.
+    let is_clear = |word: &str| word.contains(['=', '[']) || is_level(word) || word.trim().starts_with("owlpost");
+    let directives = if is_level(level) { format!("owlpost={}", level.trim()) } else { level.to_owned() };
+    let unclear = level.split(',').find(|word| !is_clear(word));
+    EnvFilter::builder().parse(&directives).ok().filter(|_| unclear.is_none()).ok_or_else(|| {
+        format!(
+            "log.level: {:?} is no level: expected error, warn, info, debug, trace, or e.g. \"info,owlpost=debug\"",
+            unclear.unwrap_or(level)
+        )
     })
 }
 

@@ -207,6 +207,16 @@ pub async fn mailer(config: &Config) -> Result<Arc<dyn Mailer>, AppError> {
     })
 }
 
+/// What would keep the worker from starting with this configuration, as only its parts can tell.
+pub fn unusable(config: &Config, clock: Arc<dyn Clock>) -> Option<String> {
+    let parts = Parts::new(config, clock, false).map(drop);
+    let mailer = || match config.mailer.kind {
+        MailerKind::Smtp => SmtpMailer::new(smtp(config)).map(drop).map_err(AppError::Config),
+        _ => Ok(()),
+    };
+    parts.and_then(|()| mailer()).err().map(|e| e.to_string())
+}
+
 fn ses(config: &Config) -> ses::Settings {
     let (m, d) = (&config.mailer, &config.delivery);
     ses::Settings {

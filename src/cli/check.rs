@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::output::{clean, tell};
 use super::{Failure, Outcome, live};
 use crate::app;
+use crate::clock::SystemClock;
 use crate::config::{self, Config, DirectoryKind, Problem, Reading, Severity, SourceKind, TemplatesConfig};
 use crate::directory::FileDirectory;
 use crate::mailer::Finding;
@@ -107,6 +109,9 @@ fn checked(files: &[PathBuf], read: Reading) -> Checked {
     problems.extend(inputs(&read));
     problems.extend(if read.has_errors() { templates(&fit(&read.config)) } else { templates(&read.config) });
     problems.extend(people(&read));
+    if problems.iter().all(|problem| problem.severity == Severity::Warning) {
+        problems.extend(app::unusable(&read.config, Arc::new(SystemClock::new())).map(|why| read.error(&[], why)));
+    }
     problems.sort_by_key(|problem| problem.severity);
     let config = read.config;
     Checked {

@@ -78,8 +78,15 @@ impl Check<'_> {
     }
 
     fn mailbox(&mut self, path: &[&str], text: &str) {
-        if text.parse::<lettre::message::Mailbox>().is_err() || text.chars().any(char::is_control) {
-            self.error(path, "not an address: expected \"Name <name@example.com>\" or \"name@example.com\"");
+        match text.parse::<lettre::message::Mailbox>() {
+            // It stands in message ids, and most servers take no other.
+            Ok(mailbox) if !mailbox.email.to_string().is_ascii() => self.error(
+                path,
+                "the address has letters beyond ASCII: write its domain as xn--…, as it stands in the DNS; before the @ there can \
+                 be none",
+            ),
+            Ok(_) if !text.chars().any(char::is_control) => {}
+            _ => self.error(path, "not an address: expected \"Name <name@example.com>\" or \"name@example.com\""),
         }
     }
 
@@ -236,7 +243,7 @@ impl Check<'_> {
                 }
             }
         }
-        if tracing_subscriber::EnvFilter::builder().parse(&config.log.level).is_err() {
+        if config.log.problem().is_some() {
             self.error(
                 &["log", "level"],
                 "not a log level: expected error, warn, info, debug, trace, or directives as in \"info,owlpost=debug\"",

@@ -87,8 +87,11 @@ impl Renderer {
             rows,
             more: match contents.open_total.saturating_sub(listed) {
                 0 => String::new(),
+                1 => {
+                    format!("These are {listed} of {}; 1 more waits and comes with the next mail.", contents.open_total)
+                }
                 more => format!(
-                    "These are {listed} of {}; {more} more wait and come with the next mail.",
+                    "These are {listed} of {}; {more} more wait and come with the next mails.",
                     contents.open_total
                 ),
             },

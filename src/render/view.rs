@@ -34,7 +34,7 @@ pub struct Mail {
     pub rows: Vec<Item>,
     /// How many are told in short form or counted only, in a sentence; `""` if none.
     pub shortened: String,
-    /// Further open items that come with the next mail, in a sentence; `""` if none.
+    /// Further open items that come with the next mails, in a sentence; `""` if none.
     pub more: String,
     /// Where to see everything; `""` without `templates.ui_url`.
     pub ui_url: String,

@@ -25,6 +25,7 @@ mod expire;
 mod forward;
 mod heads;
 mod learn;
+mod notices;
 mod own;
 mod permits;
 mod purge;

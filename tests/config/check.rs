@@ -112,6 +112,35 @@ dir = "{}"
     assert!(last_error < out.find("warning:").unwrap(), "errors first:\n{out}");
 }
 
+/// What only a part of the worker itself can tell.
+#[test]
+fn what_check_lets_pass_can_be_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "no certificate").unwrap();
+    let smtp = |ca: &std::path::Path| {
+        let mailer = "[mailer]\nkind = 'smtp'\nhost = 'mail.example.com'";
+        format!(
+            "{mailer}\nca_file = '{}'\n[recipients]\nallowed_domains = ['example.com']\n[quota]\nper_second = 1\nper_day = 100\n",
+            ca.display()
+        )
+    };
+    let rule = |principal: &str| {
+        let rules = format!("[{{ principal = '{principal}', address = '{{a}}@example.com' }}]");
+        format!("[[directory]]\nkind = 'rules'\nrules = {rules}\n")
+    };
+    for (text, told) in [
+        (rule("{a}.{a}"), "stands there twice"),
+        (rule("{a}{b}"), "follows another placeholder"),
+        (smtp(&folder.path().join("none.pem")), "mailer.ca_file"),
+        (smtp(&empty), "holds no certificate"),
+    ] {
+        let files = files(&[&text]);
+        let (code, out, _) = owlpost(&["-c", files.paths[0].to_str().unwrap(), "check"], &[]);
+        assert!(code == 2 && out.contains(told), "{told} in:\n{text}\n{out}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_told_and_a_reader_that_goes_away_is_no_failure() {

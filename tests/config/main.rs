@@ -389,13 +389,76 @@ fn routes_are_checked_at_their_places() {
             "9:15 \"x\" is no field",
             "10:16 must be at least 1",
             "11:17 must be longer than 0s",
-            "15:18 not a time of day",
+            "15:18 \"25:00\" is not a time of day",
             "15:35 not a day: expected one of mon, tue, wed, thu, fri, sat, sun, workdays; did you mean \"workdays\"?",
             "15:60 must be at least 1",
-            "15:75 needs quiet_for",
+            "15:75 has no effect without `quiet_for`",
             "17:8 a [[route]] with the name \"t\" stands in line 13 already",
         ],
     );
+}
+
+/// What would keep the worker from starting, as it would say it.
+#[test]
+fn a_cadence_that_the_worker_would_refuse_is_refused_at_its_field() {
+    let times = (0..25).map(|n| format!("{:02}:{:02}", n % 24, n)).collect::<Vec<_>>().join(", ");
+    for (cadence, field, told) in [
+        ("at = '09:00', max_items = 50".to_owned(), "max_items", "has no effect"),
+        ("max_items = 50".to_owned(), "max_items", "has no effect"),
+        (
+            "first_after = '10m', quiet_for = '5m', at_latest = '8m'".to_owned(),
+            "at_latest",
+            "8m is shorter than first_after",
+        ),
+        (format!("at = '{times}'"), "at", "25 times of day"),
+        ("at = 'T0900'".to_owned(), "at", "\"T0900\" is not a time of day"),
+        ("at = '09:00', days = []".to_owned(), "days", "name at least one day"),
+    ] {
+        let line = format!("cadence = {{ {cadence} }}");
+        let found = problems(&format!("[[route]]\nname = 'r'\ntypes = ['a']\n{line}\n"));
+        let column = line.find(&format!("{field} = ")).unwrap() + field.len() + 4;
+        assert_problems(&found, &[&format!("4:{column} {told}")]);
+    }
+}
+
+#[test]
+fn a_word_that_is_no_level_does_not_silence_the_worker() {
+    for level in ["warning", "verbose", "info,verbose", "hyper"] {
+        assert_problems(&problems(&format!("[log]\nlevel = '{level}'")), &["2:9 not a log level"]);
+    }
+    for level in ["warn", " info ", "info,owlpost=debug", "owlpost=trace", "owlpost", "rdkafka=debug,info", "OFF"] {
+        load(&format!("[log]\nlevel = '{level}'")).unwrap();
+    }
+}
+
+#[test]
+fn a_store_with_two_slashes_is_no_file_from_the_root() {
+    assert_problems(&problems("[store]\nurl = 'sqlite://data/owlpost.db'"), &["2:7 expected a path and no host"]);
+    for url in ["sqlite:data/owlpost.db", "sqlite:/data/owlpost.db", "sqlite:///data/owlpost.db"] {
+        load(&format!("[store]\nurl = '{url}'")).unwrap();
+    }
+}
+
+#[test]
+fn a_sender_beyond_ascii_is_told_how_to_write_it() {
+    for from in ["a@ex\u{e4}mple.com", "\u{fc}@example.com"] {
+        assert_problems(
+            &problems(&format!("[mailer]\nfrom = '{from}'")),
+            &["2:8 the address has letters beyond ASCII"],
+        );
+    }
+    load("[mailer]\nfrom = 'J\u{fc}rgen <a@xn--exmple-cua.com>'").unwrap();
+}
+
+#[test]
+fn a_quota_that_leaves_nothing_is_told() {
+    assert_problems(&problems("[quota]\nper_day = 0.5"), &["2:11 must be at least 1"]);
+    for text in ["per_day = 1", "per_day = 100\nurgent_reserve = 1.0", "urgent_reserve = 1.0"] {
+        let warnings = load(&format!("[quota]\n{text}")).unwrap().warnings;
+        assert!(warnings.iter().any(|w| w.message.contains("leaves nothing to routes that are not urgent")), "{text}");
+    }
+    let fine = load("[quota]\nper_day = 12").unwrap().warnings;
+    assert!(fine.iter().all(|w| !w.message.contains("urgent")));
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use owlpost::model::{Arrival, Asked, Entry};
-use owlpost::store::{Begun, Delivery as _, Intent};
+use owlpost::model::{Arrival, Asked, Effect, Entry, Time, Topic};
+use owlpost::store::postgres::Postgres;
+use owlpost::store::{Begun, Delivery as _, Intake as _, Intent};
 
 use crate::postgres::Server;
 use crate::store::{NOW, accept, ask, news, person, runtime, verified};
-use crate::traffic::intent;
+use crate::traffic::{accepted, intent};
 use crate::unheard::behind;
 use crate::wire::Wire;
 
@@ -47,6 +48,103 @@ fn a_begin_of_mails_to_a_large_role_asks_no_more_for_each_of_its_people() {
     assert!(begun.iter().all(|one| matches!(one, Begun::Send(contents) if contents.items.len() == 40)), "{begun:?}");
     assert!(wire.turns() - turns < FEW, "{} turns for a begin", wire.turns() - turns);
     verified(&store);
+}
+
+/// What the `n`th is about; `at` orders it.
+fn speaks(id: String, at: i64, effect: Effect, people: &[String]) -> Entry {
+    let Entry::Event(mut arrival) = news(id, "nobody") else { unreachable!() };
+    (arrival.event.effect, arrival.time) = (effect, Time(NOW.0 + at));
+    let people: Vec<_> = people.iter().map(|who| Arc::new(person(who))).collect();
+    arrival.asked = vec![Asked { route: "tell".into(), references: vec![], people, except: None }];
+    Entry::Event(arrival)
+}
+
+fn about(n: usize) -> Topic {
+    Topic::of(&["test", &n.to_string()])
+}
+
+fn opens(n: usize, people: &[String]) -> Entry {
+    speaks(format!("r{n}"), 0, Effect::Opens { topic: about(n), date: None }, people)
+}
+
+fn closes(n: usize) -> Entry {
+    speaks(format!("d{n}"), 2, Effect::Closes { topics: vec![about(n)] }, &[])
+}
+
+/// The mails of all that is due are taken.
+fn send_all(store: &Postgres) {
+    let leased = runtime().block_on(store.claim(NOW, &ask())).unwrap();
+    let begun = runtime().block_on(store.begin(NOW, Arc::new(leased.iter().map(intent).collect()))).unwrap();
+    let answer = |begun: &Begun| match begun {
+        Begun::Send(contents) => accepted(contents.attempt),
+        other => panic!("it may leave, not {other:?}"),
+    };
+    runtime().block_on(store.learn(NOW, Arc::new(begun.iter().map(answer).collect()))).unwrap();
+}
+
+fn people(n: usize) -> Vec<String> {
+    (0..n).map(|n| format!("user.a{n}")).collect()
+}
+
+/// Decisions close what some were told of and others are not yet: those hear that it is handled, these nothing.
+#[test]
+fn decisions_ask_no_more_for_each_whom_they_concern() {
+    const SUBJECTS: usize = 30;
+    let (database, wire) = (Server::shared().database(None), Wire::to(Server::shared().port()));
+    let store = behind(&wire, &database);
+    let (told, untold) = (people(20), people(40));
+    accept(&store, (0..SUBJECTS).map(|n| opens(n, &told)).collect()).unwrap();
+    send_all(&store);
+    accept(&store, (SUBJECTS..2 * SUBJECTS).map(|n| opens(n, &untold)).collect()).unwrap();
+    let turns = wire.turns();
+    accept(&store, (0..2 * SUBJECTS).map(closes).collect()).unwrap();
+    assert!(wire.turns() - turns < FEW, "{} turns", wire.turns() - turns);
+    let found = verified(&store);
+    let (asked, notices) = (SUBJECTS * 60, SUBJECTS * 20);
+    assert_eq!(found["items"], (asked + notices) as u64);
+    assert_eq!((found["pending"], found["delivered"]), (notices as u64, notices as u64));
+}
+
+/// The second twin of a topic, and all later ones.
+#[test]
+fn twins_ask_no_more_for_each_whom_they_concern() {
+    const SUBJECTS: usize = 30;
+    let (database, wire) = (Server::shared().database(None), Wire::to(Server::shared().port()));
+    let store = behind(&wire, &database);
+    let all = people(20);
+    let twin = |n: usize, at: i64| {
+        speaks(format!("e{n}.{at}"), at, Effect::Opens { topic: about(n), date: Some(Time(NOW.0 + 9)) }, &all)
+    };
+    accept(&store, (0..SUBJECTS).map(|n| twin(n, 0)).collect()).unwrap();
+    for at in 1..4 {
+        let turns = wire.turns();
+        accept(&store, (0..SUBJECTS).map(|n| twin(n, at)).collect()).unwrap();
+        assert!(wire.turns() - turns < FEW, "{} turns", wire.turns() - turns);
+        let found = verified(&store);
+        assert_eq!(found["pending"], (SUBJECTS * 20) as u64, "the others are replaced");
+    }
+}
+
+/// Only what is open is in the way: nobody waits for a mailbox that nothing of leaves, or comes to.
+#[test]
+fn a_decision_and_a_twin_lock_the_mailboxes_of_what_is_open_only() {
+    let database = Server::shared().database(None);
+    let store = crate::store::open(database.url());
+    let (ann, both) = (people(1), people(2));
+    let dated = |id: &str, at: i64, who: &[String]| {
+        speaks(id.into(), at, Effect::Opens { topic: about(2), date: Some(Time(NOW.0 + 9)) }, who)
+    };
+    accept(&store, vec![opens(1, &both)]).unwrap();
+    send_all(&store);
+    accept(&store, vec![dated("e1", 0, &both)]).unwrap();
+    let other = database.admin();
+    other.run("BEGIN; SELECT 1 FROM mailbox WHERE recipient = 'user.a1' AND route = 'tell' FOR UPDATE");
+    // A twin for the first alone, and a decision about what both have been told.
+    let within = std::time::Duration::from_secs(20);
+    let given = store.accept(NOW, Arc::new(vec![dated("e2", 1, &ann), closes(1)]));
+    runtime().block_on(async { tokio::time::timeout(within, given).await }).expect("it waits for nobody").unwrap();
+    other.run("ROLLBACK");
+    assert_eq!(verified(&store)["pending"], 4, "two of the twins, two notices");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use super::Check;
 use crate::config::{Allowance, Config, MailerConfig, MailerKind, SmtpTls};
+use crate::model::Priority;
+use crate::quota::{Day, Terms};
 
 /// A key, whether it is set, and the kinds it belongs to.
 type Key = (&'static str, bool, MailerKind);
@@ -119,6 +121,20 @@ fn quota(check: &mut Check<'_>, config: &Config) {
     }
     if !(0.0..=1.0).contains(&quota.urgent_reserve) {
         check.error(&["quota", "urgent_reserve"], "a part of the day's quota: expected 0 to 1, as in 0.1");
+    }
+    if let Allowance::Mails(per_day) = quota.per_day {
+        let terms =
+            Terms { per_second: None, per_day: Some(per_day as u64), burst: 1, urgent_reserve: quota.urgent_reserve };
+        if per_day < 1.0 {
+            check.error(&["quota", "per_day"], "must be at least 1; `owlpost pause` stops all mail");
+        } else if Day::default().room(&terms, Priority::Normal) == 0 {
+            check.warn(
+                &["quota", "per_day"],
+                "leaves nothing to routes that are not urgent: urgent_reserve keeps it all back",
+            );
+        }
+    } else if quota.urgent_reserve == 1.0 {
+        check.warn(&["quota", "urgent_reserve"], "leaves nothing to routes that are not urgent");
     }
     check.at_least_one(&["quota", "burst"], quota.burst.into());
     if let Allowance::Mails(rate) = quota.per_second

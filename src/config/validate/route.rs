@@ -64,39 +64,18 @@ pub fn validate(check: &mut Check<'_>, config: &Config) {
     }
 }
 
+/// In the words of the worker, which would not start with it.
 fn cadence(check: &mut Check<'_>, n: &str, cadence: &Cadence) {
-    let place = |key: &'static str| ["route", n, "cadence", key];
-    if let Some(at) = &cadence.at {
-        let time = |text: &str| text.len() == "09:00".len() && text.parse::<jiff::civil::Time>().is_ok();
-        if !at.split(',').all(|text| time(text.trim())) {
-            check.error(
-                &place("at"),
-                "not a time of day: expected hours and minutes, as in \"09:00\" or \"09:00, 15:30\"",
-            );
+    let named = cadence.days.as_deref().unwrap_or_default();
+    days(check, &["route", n, "cadence", "days"], named, &DAYS);
+    let is_known = named.iter().all(|day| DAYS.contains(&day.as_str()));
+    for problem in cadence.problems() {
+        // It begins with the field's name.
+        match problem.split_once(": ") {
+            Some(("days", _)) if !is_known => {}
+            Some((field, why)) => check.error(&["route", n, "cadence", field], why),
+            None => check.error(&["route", n, "cadence"], problem),
         }
-    }
-    if let Some(named) = &cadence.days {
-        if cadence.at.is_none() {
-            check.missing(&place("days"), "needs at, as in at = \"09:00\": days say on which days that time counts");
-        }
-        if named.is_empty() {
-            check.missing(&place("days"), "names no day, so no mail would ever leave; leave it out for every day");
-        }
-        days(check, &place("days"), named, &DAYS);
-    }
-    match (cadence.quiet_for, cadence.at_latest) {
-        (None, Some(_)) => check.missing(&place("at_latest"), "needs quiet_for, which it bounds"),
-        (Some(quiet), Some(latest)) if latest.0 < quiet.0 => {
-            check.error(&place("at_latest"), "shorter than quiet_for, which could then never count");
-        }
-        _ => {}
-    }
-    match cadence.max_items {
-        Some(0) => check.error(&place("max_items"), "must be at least 1"),
-        Some(_) if cadence.first_after.is_none() && cadence.quiet_for.is_none() => {
-            check.warn(&place("max_items"), "has no effect: it ends first_after and quiet_for, and there is neither");
-        }
-        _ => {}
     }
 }
 

@@ -17,6 +17,11 @@ pub fn validate(check: &mut Check<'_>, config: &Config) {
         Some(("sqlite", "" | ":memory:")) => {
             check.error(&path, "expected a file: sqlite:PATH, as in \"sqlite:data/owlpost.db\"")
         }
+        // It would be a path from the root of the file system.
+        Some(("sqlite", rest)) if rest.starts_with("//") && !rest.starts_with("///") => check.error(
+            &path,
+            "expected a path and no host: sqlite:PATH, as in \"sqlite:data/owlpost.db\" or \"sqlite:/data/owlpost.db\"",
+        ),
         Some(("sqlite", _)) => {}
         Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
             check.at_least_one(&["store", "connections"], store.connections.into());

@@ -1,8 +1,11 @@
 //! Intake: one transaction for a batch. Dedupe keys, events, marks, items, closures, due times, dead letters.
 
+use std::collections::HashMap;
+
 use crate::store::rules::tx::params;
 
 use super::books::{Books, NewItem, lane, urgency};
+use super::notices::{Closing, Notices};
 use super::sql;
 use super::subject::Mark;
 use super::young;
@@ -83,16 +86,23 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) ->
             books.replace_own(&topic, &known.subject, older, recipient)?;
         }
     }
-    fetch::before_sweeps(books, &subjects, &stirred)?;
-    for topic in &stirred {
-        if let Some(Known { subject, .. }) = subjects.get(topic) {
+    let mut notices = Notices::default();
+    for topics in books.walks(stirred)? {
+        fetch::before_sweeps(books, &topics)?;
+        for topic in &topics {
+            let Some(Known { subject, .. }) = subjects.get(topic) else { continue };
             books.sweep(topic, *subject)?;
-            if subject.closer.is_some_and(|(_, no)| books.is_new_event(no)) {
-                books.notify_told(topic, subject)?;
+            if let Some((_, closer)) = subject.closer.filter(|(_, no)| books.is_new_event(*no)) {
+                notices.add(closer, books.told_before(topic, subject)?);
             }
         }
     }
     books.forget_walks();
+    let closing: HashMap<i64, &Fresh<'_>> =
+        fresh.iter().filter(|event| event.mark.closes()).map(|event| (event.mark.no, event)).collect();
+    books.notify_all(&notices, |no| {
+        closing.get(&no).map(|event| Closing::of(event.mark.ver, event.arrival.event.data.as_str()))
+    })?;
     if !books.tx.is_postgres() {
         young::age(books)?;
     }

@@ -86,7 +86,7 @@ pub(super) fn begin(books: &mut Books<'_>, one: &Permitted) -> Result<Begun> {
         Some(items) => items,
         None => books.tx.prepare_cached(sql::CONTENTS)?.query_map([no], listed)?,
     };
-    let open_total = books.open_of_mailbox(mailbox)?;
+    let open_total = items.len() as u64 + u64::try_from(books.comes_after(no, mailbox)?).unwrap_or(0);
     let call_at = match permit(books, one, Hold::Change)? {
         Ok(at) => at,
         Err(later) => return Ok(Begun::NoRate(later)),
@@ -106,7 +106,7 @@ pub(super) fn begin(books: &mut Books<'_>, one: &Permitted) -> Result<Begun> {
         route,
         recipient: mail.recipient.clone(),
         items,
-        open_total: u64::try_from(open_total).unwrap_or(0),
+        open_total,
         at: books.now,
         call_at,
     })))

@@ -2,14 +2,11 @@
 
 use crate::store::rules::tx::{Optional, params};
 
-use super::books::{Books, Item, Link, urgency};
+use super::books::{Books, Item, Link};
 use super::sql;
 use super::subject::{Mark, Subject};
 use crate::model::{DigestState, ItemState, Reason, Topic};
 use crate::store::Result;
-
-/// The route of the notices "already handled".
-pub(super) const HANDLED: &str = "handled";
 
 /// Outcomes of an attempt.
 pub(super) const UNKNOWN: i64 = 0;
@@ -28,8 +25,8 @@ impl Books<'_> {
             let Some(link) = self.link(at, topic)? else { break };
             let mut settled = true;
             if link.opens {
-                for item in self.items_of_event(at)? {
-                    settled &= item.state.is_final() || self.withdraw_if_over(&item, topic, &subject, link.mark)?;
+                for item in self.open_of_event(at)? {
+                    settled &= self.withdraw_if_over(&item, topic, &subject, link.mark)?;
                 }
             }
             trail.push((at, settled));
@@ -87,10 +84,8 @@ impl Books<'_> {
     /// twins costs each of them its own recipients only.
     pub fn replace_own(&mut self, topic: &Topic, subject: &Subject, older: i64, recipient: &str) -> Result<()> {
         let Some(link) = self.link(older, topic)? else { return Ok(()) };
-        for item in self.items_of_event(older)? {
-            if self.mailbox(item.mailbox)?.recipient == recipient {
-                self.withdraw_if_over(&item, topic, subject, link.mark)?;
-            }
+        for item in self.open_of_person(older, recipient)? {
+            self.withdraw_if_over(&item, topic, subject, link.mark)?;
         }
         Ok(())
     }
@@ -153,47 +148,12 @@ impl Books<'_> {
         Ok(rows)
     }
 
-    /// A closer of a higher rank than before: everybody who was told of what it closes hears of it.
-    pub fn notify_told(&mut self, topic: &Topic, subject: &Subject) -> Result<()> {
-        let Some((ver, closer)) = subject.closer else { return Ok(()) };
-        let known = self.fetched.told.borrow().get(topic).cloned();
-        let recipients: Vec<String> = if let Some(known) = known {
-            known.into_iter().filter(|(_, told)| *told < ver).map(|(recipient, _)| recipient).collect()
-        } else {
-            let mut told = self.tx.prepare_cached(sql::TOLD)?;
-            told.query_map(params![&topic.0[..], ver], |row| row.get(0))?
-        };
-        recipients.iter().try_for_each(|recipient| self.notify(closer, recipient))
-    }
-
-    /// The notice "already handled", once by its key. Who decided it needs no mail about it: their item is born
-    /// withdrawn.
-    fn notify(&mut self, closer: i64, recipient: &str) -> Result<()> {
-        let mut zones = self.tx.prepare_cached(sql::ZONE_OF)?;
-        let zone: Option<String> = zones.query_row([recipient, HANDLED], |row| row.get(0)).optional()?;
-        let mailbox = self.mailbox_of(recipient, HANDLED, zone.as_deref())?;
-        if self.has_item(closer, mailbox)? {
-            return Ok(());
-        }
-        let (ver, _) = self.event_times(closer)?;
-        let own = self.actor(closer)?.as_deref() == Some(recipient);
-        let born = self.born(mailbox, own.then_some((ItemState::Withdrawn, Reason::Decided)))?;
-        self.add_item(closer, mailbox, urgency(None, ver >> 1), None, born)?;
-        Ok(())
-    }
-
     /// (ver, deadline) of an event.
     pub fn event_times(&self, no: i64) -> Result<(i64, Option<i64>)> {
         if let Some(held) = self.held.event(no) {
             return Ok((held.mark.ver, held.deadline));
         }
         Ok(self.tx.prepare_cached(sql::EVENT_TIMES)?.query_row([no], |row| Ok((row.get(1)?, row.get(0)?)))?)
-    }
-
-    fn actor(&self, no: i64) -> Result<Option<String>> {
-        let data: String = self.tx.prepare_cached(sql::EVENT_DATA)?.query_row([no], |row| row.get(0))?;
-        let data: serde_json::Value = serde_json::from_str(&data).unwrap_or_default();
-        Ok(data.get("actor").and_then(|a| a.as_str()).map(str::to_owned))
     }
 
     /// A late answer says that a listed mail was certainly not sent: who was told by nothing else is not told. Looks at
@@ -212,11 +172,9 @@ impl Books<'_> {
         let (mut lowest, mut at) = (None::<i64>, subject.head);
         while at != 0 {
             let Some(link) = self.link(at, &topic)? else { break };
-            for other in if link.opens { self.items_of_event(at)? } else { vec![] } {
-                if other.state.is_final()
-                    && self.mailbox(other.mailbox)?.recipient == recipient
-                    && self.may_have_told(&other)?
-                {
+            let theirs = params![at, recipient];
+            for other in if link.opens { self.items(sql::ITEMS_OF_PERSON, theirs)? } else { vec![] } {
+                if other.state.is_final() && self.may_have_told(&other)? {
                     lowest = Some(lowest.map_or(link.mark.ver, |l| l.min(link.mark.ver)));
                 }
             }

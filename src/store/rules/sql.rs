@@ -29,8 +29,10 @@ pub const EVENT_TIMES: &str = "SELECT deadline, ver FROM event WHERE no = ?1";
 pub const SUBJECT: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
      closer_ver, closer_no, lone FROM subject WHERE topic = ?1 /*pg: FOR UPDATE*/";
 
-pub const PEOPLE_OF_EVENT: &str =
-    "SELECT m.recipient FROM item i JOIN mailbox m ON m.no = i.mailbox_no WHERE i.event_no = ?1";
+/// Whoever has an item of event ?2 has it as their own of this topic: nobody has one yet.
+pub const STAND_ALL: &str = "INSERT INTO standing (topic, recipient, own_ver, own_no) SELECT DISTINCT /*pg: CAST(*/?1/*pg: AS bytea)*/, \
+     m.recipient, e.ver, e.no FROM event e CROSS JOIN item i ON i.event_no = e.no CROSS JOIN mailbox m ON m.no = i.mailbox_no \
+     WHERE e.no = ?2 ON CONFLICT (topic, recipient) DO UPDATE SET own_ver = excluded.own_ver, own_no = excluded.own_no";
 pub const STANDING: &str = "SELECT own_ver, own_no, told_ver FROM standing WHERE topic = ?1 AND recipient = ?2";
 pub const SAVE_OWN: &str = "INSERT INTO standing (topic, recipient, own_ver, own_no) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT (topic, recipient) DO UPDATE SET own_ver = excluded.own_ver, own_no = excluded.own_no";
@@ -61,9 +63,9 @@ pub const SAVE_PREVIOUS: &str = "UPDATE mailbox SET previous_at = ?2 WHERE no = 
 pub const OPEN_OF_RECIPIENT: &str = "SELECT CAST(coalesce(sum((SELECT coalesce(sum(open), 0) FROM digest WHERE \
      mailbox_no = m.no AND state IN (0, 1)) + (SELECT coalesce(sum(open), 0) FROM digest WHERE mailbox_no = m.no AND \
      state IN (2, 3, 4, 5))), 0) AS bigint) FROM mailbox m WHERE m.recipient = ?1";
-/// And which of them takes items.
-pub const OPEN_OF_MAILBOX: &str = "SELECT no, open, 1 FROM digest WHERE mailbox_no = ?1 AND state IN (0, 1) UNION ALL \
-     SELECT no, open, 0 FROM digest WHERE mailbox_no = ?1 AND state IN (2, 3, 4, 5)";
+/// And which of them takes items, and whether it leaves by itself and no call has listed it.
+pub const OPEN_OF_MAILBOX: &str = "SELECT no, open, 1, state = 0 FROM digest WHERE mailbox_no = ?1 AND state IN (0, 1) UNION ALL \
+     SELECT no, open, 0, state IN (2, 4) AND attempts = 0 FROM digest WHERE mailbox_no = ?1 AND state IN (2, 3, 4, 5)";
 
 pub const DIGEST: &str = "SELECT no, mailbox_no, state, priority, due_at, open, first_at, last_at, deadline, token, \
      until, attempts, waited_us, address, opened_at, closed_at, lane FROM digest WHERE no = ?1";
@@ -176,8 +178,10 @@ pub const REOPEN_ITEM: &str = "UPDATE item SET state = 0, reason = NULL, left_be
      forwarded_at = NULL, forward_error = NULL, digest_no = ?3 WHERE event_no = ?1 AND mailbox_no = ?2";
 pub const ITEM: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item \
      WHERE event_no = ?1 AND mailbox_no = ?2";
-pub const ITEMS_OF_EVENT: &str =
-    "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ?1";
+pub const OPEN_OF_EVENT: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item \
+     WHERE event_no = ?1 AND state IN (0, 1)";
+pub const ITEMS_OF_PERSON: &str = "SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, i.left_before FROM mailbox m \
+     CROSS JOIN item i ON i.event_no = ?1 AND i.mailbox_no = m.no WHERE m.recipient = ?2";
 pub const OPEN_ITEMS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item \
      WHERE digest_no = ?1 AND state IN (0, 1)";
 /// What somebody else has stays in the window.
@@ -335,7 +339,8 @@ pub const HOT: &[&str] = &[
     DOUBTS,
     NEXT_UNTIL,
     ITEM,
-    ITEMS_OF_EVENT,
+    OPEN_OF_EVENT,
+    ITEMS_OF_PERSON,
     OPEN_ITEMS,
     URGENT_ITEMS,
     FIRST_URGENCY,

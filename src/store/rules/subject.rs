@@ -267,15 +267,10 @@ impl Books<'_> {
         Ok(own.map(|(_, no)| no).filter(|no| *no != opener.no))
     }
 
-    /// The topic gets a second dated opener: from now on the standing of each person is a row.
-    pub fn stand_all(&mut self, topic: &Topic, lone: i64) -> Result<()> {
-        let people = self.tx.prepare_cached(sql::PEOPLE_OF_EVENT)?.query_map([lone], |row| row.get::<String>(0))?;
-        if people.is_empty() {
-            // Purged, or of this very batch: its people come later.
-            return Ok(());
-        }
-        let (mark, ..) = self.event_mark(lone)?;
-        people.iter().try_for_each(|recipient| self.stand(topic, recipient, mark).map(drop))
+    /// The topic gets a second dated opener: from now on the standing of each person is a row. (If the first is of this very batch,
+    /// its people come later.)
+    pub fn stand_all(&self, topic: &Topic, lone: i64) -> Result<()> {
+        self.tx.prepare_cached(sql::STAND_ALL)?.later(params![&topic.0[..], lone])
     }
 
     /// Enters topics of which nobody has spoken, sorted by topic. `false`: it is known already, and nothing was written; then

@@ -68,10 +68,16 @@ pub(super) fn before_items(
             }
         }
     }
-    books.fetch_mailboxes(&wanted, &of(subjects, stirred))?;
     owns.sort_unstable();
     owns.dedup();
-    books.fetch_owns(&owns)
+    books.fetch_owns(&owns)?;
+    // What a later twin may replace: the subjects are locked, so that it stays so.
+    let replaced: Vec<(i64, &str)> = {
+        let known = books.fetched.owns.borrow();
+        let own = |(topic, who): &(Topic, &'_ str)| known.get(topic)?.get(*who).copied().flatten();
+        owns.iter().filter_map(|one| Some((own(one)?.1, one.1))).collect()
+    };
+    books.fetch_mailboxes(&wanted, &replaced, &of(subjects, stirred))
 }
 
 /// What the replaced twins left to these people.
@@ -79,12 +85,12 @@ pub(super) fn before_replacing(books: &mut Books<'_>, replaced: &[(Topic, &str, 
     if !books.tx.is_postgres() || replaced.is_empty() {
         return Ok(());
     }
-    books.fetch_replaced(&replaced.iter().map(|(topic, _, older)| (*older, *topic)).collect())
+    books.fetch_replaced(&replaced.iter().map(|(topic, who, older)| (*older, *topic, *who)).collect::<Vec<_>>())
 }
 
-/// The chains of the topics in which items may have to leave.
-pub(super) fn before_sweeps(books: &mut Books<'_>, subjects: &Topics, stirred: &[Topic]) -> Result<()> {
-    if books.tx.is_postgres() { books.fetch_walks(&of(subjects, stirred)) } else { Ok(()) }
+/// What has to leave in these topics, perhaps.
+pub(super) fn before_sweeps(books: &mut Books<'_>, topics: &[Topic]) -> Result<()> {
+    if books.tx.is_postgres() { books.fetch_walks(topics) } else { Ok(()) }
 }
 
 fn of(subjects: &Topics, topics: &[Topic]) -> Vec<(Topic, Subject)> {

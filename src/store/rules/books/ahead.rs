@@ -215,7 +215,7 @@ impl Books<'_> {
         all
     }
 
-    fn read_digests(&mut self, digests: &BTreeSet<i64>) -> Result<()> {
+    pub(super) fn read_digests(&mut self, digests: &BTreeSet<i64>) -> Result<()> {
         if digests.is_empty() {
             return Ok(());
         }

@@ -108,6 +108,15 @@ impl Digest {
         matches!(self.state, DigestState::Gathering | DigestState::Held)
     }
 
+    /// Its items leave by themselves, and no call has listed them.
+    pub fn is_to_come(&self) -> bool {
+        match self.state {
+            DigestState::Gathering => true,
+            DigestState::Leased | DigestState::Waiting => self.attempts == 0,
+            _ => false,
+        }
+    }
+
     /// A window that changed, or what the claim of a part left of a digest: its due time is computed.
     fn is_to_plan(&self) -> bool {
         self.replan && (self.is_unfrozen() || self.state == DigestState::Waiting && self.recount && self.anew)

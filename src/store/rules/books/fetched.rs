@@ -5,13 +5,17 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::accept::OPENS;
+use super::super::notices::HANDLED;
 use super::super::sql;
-use super::super::subject::{Mark, Subject, TopicMap, topic};
+use super::super::subject::{Mark, Subject, TopicMap, TopicSet, topic};
 use super::digests::Digest;
 use super::{Books, Item, Mailbox};
 use crate::model::{Time, Topic};
 use crate::store::Result;
 use crate::store::rules::tx::{Column, Row, params};
+
+/// Open items that are held at once while topics are swept: some megabytes. (A single event's are held whatever they are.)
+const WALK_MAX: i64 = 20_000;
 
 /// An event in the chain of a topic.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +46,10 @@ pub(in crate::store) struct Fetched {
     pub unsaved: RefCell<BTreeMap<Topic, Subject>>,
     pub owns: RefCell<TopicMap<Owns>>,
     pub links: HashMap<(i64, Topic), Link>,
+    /// Open items of events that are walked over now.
     pub items: HashMap<i64, Vec<Item>>,
+    /// Open items of events that later twins have replaced for some people, by these.
+    pub replaced: HashMap<i64, HashMap<String, Vec<Item>>>,
     /// Id and source of events that share their time with another of their topic.
     pub ties: RefCell<HashMap<i64, (String, String)>>,
     /// Who was told in these topics, and of which rank.
@@ -59,12 +66,19 @@ impl Fetched {
 pub(in crate::store::rules) type Wanted<'w> = BTreeMap<(&'w str, &'w str), Option<&'w str>>;
 
 impl Books<'_> {
-    /// Locks the mailboxes of new items, and those that a sweep of these topics will come to, in one order; reads their
-    /// windows and how much is open for their recipients.
-    pub fn fetch_mailboxes(&mut self, wanted: &Wanted<'_>, stirred: &[(Topic, Subject)]) -> Result<()> {
+    /// Locks the mailboxes of new items, of what later twins replace (`replaced`), and those that a sweep of these topics will come
+    /// to or tell, in one order; reads their windows and how much is open for their recipients.
+    pub fn fetch_mailboxes(
+        &mut self,
+        wanted: &Wanted<'_>,
+        replaced: &[(i64, &str)],
+        stirred: &[(Topic, Subject)],
+    ) -> Result<()> {
         let mut numbers: BTreeSet<i64> = BTreeSet::new();
-        let recipients = Column::texts(wanted.keys().map(|(_, who)| *who));
-        let routes = Column::texts(wanted.keys().map(|(route, _)| *route));
+        let told = self.fetch_told(stirred)?;
+        let named = || wanted.keys().copied().chain(told.iter().map(|who| (HANDLED, who.as_str())));
+        let recipients = Column::texts(named().map(|(_, who)| who));
+        let routes = Column::texts(named().map(|(route, _)| route));
         let number = |row: &Row<'_>| row.get::<i64>(0);
         numbers
             .extend(self.tx.prepare_cached(sql::PG_MAILBOXES_BY_NAME)?.query_map(params![recipients, routes], number)?);
@@ -72,28 +86,83 @@ impl Books<'_> {
             self.fetch_chains(stirred)?;
             let openers = Column::ints(self.fetched.openers());
             numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_SWEEP)?.query_map([openers], number)?);
-            let topics = Column::blobs(stirred.iter().map(|(topic, _)| &topic.0));
-            numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_TELL)?.query_map([&topics], number)?);
+        }
+        if !replaced.is_empty() {
+            let of = params![Column::ints(replaced.iter().map(|r| r.0)), Column::texts(replaced.iter().map(|r| r.1))];
+            numbers.extend(self.tx.prepare_cached(sql::PG_MAILBOXES_TO_REPLACE)?.query_map(of, number)?);
         }
         let found = self.tx.prepare_cached(sql::PG_MAILBOXES)?.query_map([Column::ints(numbers)], read_mailbox)?;
         for (no, mailbox) in found {
             self.know(no, mailbox, wanted)?;
         }
+        self.add_mailboxes(wanted)?;
+        self.fetch_digests_of(named().map(|(_, who)| who).collect())
+    }
+
+    /// Makes those of these mailboxes that are not known; one that another replica has made meanwhile is known then.
+    fn add_mailboxes(&mut self, wanted: &Wanted<'_>) -> Result<bool> {
         let missing: Vec<_> = wanted
             .iter()
             .filter(|((route, who), _)| !self.kept.numbers.get(*route).is_some_and(|of| of.contains_key(*who)))
             .collect();
-        if !missing.is_empty() {
-            let of = params![
-                Column::texts(missing.iter().map(|((_, who), _)| *who)),
-                Column::texts(missing.iter().map(|((route, _), _)| *route)),
-                Column::Texts(missing.iter().map(|(_, zone)| **zone).collect()),
-            ];
-            for (no, mailbox) in self.tx.prepare_cached(sql::PG_ADD_MAILBOXES)?.query_map(of, read_mailbox)? {
-                self.know(no, mailbox, wanted)?;
-            }
+        if missing.is_empty() {
+            return Ok(false);
         }
-        self.fetch_digests_of(wanted.keys().map(|(_, who)| *who).collect())
+        let of = params![
+            Column::texts(missing.iter().map(|((_, who), _)| *who)),
+            Column::texts(missing.iter().map(|((route, _), _)| *route)),
+            Column::Texts(missing.iter().map(|(_, zone)| **zone).collect()),
+        ];
+        for (no, mailbox) in self.tx.prepare_cached(sql::PG_ADD_MAILBOXES)?.query_map(of, read_mailbox)? {
+            self.know(no, mailbox, wanted)?;
+        }
+        Ok(true)
+    }
+
+    /// The mailboxes of notices to these people, with their windows.
+    pub fn make_mailboxes_to_tell(&mut self, people: &BTreeSet<&str>) -> Result<()> {
+        let known = self.kept.numbers.get(HANDLED);
+        let missing: Vec<&str> =
+            people.iter().copied().filter(|who| !known.is_some_and(|of| of.contains_key(*who))).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let of = params![Column::texts(missing.iter().copied()), HANDLED];
+        let zones = self
+            .tx
+            .prepare_cached(sql::PG_ZONES)?
+            .query_map(of, |row| Ok((row.get::<String>(0)?, row.get::<Option<String>>(1)?)))?;
+        let zones: HashMap<String, Option<String>> = zones.into_iter().collect();
+        let zone = |who: &str| zones.get(who).and_then(Option::as_deref);
+        let wanted: Wanted<'_> = missing.into_iter().map(|who| ((HANDLED, who), zone(who))).collect();
+        self.add_mailboxes(&wanted)?;
+        self.fetch_digests_of(people.iter().copied().filter(|who| !self.kept.open.contains_key(*who)).collect())
+    }
+
+    /// Who was told in these topics, under their locks; gives those whom their new closers tell.
+    fn fetch_told(&mut self, stirred: &[(Topic, Subject)]) -> Result<BTreeSet<String>> {
+        let closers: TopicMap<i64> = stirred
+            .iter()
+            .filter_map(|(topic, subject)| Some((*topic, subject.closer.filter(|(_, no)| self.is_new_event(*no))?.0)))
+            .collect();
+        if closers.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let topics = Column::blobs(closers.keys().map(|topic| &topic.0));
+        let told = self
+            .tx
+            .prepare_cached(sql::PG_TOLD)?
+            .query_map([topics], |row| Ok((Topic(row.get(0)?), (row.get::<String>(1)?, row.get::<i64>(2)?))))?;
+        let mut by_topic: TopicMap<Vec<_>> = closers.keys().map(|topic| (*topic, vec![])).collect();
+        let mut people = BTreeSet::new();
+        for (topic, (who, ver)) in told {
+            if closers.get(&topic).is_some_and(|closer| ver < *closer) {
+                people.insert(who.clone());
+            }
+            by_topic.entry(topic).or_default().push((who, ver));
+        }
+        self.fetched.told = RefCell::new(by_topic);
+        Ok(people)
     }
 
     /// The windows of the mailboxes that are known, and what is open for these people by any route: a window each, and one sum
@@ -200,54 +269,91 @@ impl Books<'_> {
         Ok(())
     }
 
-    /// The items of the events in these chains.
-    pub fn fetch_walks(&mut self, stirred: &[(Topic, Subject)]) -> Result<()> {
-        if stirred.is_empty() {
+    /// Parts these topics so that the open items of each part are few enough to be held at once: what a decision withdraws may be
+    /// many times what it says.
+    pub fn walks(&self, stirred: Vec<Topic>) -> Result<Vec<Vec<Topic>>> {
+        if !self.tx.is_postgres() || stirred.is_empty() {
+            return Ok(vec![stirred]);
+        }
+        let openers = Column::ints(self.fetched.openers().collect::<BTreeSet<_>>());
+        let count = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
+        let counts: HashMap<i64, i64> =
+            self.tx.prepare_cached(sql::PG_COUNT_OPEN)?.query_map([openers], count)?.into_iter().collect();
+        let mut by_topic: TopicMap<i64> = TopicMap::default();
+        for ((no, topic), _) in self.fetched.links.iter().filter(|(_, link)| link.opens) {
+            *by_topic.entry(*topic).or_default() += counts.get(no).copied().unwrap_or(0);
+        }
+        let (mut parts, mut items) = (vec![vec![]], 0);
+        for topic in stirred {
+            items += by_topic.get(&topic).copied().unwrap_or(0);
+            match parts.last_mut().filter(|part| part.is_empty() || items <= WALK_MAX) {
+                Some(part) => part.push(topic),
+                None => {
+                    items = by_topic.get(&topic).copied().unwrap_or(0);
+                    parts.push(vec![topic]);
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The open items of the events in the chains of these topics, and their digests.
+    pub fn fetch_walks(&mut self, topics: &[Topic]) -> Result<()> {
+        let of: TopicSet = topics.iter().copied().collect();
+        let openers = self.fetched.links.iter().filter(|((_, topic), link)| link.opens && of.contains(topic));
+        let openers: BTreeSet<i64> = openers.map(|((no, _), _)| *no).collect();
+        self.fetched.items = openers.iter().map(|no| (*no, vec![])).collect();
+        if openers.is_empty() {
             return Ok(());
         }
-        let openers: BTreeSet<i64> = self.fetched.openers().collect();
-        let topics = Column::blobs(stirred.iter().map(|(topic, _)| &topic.0));
-        let told = self
-            .tx
-            .prepare_cached(sql::PG_TOLD)?
-            .query_map([topics], |row| Ok((Topic(row.get(0)?), (row.get::<String>(1)?, row.get::<i64>(2)?))))?;
-        let mut by_topic: TopicMap<Vec<_>> = stirred.iter().map(|(topic, _)| (*topic, vec![])).collect();
-        for (topic, one) in told {
-            by_topic.entry(topic).or_default().push(one);
+        let found = self.tx.prepare_cached(sql::PG_OPEN_OF_EVENTS)?.query_map([Column::ints(openers)], Item::read)?;
+        self.fetch_homes(&found)?;
+        for item in found {
+            self.fetched.items.entry(item.event_no).or_default().push(item);
         }
-        self.fetched.told = RefCell::new(by_topic);
-        self.fetched.items = self.read_items_of(&openers)?;
+        // What is not locked is read again when it is needed, under its lock.
+        let locked = &self.kept.mailboxes;
+        self.fetched.items.retain(|_, items| items.iter().all(|item| locked.contains_key(&item.mailbox)));
         Ok(())
     }
 
-    /// These events, each with its topic, and their items: later twins have replaced them for somebody. (For each person once:
-    /// a second look would find an item here as it was.)
-    pub fn fetch_replaced(&mut self, of: &BTreeMap<i64, Topic>) -> Result<()> {
-        let numbers: BTreeSet<i64> = of.keys().copied().collect();
-        let found =
-            self.tx.prepare_cached(sql::PG_LINKS)?.query_map([Column::ints(numbers.iter().copied())], |row| {
-                let (no, topic) = (row.get::<i64>(6)?, of.get(&row.get(6)?).copied());
-                Ok(topic.map(|topic| Ok(((no, topic), Link::read(row, no, &topic)?))))
-            })?;
+    /// (event, its topic, a person): a later twin has replaced it for them. Their open items of it. (For each person once: a second
+    /// look would find an item here as it was.)
+    pub fn fetch_replaced(&mut self, all: &[(i64, Topic, &str)]) -> Result<()> {
+        let of: BTreeMap<i64, Topic> = all.iter().map(|(no, topic, _)| (*no, *topic)).collect();
+        let found = self.tx.prepare_cached(sql::PG_LINKS)?.query_map([Column::ints(of.keys().copied())], |row| {
+            let (no, topic) = (row.get::<i64>(6)?, of.get(&row.get(6)?).copied());
+            Ok(topic.map(|topic| Ok(((no, topic), Link::read(row, no, &topic)?))))
+        })?;
         self.fetched.links.extend(found.into_iter().flatten().collect::<Result<Vec<_>>>()?);
-        self.fetched.items = self.read_items_of(&numbers)?;
+        let pairs = params![Column::ints(all.iter().map(|one| one.0)), Column::texts(all.iter().map(|one| one.2))];
+        let open = self
+            .tx
+            .prepare_cached(sql::PG_OPEN_OF_PEOPLE)?
+            .query_map(pairs, |row| Ok((Item::read(row)?, row.get::<String>(5)?)))?;
+        self.fetch_homes(&open.iter().map(|(item, _)| *item).collect::<Vec<_>>())?;
+        let mut replaced: HashMap<i64, HashMap<String, Vec<Item>>> = HashMap::new();
+        for (no, _, who) in all {
+            replaced.entry(*no).or_default().entry((*who).to_owned()).or_default();
+        }
+        for (item, who) in open.into_iter().filter(|(item, _)| self.kept.mailboxes.contains_key(&item.mailbox)) {
+            replaced.entry(item.event_no).or_default().entry(who).or_default().push(item);
+        }
+        self.fetched.replaced = replaced;
         Ok(())
     }
 
-    fn read_items_of(&self, events: &BTreeSet<i64>) -> Result<HashMap<i64, Vec<Item>>> {
-        let mut by_event: HashMap<i64, Vec<Item>> = events.iter().map(|no| (*no, vec![])).collect();
-        let of = Column::ints(events.iter().copied());
-        for item in self.tx.prepare_cached(sql::PG_ITEMS_OF_EVENTS)?.query_map([of], Item::read)? {
-            by_event.entry(item.event_no).or_default().push(item);
-        }
-        // What is not locked yet is read again when it is needed, under its lock.
-        by_event.retain(|_, items| items.iter().all(|item| self.kept.mailboxes.contains_key(&item.mailbox)));
-        Ok(by_event)
+    /// The digests that these items are in.
+    fn fetch_homes(&mut self, items: &[Item]) -> Result<()> {
+        let homes: BTreeSet<i64> =
+            items.iter().filter_map(|item| item.digest).filter(|no| !self.kept.digests.contains_key(no)).collect();
+        self.read_digests(&homes)
     }
 
     pub fn forget_walks(&mut self) {
         self.fetched.links.clear();
         self.fetched.items.clear();
+        self.fetched.replaced.clear();
         self.fetched.told.borrow_mut().clear();
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::super::sql;
 use super::super::subject::Mark;
 use super::{Books, Item};
-use crate::model::{DigestState, ItemState, Listed, Topic};
+use crate::model::{ItemState, Listed, Topic};
 use crate::store::Result;
 use crate::store::rules::tx::{Optional, params};
 
@@ -96,9 +96,10 @@ impl Books<'_> {
         Some(all.into_iter().filter(pending).collect())
     }
 
-    /// Open items of a mailbox, over its digests.
-    pub fn open_of_mailbox(&mut self, mailbox: i64) -> Result<i64> {
-        let mine = self.kept.digests.values().filter(|d| d.mailbox == mailbox && d.state != DigestState::Closed);
+    /// Open items of a mailbox that come with the mails after that of digest `now`: not those that are under way, or were in a
+    /// mail that goes again, nor what is held.
+    pub fn comes_after(&mut self, now: i64, mailbox: i64) -> Result<i64> {
+        let mine = self.kept.digests.values().filter(|d| d.no != now && d.mailbox == mailbox && d.is_to_come());
         let mut open: i64 = mine.map(|d| d.open).sum();
         if !self.held.whole.contains(&mailbox) {
             // The rows of those in the books may say what was.
@@ -106,7 +107,7 @@ impl Books<'_> {
             self.tx.prepare_cached(sql::OPEN_OF_MAILBOX)?.each([mailbox], |row| {
                 let no = row.get(0)?;
                 if !self.kept.digests.contains_key(&no) {
-                    open += row.get::<i64>(1)?;
+                    open += if row.get(3)? { row.get::<i64>(1)? } else { 0 };
                     window = if row.get(2)? { Some(no) } else { window };
                 }
                 Ok(true)
@@ -127,7 +128,7 @@ impl Books<'_> {
     pub fn open_in(&self, no: i64) -> Result<Vec<Item>> {
         match self.held.items_of(no) {
             Some(items) => Ok(items.filter(|i| i.digest == Some(no) && !i.state.is_final()).copied().collect()),
-            None => self.items(sql::OPEN_ITEMS, no),
+            None => self.items(sql::OPEN_ITEMS, [no]),
         }
     }
 

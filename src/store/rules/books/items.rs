@@ -1,6 +1,6 @@
 //! Items: every change of a state passes here, with its count and its digest's.
 
-use crate::store::rules::tx::{Column, Row, params};
+use crate::store::rules::tx::{Column, Params, Row, params};
 
 use super::super::sql;
 use super::Books;
@@ -231,21 +231,33 @@ impl Books<'_> {
         Ok(())
     }
 
-    /// The items of an event, as they stay until this transaction ends.
-    pub fn items_of_event(&self, no: i64) -> Result<Vec<Item>> {
+    /// The items of an event that are not final, as they stay until this transaction ends. (One that is final is opened again by
+    /// nobody who has not locked its subject.)
+    pub fn open_of_event(&self, no: i64) -> Result<Vec<Item>> {
         if let Some(known) = self.fetched.items.get(&no) {
             return Ok(known.clone());
         }
         if self.tx.is_postgres() {
             self.tx.prepare_cached(sql::PG_LOCK_MAILBOXES_OF_EVENT)?.query_map([no], |_| Ok(()))?;
         }
-        self.items(sql::ITEMS_OF_EVENT, no)
+        self.items(sql::OPEN_OF_EVENT, [no])
     }
 
-    pub fn items(&self, statement: &str, of: i64) -> Result<Vec<Item>> {
-        let mut found = self.tx.prepare_cached(statement)?;
-        let rows = found.query_map([of], Item::read)?;
-        Ok(rows)
+    /// Those of them that are this person's.
+    pub fn open_of_person(&self, no: i64, recipient: &str) -> Result<Vec<Item>> {
+        if let Some(known) = self.fetched.replaced.get(&no).and_then(|of| of.get(recipient)) {
+            return Ok(known.clone());
+        }
+        if self.tx.is_postgres() {
+            self.tx.prepare_cached(sql::PG_LOCK_MAILBOXES_OF_PERSON)?.query_map(params![no, recipient], |_| Ok(()))?;
+        }
+        let mut all = self.items(sql::ITEMS_OF_PERSON, params![no, recipient])?;
+        all.retain(|item| !item.state.is_final());
+        Ok(all)
+    }
+
+    pub fn items(&self, statement: &str, of: impl Params) -> Result<Vec<Item>> {
+        self.tx.prepare_cached(statement)?.query_map(of, Item::read)
     }
 
     /// Puts a pending item into another digest (the rest of a claim, a replay), whose window it joins.

@@ -2,6 +2,7 @@
 
 use crate::store::rules::tx::{Optional, params};
 
+use super::super::notices::HANDLED;
 use super::super::sql;
 use super::Books;
 use crate::model::Time;
@@ -56,6 +57,16 @@ impl Books<'_> {
         self.kept.mailboxes.insert(no, mailbox);
         self.kept.numbers.entry(route.to_owned()).or_default().insert(recipient.to_owned(), no);
         Ok(no)
+    }
+
+    /// Where this person is told that something is handled. A new one has the zone that another route knows of them.
+    pub fn mailbox_to_tell(&mut self, recipient: &str) -> Result<i64> {
+        if let Some(known) = self.kept.numbers.get(HANDLED).and_then(|by| by.get(recipient)) {
+            return Ok(*known);
+        }
+        let mut zones = self.tx.prepare_cached(sql::ZONE_OF)?;
+        let zone: Option<String> = zones.query_row([recipient, HANDLED], |row| row.get(0)).optional()?;
+        self.mailbox_of(recipient, HANDLED, zone.as_deref())
     }
 
     pub fn mailbox(&mut self, no: i64) -> Result<&Mailbox> {

@@ -135,6 +135,15 @@ pub(super) const MANY: &[Many] = &[
          THEN standing.told_ver ELSE excluded.told_ver END"
     ),
     insert_many!(
+        STAND_ALL,
+        "standing",
+        "topic, recipient, own_ver, own_no) SELECT DISTINCT c1, m.recipient, e.ver, e.no",
+        ("bytea", "bigint"),
+        2,
+        "JOIN event e ON e.no = c2 JOIN item i ON i.event_no = e.no JOIN mailbox m ON m.no = i.mailbox_no \
+         ON CONFLICT (topic, recipient) DO UPDATE SET own_ver = excluded.own_ver, own_no = excluded.own_no"
+    ),
+    insert_many!(
         SAVE_OWN,
         "standing",
         "topic, recipient, own_ver, own_no) SELECT c1, c2, c3, c4",

@@ -115,9 +115,11 @@ pub const PG_UNLISTED: &str = "SELECT d.no FROM digest d WHERE d.no = ANY(CAST(?
 pub const PG_FREE_SUBJECTS: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
      closer_ver, closer_no, lone, topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[])) ORDER BY topic FOR UPDATE SKIP LOCKED";
 pub const PG_KNOWN_SUBJECTS: &str = "SELECT topic FROM subject WHERE topic = ANY(CAST(?1 AS bytea[]))";
-/// Who changes the items of an event has their mailboxes.
+/// Who changes the open items of an event, or those of a person, has their mailboxes.
 pub const PG_LOCK_MAILBOXES_OF_EVENT: &str = "SELECT no FROM mailbox WHERE no = ANY(ARRAY(SELECT mailbox_no \
-     FROM item WHERE event_no = ?1)) ORDER BY no FOR UPDATE";
+     FROM item WHERE event_no = ?1 AND state IN (0, 1))) ORDER BY no FOR UPDATE";
+pub const PG_LOCK_MAILBOXES_OF_PERSON: &str = "SELECT no FROM mailbox WHERE no = ANY(ARRAY(SELECT m.no FROM mailbox m \
+     JOIN item i ON i.event_no = ?1 AND i.mailbox_no = m.no WHERE m.recipient = ?2 AND i.state IN (0, 1))) ORDER BY no FOR UPDATE";
 
 /// What is made durable with the next commit that is waited for.
 pub const PG_DURABLE_LATER: &str = "SET LOCAL synchronous_commit = off";
@@ -198,8 +200,16 @@ pub const PG_CHAINS: &str = "WITH RECURSIVE chain AS (SELECT topic, no, swept FR
 /// As [`EVENT_CHAIN`], of many.
 pub const PG_LINKS: &str =
     "SELECT effect, topic, prev, prev2, ver, date, no FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
-pub const PG_MAILBOXES_TO_TELL: &str = "SELECT m.no FROM standing s JOIN mailbox m ON m.recipient = s.recipient AND m.route = 'handled' WHERE \
-     s.topic = ANY(CAST(?1 AS bytea[])) AND s.told_ver IS NOT NULL";
+/// Where these people have open items of these events, pair by pair.
+pub const PG_MAILBOXES_TO_REPLACE: &str = "SELECT i.mailbox_no FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS text[])) AS u(no, recipient) \
+     JOIN mailbox m ON m.recipient = u.recipient JOIN item i ON i.event_no = u.no AND i.mailbox_no = m.no WHERE i.state IN (0, 1)";
+/// And which those are.
+pub const PG_OPEN_OF_PEOPLE: &str = "SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, i.left_before, u.recipient FROM \
+     unnest(CAST(?1 AS bigint[]), CAST(?2 AS text[])) AS u(no, recipient) JOIN mailbox m ON m.recipient = u.recipient \
+     JOIN item i ON i.event_no = u.no AND i.mailbox_no = m.no WHERE i.state IN (0, 1)";
+/// The zone of each of these people by the route that mailed them last, of those that know it.
+pub const PG_ZONES: &str = "SELECT u.recipient, (SELECT m.zone FROM mailbox m WHERE m.recipient = u.recipient AND m.route <> ?2 \
+     AND m.zone IS NOT NULL ORDER BY m.previous_at DESC NULLS LAST LIMIT 1) FROM unnest(CAST(?1 AS text[])) AS u(recipient)";
 pub const PG_MAILBOXES: &str = "SELECT no, recipient, route, zone, previous_at FROM mailbox WHERE no = ANY(CAST(?1 AS bigint[])) ORDER BY no \
      FOR UPDATE";
 pub const PG_ADD_MAILBOXES: &str = "INSERT INTO mailbox (recipient, route, zone) SELECT recipient, route, zone FROM unnest(CAST(?1 AS text[]), \
@@ -213,8 +223,11 @@ pub const PG_OPEN_OF_BUSY: &str = "SELECT mailbox_no, CAST(sum(open) AS bigint) 
      ANY(CAST(?1 AS bigint[])) AND state IN (2, 3, 4, 5) GROUP BY mailbox_no";
 pub const PG_MAILBOXES_OF_RECIPIENTS: &str =
     "SELECT no, recipient FROM mailbox WHERE recipient = ANY(CAST(?1 AS text[]))";
-pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
-     bigint[]))";
+pub const PG_ITEMS_OF_EVENTS: &str = "SELECT event_no, mailbox_no FROM item WHERE event_no = ANY(CAST(?1 AS bigint[]))";
+pub const PG_OPEN_OF_EVENTS: &str = "SELECT event_no, mailbox_no, digest_no, state, left_before FROM item WHERE event_no = ANY(CAST(?1 AS \
+     bigint[])) AND state IN (0, 1)";
+pub const PG_COUNT_OPEN: &str = "SELECT event_no, count(*) FROM item WHERE event_no = ANY(CAST(?1 AS bigint[])) AND state IN (0, 1) \
+     GROUP BY event_no";
 pub const PG_ADD_ITEM: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_no, mailbox_no) DO NOTHING";
 pub const PG_ADD_ITEMS: &str = "INSERT INTO item (event_no, mailbox_no, digest_no, state, reason, urgency, settled_at) SELECT \
@@ -291,6 +304,11 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_OPEN_OF_BUSY,
         PG_MAILBOXES_OF_RECIPIENTS,
         PG_ITEMS_OF_EVENTS,
+        PG_OPEN_OF_EVENTS,
+        PG_COUNT_OPEN,
+        PG_MAILBOXES_TO_REPLACE,
+        PG_OPEN_OF_PEOPLE,
+        PG_ZONES,
         PG_LINKS,
         PG_FIRST_URGENCIES,
         PG_UPDATE_DIGESTS,
