@@ -125,7 +125,7 @@ fn describe() {
     describe_histogram!(INTAKE_LAG, "How long after its own time an event was accepted.");
     describe_histogram!(ACCEPT, "How long the store took to commit a batch of events.");
     describe_counter!(STORE_ERRORS, "Calls of the store that failed.");
-    describe_gauge!(DEAD_LETTERS, "Refused inputs that are kept and not discarded.");
+    describe_gauge!(DEAD_LETTERS, "Refused inputs that are kept and not discarded; counted up to 10,000.");
     describe_counter!(
         LETTERS_FORWARDED,
         "Dead letters sent to a broker by what it said: forwarded (confirmed), refused for ever, failed (sent again)."

@@ -21,6 +21,8 @@ mod faults;
 mod idle;
 #[path = "postgres/line.rs"]
 mod line;
+#[path = "postgres/locks.rs"]
+mod locks;
 #[path = "postgres/moving.rs"]
 mod moving;
 #[path = "postgres/odd.rs"]

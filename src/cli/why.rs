@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::open::Office;
-use super::output::{clean, or_dash, seconds, written};
+use super::output::{clean, note, or_dash, seconds, written};
 use super::table::{Column, Table, number, text};
 use super::{Failure, Outcome};
 use crate::store::desk::{Match, Step};
@@ -35,7 +35,7 @@ static STEPS: [Column; 8] = [
 
 pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
     let office = Office::open(config)?;
-    let Rows::Why(found) = office.read(&Query::Why { id: args.id.clone() }, Page::FIRST)? else {
+    let Rows::Why(found) = office.read(&Query::Why { id: args.id.clone(), now: office.now() }, Page::FIRST)? else {
         return Err(Failure::unexpected());
     };
     let Some(history) = found else {
@@ -44,6 +44,9 @@ pub fn run(args: Args, config: &[PathBuf]) -> Outcome {
             "{id}: no event, recipient, digest or message of this id; purged ones are forgotten (store.retention)"
         )));
     };
+    if history.is_cut {
+        note(&format!("only {} items are told of; `owlpost ledger` lists all", history.matches.len()));
+    }
     written(|out| {
         if args.json {
             out.json(&history)?;

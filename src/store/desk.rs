@@ -65,6 +65,7 @@ pub enum Query {
     /// An event id, recipient, digest id or message id.
     Why {
         id: String,
+        now: Time,
     },
     /// Addresses that must not be mailed; `Page::after` is how many were read.
     Suppressions,
@@ -313,6 +314,9 @@ pub struct History {
     pub kind: String,
     /// The events of that id; of a recipient, digest or message: its items.
     pub matches: Vec<Match>,
+    /// Only the latest are told of: there are more.
+    #[serde(rename = "truncated", skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut: bool,
     pub history: Vec<Step>,
 }
 

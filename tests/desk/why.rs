@@ -24,7 +24,7 @@ async fn an_event_is_found_in_every_source() {
     found.sort_unstable();
     assert_eq!(found, [("other", "asks_nobody"), ("zms", "pending")]);
     assert!(history.matches.iter().all(|m| m.id == "same"));
-    assert_eq!(whats(&history), ["received", "received", "digested"]);
+    assert_eq!(whats(&history), ["received", "received", "digested", "due"]);
     assert!(world.why("sam").await.is_none());
     assert!(world.why("").await.is_none());
 }
@@ -58,7 +58,7 @@ async fn an_event_names_what_replaced_it() {
     let history = world.why("first").await.unwrap();
     assert_eq!(whats(&history), ["received", "digested", "replaced_by", "withdrawn"]);
     assert!(history.history[2].reason.as_deref().unwrap().contains(" second "));
-    assert_eq!(whats(&world.why("second").await.unwrap()), ["received", "digested"]);
+    assert_eq!(whats(&world.why("second").await.unwrap()), ["received", "digested", "due"]);
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_replayed_item_tells_its_death_and_no_step_before_it_could_be() {
 
     let history = world.why("mailed").await.unwrap();
     let whats = whats(&history);
-    assert_eq!(whats, ["received", "digested", "attempt_begun", "attempt_refused", "dead", "relisted"]);
+    assert_eq!(whats, ["received", "digested", "attempt_begun", "attempt_refused", "dead", "relisted", "due"]);
     assert_eq!(history.history[4].at, "2026-11-22T10:00:01.000000Z");
     assert_eq!(history.history[5].at, "2026-11-22T11:00:00.000000Z");
     assert_ne!(history.history[4].digest, history.history[5].digest);
@@ -166,6 +166,24 @@ async fn an_open_digest_says_what_it_waits_for() {
     assert_eq!(world.why(&id).await.unwrap().history[2].at, "2026-11-22T09:01:00.000000Z");
 }
 
+/// What somebody asks who waits for a mail.
+#[tokio::test]
+async fn a_mail_that_has_not_left_says_what_keeps_it() {
+    let world = World::new();
+    world.accept(START, vec![news("a", START).to("changes", &["user.alice"]).entry()]).await;
+    let last = async || world.why("a").await.unwrap().history.pop().unwrap();
+    let due = last().await;
+    assert_eq!((due.what.as_str(), due.at.as_str(), due.reason), ("due", "2026-11-22T10:00:00.000000Z", None));
+    assert_eq!((due.recipient.as_deref(), due.route.as_deref()), (Some("user.alice"), Some("changes")));
+    world.act(START, Command::Pause { route: Some("changes".into()) }).await;
+    assert_eq!(last().await.reason.as_deref(), Some("its route is paused"));
+    world.act(START, Command::Pause { route: None }).await;
+    assert_eq!(last().await.reason.as_deref(), Some("all mail is paused"));
+    world.act(START, Command::Resume { route: None }).await;
+    world.act(START, Command::Resume { route: Some("changes".into()) }).await;
+    assert_eq!(last().await.reason, None);
+}
+
 #[tokio::test]
 async fn a_recipient_with_5000_items_is_told_of_the_last_1000() {
     let world = World::new();
@@ -176,7 +194,8 @@ async fn a_recipient_with_5000_items_is_told_of_the_last_1000() {
         world.accept(after(batch as u64), entries).await;
     }
     let history = world.why("user.alice").await.unwrap();
-    assert_eq!(history.matches.len(), 1_000);
+    assert_eq!((history.matches.len(), history.is_cut), (1_000, true));
+    assert!(!world.why("e0000").await.unwrap().is_cut);
     let mut told: Vec<&str> = history.matches.iter().map(|m| m.id.as_str()).collect();
     told.sort_unstable();
     assert_eq!((told[0], told[999]), ("e4000", "e4999"));

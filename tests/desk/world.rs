@@ -165,7 +165,7 @@ impl World {
     }
 
     pub async fn why(&self, id: &str) -> Option<History> {
-        match self.read(Query::Why { id: id.into() }).await {
+        match self.read(Query::Why { id: id.into(), now: after(3_600) }).await {
             Rows::Why(history) => history.map(|h| *h),
             other => panic!("{other:?}"),
         }

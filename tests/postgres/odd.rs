@@ -112,7 +112,7 @@ fn nothing_depends_on_how_a_database_is_set_up() {
         for query in [
             Query::Status { now: NOW },
             Query::Ledger { since: None, recipient: Some("İıIi".into()) },
-            Query::Why { id: "İd-o'neil-0".into() },
+            Query::Why { id: "İd-o'neil-0".into(), now: NOW },
             Query::Digests { state: None, route: None, now: NOW },
         ] {
             let rows = store.read(&query, Page { after: i64::MIN, limit: 100 }).await.unwrap();

@@ -80,7 +80,7 @@ fn two_workers_live_behind_a_pooler_that_changes_their_connections() {
         assert!(one + two > EACH, "{one} and {two} mails");
         for query in [
             Query::Status { now: NOW },
-            Query::Why { id: "ann".into() },
+            Query::Why { id: "ann".into(), now: NOW },
             Query::Ledger { since: None, recipient: None },
             Query::Digests { state: None, route: None, now: NOW },
         ] {

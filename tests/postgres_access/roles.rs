@@ -90,7 +90,7 @@ fn an_operator_of_few_rights_reads_everything_and_changes_nothing() {
             Query::DeadLetters { kind: None, reason: None, source: None, since: None, discarded: true },
             Query::DeadLetter { id: "1".into() },
             Query::Ledger { since: None, recipient: None },
-            Query::Why { id: "n1".into() },
+            Query::Why { id: "n1".into(), now: NOW },
             Query::Suppressions,
         ] {
             store.read(&query, Page { after: i64::MIN, limit: 10 }).await.unwrap();

@@ -70,7 +70,10 @@ const NOT_THERE: &str = "error connecting to server";
 const NO_WRITES: &str = "database does not allow writes";
 
 fn standby(said: &str) -> String {
-    format!("{said}; this is a read-only standby: store.url must name the primary, or all of them, as in host1,host2")
+    format!(
+        "{said}; if this is a standby, store.url must name the primary, or all of them, as in host1,host2; else \
+         default_transaction_read_only is set for the server, the database or the role"
+    )
 }
 
 /// What the server or the connection says, without advice.

@@ -34,7 +34,7 @@ pub(super) fn read(conn: Tx<'_>, shared: &Shared, query: &Query, page: Page) -> 
         Query::DeadLetter { id } => Ok(Rows::DeadLetter(letters::letter(conn, shared, id)?)),
         Query::Ledger { since, recipient } => ledger::ledger(conn, shared, *since, recipient.as_deref(), page),
         Query::Suppressions => suppressions::suppressions(conn, page),
-        Query::Why { id } => Ok(Rows::Why(why::why(conn, shared, id)?.map(Box::new))),
+        Query::Why { id, now } => Ok(Rows::Why(why::why(conn, shared, id, *now)?.map(Box::new))),
     }
 }
 
@@ -67,7 +67,7 @@ fn figures(conn: Tx<'_>, shared: &Shared, now: Time, cap: i64) -> Result<Gauges>
     let paused = conn.prepare_cached(worker::PAUSED)?.query_map((), |row| row.get::<String>(0))?;
     gauges.pauses = paused.len() as u64;
     gauges.oldest_due_at = oldest::leaving(conn, shared, now, &paused)?;
-    gauges.dead_letters = rows::count(conn.prepare_cached(worker::OPEN_LETTERS)?.query_row((), |row| row.get(0))?);
+    gauges.dead_letters = rows::count(conn.prepare_cached(worker::OPEN_LETTERS)?.query_row([cap], |row| row.get(0))?);
     gauges.unforwarded =
         rows::count(conn.prepare_cached(worker::COUNT_UNFORWARDED)?.query_row([cap], |row| row.get(0))?);
     gauges.size_bytes = conn.size_bytes()?;

@@ -6,10 +6,11 @@ use crate::store::rules::tx::{Optional, Params, Tx, params};
 
 use super::rows::{self, Attempt, ItemRow, digest_id, digest_number, text};
 use super::{digests, sql};
-use crate::model::{DigestState, ItemState, Reason, Time};
+use crate::model::{DigestState, ItemState, Priority, Reason, Time};
 use crate::store::Result;
-use crate::store::desk::{History, Match, Step};
+use crate::store::desk::{DigestRow, History, Match, Step};
 use crate::store::rules::accept::{DROPPED, OPENS, dedupe_key};
+use crate::store::rules::books::look_at_quota;
 use crate::store::rules::closure::{FAILED, REFUSED, UNKNOWN};
 use crate::store::rules::{Shared, sql as worker};
 
@@ -18,6 +19,9 @@ const RECENT: u32 = 1_000;
 
 /// Of anything else, so many: an event reaches some 500 people a route, and a digest holds 10,000 open items.
 const MOST: u32 = 10_000;
+
+/// Of so many digests it is told when they are due.
+const DUE_MAX: usize = 100;
 
 /// Sources that use one id; attempts that share one message id.
 const SHARED: u32 = 100;
@@ -38,14 +42,29 @@ enum Rank {
 struct Telling<'c> {
     conn: Tx<'c>,
     shared: &'c Shared,
+    now: Time,
     steps: Vec<(i64, Rank, Step)>,
     matches: Vec<Match>,
     /// Digests and attempts that are told already: they belong to many items.
     told: BTreeSet<(i64, i64)>,
+    /// Digests with items that are open, and those of which it is told when they are due.
+    open: BTreeSet<i64>,
+    told_due: BTreeSet<i64>,
+    is_cut: bool,
 }
 
-pub(super) fn why(conn: Tx<'_>, shared: &Shared, id: &str) -> Result<Option<History>> {
-    let mut telling = Telling { conn, shared, steps: vec![], matches: vec![], told: BTreeSet::new() };
+pub(super) fn why(conn: Tx<'_>, shared: &Shared, id: &str, now: Time) -> Result<Option<History>> {
+    let mut telling = Telling {
+        conn,
+        shared,
+        now,
+        steps: vec![],
+        matches: vec![],
+        told: BTreeSet::new(),
+        open: BTreeSet::new(),
+        told_due: BTreeSet::new(),
+        is_cut: false,
+    };
     let kind = if telling.events(id)? {
         "event"
     } else if telling.recipient(id)? {
@@ -57,12 +76,19 @@ pub(super) fn why(conn: Tx<'_>, shared: &Shared, id: &str) -> Result<Option<Hist
     } else {
         return Ok(None);
     };
+    for no in std::mem::take(&mut telling.open) {
+        // Its attempts tell where the others are.
+        if !matches!(telling.digest_state(no)?.0, DigestState::Sending | DigestState::InDoubt) {
+            telling.due(no)?;
+        }
+    }
     let mut steps = telling.steps;
     steps.sort_by_key(|(at, rank, _)| (*at, *rank));
     Ok(Some(History {
         id: id.into(),
         kind: kind.into(),
         matches: telling.matches,
+        is_cut: telling.is_cut,
         history: steps.into_iter().map(|(_, _, step)| step).collect(),
     }))
 }
@@ -89,6 +115,7 @@ impl Telling<'_> {
             let said = Step { reason: Some(kind.clone()), ..Step::default() };
             self.tell(received_at, Rank::Arrives, "received", said);
             let items = self.items(sql::ITEMS_OF_EVENT, params![no, MOST])?;
+            self.is_cut |= items.len() >= MOST as usize;
             let state = if effect == DROPPED { "dropped" } else { state_of_all(&items) };
             self.matches.push(Match {
                 source: Some(row.get(1)?),
@@ -116,7 +143,9 @@ impl Telling<'_> {
         if !self.conn.prepare_cached(sql::IS_RECIPIENT)?.exists([id])? {
             return Ok(false);
         }
-        let mut items = self.items(sql::ITEMS_OF_RECIPIENT, params![id, RECENT])?;
+        let mut items = self.items(sql::ITEMS_OF_RECIPIENT, params![id, RECENT + 1])?;
+        self.is_cut |= items.len() > RECENT as usize;
+        items.truncate(RECENT as usize);
         items.reverse();
         self.list(&items)?;
         Ok(true)
@@ -128,6 +157,7 @@ impl Telling<'_> {
             return Ok(false);
         }
         let items = self.items(rows::items_of_digest(self.conn), params![no, i64::MIN, MOST])?;
+        self.is_cut |= items.len() >= MOST as usize;
         self.digest_itself(no)?;
         self.list(&items)?;
         Ok(true)
@@ -140,6 +170,7 @@ impl Telling<'_> {
         };
         for attempt in &attempts {
             let items = self.items(sql::ITEMS_OF_ATTEMPT, params![attempt.digest_no, attempt.n, MOST])?;
+            self.is_cut |= items.len() >= MOST as usize;
             self.digest_itself(attempt.digest_no)?;
             self.list(&items)?;
         }
@@ -180,6 +211,9 @@ impl Telling<'_> {
             found.query_map(params![item.event_no, item.mailbox_no], |row| row.get(0))?
         };
         let attempts = item.attempts(self.conn)?;
+        if !item.state.is_final() && self.open.len() < DUE_MAX {
+            self.open.extend(item.digest_no);
+        }
         // Replayed items were in other digests first, and died there.
         let homes: Vec<i64> =
             before.into_iter().filter(|no| Some(*no) != item.digest_no).chain(item.digest_no).collect();
@@ -261,21 +295,65 @@ impl Telling<'_> {
             digest: Some(row.id),
             ..Step::default()
         };
-        let (opened_at, due_at, closed_at): (i64, i64, Option<i64>) = self
-            .conn
-            .prepare_cached(worker::DIGEST)?
-            .query_row([no], |row| Ok((row.get(14)?, row.get(4)?, row.get(15)?)))?;
+        let (opened_at, closed_at): (i64, Option<i64>) =
+            self.conn.prepare_cached(worker::DIGEST)?.query_row([no], |row| Ok((row.get(14)?, row.get(15)?)))?;
         self.tell(opened_at, Rank::Opens, "opened", step.clone());
         for attempt in digests::attempts(self.conn, no)? {
             self.attempt(&attempt, &row.recipient, &row.route)?;
         }
         match closed_at {
             Some(at) => self.tell(at, Rank::Ends, "closed", step),
-            // Of an open one: when it is, or was, to go out; a held one waits for its release.
-            None if row.state == DigestState::Held.as_str() => self.tell(opened_at, Rank::Ends, "held", step),
-            None => self.tell(due_at, Rank::Begins, "due", step),
+            None => self.due(no)?,
         }
         Ok(())
+    }
+
+    /// Of an open digest: when it is, or was, to go out, and what keeps it; a held one waits for its release.
+    fn due(&mut self, no: i64) -> Result<()> {
+        if !self.told_due.insert(no) {
+            return Ok(());
+        }
+        let Some((row, _)) = rows::digest(self.conn, self.shared, no, self.now)? else { return Ok(()) };
+        let (opened_at, due_at, priority): (i64, i64, u8) = self
+            .conn
+            .prepare_cached(worker::DIGEST)?
+            .query_row([no], |row| Ok((row.get(14)?, row.get(4)?, row.get(3)?)))?;
+        let priority = Priority::ALL.get(usize::from(priority)).copied().unwrap_or_default();
+        let (at, rank, what) = match row.state == DigestState::Held.as_str() {
+            true => (opened_at, Rank::Ends, DigestState::Held.as_str()),
+            false => (due_at, Rank::Begins, "due"),
+        };
+        let reason = self.keeps(&row, priority)?;
+        let step = Step {
+            route: Some(row.route),
+            recipient: Some(row.recipient),
+            digest: Some(row.id),
+            reason,
+            ..Step::default()
+        };
+        self.tell(at, rank, what, step);
+        Ok(())
+    }
+
+    /// Why this open digest has not left, beside its time.
+    fn keeps(&self, row: &DigestRow, priority: Priority) -> Result<Option<String>> {
+        let waits = [DigestState::Gathering, DigestState::Waiting, DigestState::Leased].map(DigestState::as_str);
+        if !waits.contains(&row.state.as_str()) {
+            return Ok(None);
+        }
+        let paused = self.conn.prepare_cached(worker::PAUSED)?.query_map((), |row| row.get::<String>(0))?;
+        if paused.iter().any(|route| route == "*") {
+            return Ok(Some("all mail is paused".into()));
+        }
+        if paused.contains(&row.route) {
+            return Ok(Some("its route is paused".into()));
+        }
+        let account = self.shared.account.as_deref();
+        let quota = account.map(|account| look_at_quota(self.conn, self.shared, account, self.now)).transpose()?;
+        Ok(quota.flatten().and_then(|(quota, day)| {
+            let is_full = row.due && day.room(&quota.terms, priority) == 0;
+            is_full.then(|| "the quota of 24 hours is used up, or kept for urgent mail".into())
+        }))
     }
 
     /// Which event ended what this one opened, by the marks of its subject.

@@ -68,7 +68,8 @@ macro_rules! looked_at {
 }
 pub const OLDEST_OR_PAUSED: &str = looked_at!("");
 pub const NEWEST_OR_PAUSED: &str = looked_at!(" DESC");
-pub const OPEN_LETTERS: &str = "SELECT count(*) FROM dead_letter WHERE discarded_at IS NULL";
+pub const OPEN_LETTERS: &str =
+    "SELECT count(*) FROM (SELECT 1 FROM dead_letter WHERE discarded_at IS NULL LIMIT ?1) AS capped";
 
 pub const PG_LOCK_UNUSED_MAILBOXES: &str =
     unused_mailboxes!("SELECT no FROM mailbox WHERE ", " ORDER BY no FOR UPDATE SKIP LOCKED");
