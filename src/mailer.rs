@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::io;
+use std::pin::pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -77,6 +79,19 @@ pub trait Mailer: Send + Sync {
     async fn probe(&self) -> Vec<Finding>;
     /// Whether somebody will tell later what became of a mail (SES events).
     fn gives_evidence(&self) -> bool;
+}
+
+/// What an answer that is here already needs at most to be seen.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// The answer, if it comes within this time. A process that stood still for longer (stopped, frozen with its machine) finds that
+/// the time is over before it looks at what has come meanwhile: so it looks once more. An answer that is thrown away is a doubt.
+pub async fn answer_within<T>(limit: Duration, call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    match tokio::time::timeout(limit.saturating_sub(LAST_LOOK), &mut call).await {
+        Ok(answer) => Some(answer),
+        Err(_) => tokio::time::timeout(LAST_LOOK.min(limit), call).await.ok(),
+    }
 }
 
 /// A server's words for a log or a dead letter: what looks like an address is left out, and the rest is short.

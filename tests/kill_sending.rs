@@ -6,7 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -73,6 +78,10 @@ fn digest_of(mail: &serde_json::Value) -> String {
 }
 
 fn config(folder: &Path, server: &Server, source: &str) {
+    config_of(folder, &server.mailer(), source);
+}
+
+fn config_of(folder: &Path, mailer: &str, source: &str) {
     let text = format!(
         r#"
         [store]
@@ -81,7 +90,7 @@ fn config(folder: &Path, server: &Server, source: &str) {
         listen = "127.0.0.1:0"
         {source}
         [mailer]
-        {}
+        {mailer}
         [quota]
         per_second = 1000
         per_day = 1000000
@@ -107,8 +116,7 @@ fn config(folder: &Path, server: &Server, source: &str) {
         [log]
         format = "json"
         level = "info"
-        "#,
-        server.mailer()
+        "#
     );
     fs::write(folder.join("owlpost.toml"), text).unwrap();
 }
@@ -222,4 +230,112 @@ fn killed_in_the_middle_of_sends_nobody_gets_a_digest_twice_but_after_an_honest_
         doubts += round(seed, server);
     }
     assert!(!all || doubts > 0, "no kill in {rounds} rounds came in the middle of a call: that proves nothing");
+}
+
+/// A mail server that takes one mail: it says when it has it, and answers when it is told to.
+struct Slow {
+    port: u16,
+    has: Receiver<()>,
+    answer: Sender<()>,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Slow {
+    fn start(serve: fn(TcpStream, &dyn Fn())) -> Slow {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ((has, got), (answer, go)) = (mpsc::channel(), mpsc::channel::<()>());
+        let (port, taken) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+        let (count, go) = (taken.clone(), Arc::new(Mutex::new(go)));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (has, go, count) = (has.clone(), go.clone(), count.clone());
+                std::thread::spawn(move || {
+                    serve(stream.unwrap(), &|| {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        let _ = has.send(());
+                        let _ = go.lock().unwrap().recv();
+                    });
+                });
+            }
+        });
+        Slow { port, has: got, answer, taken }
+    }
+}
+
+fn smtp(stream: TcpStream, taken: &dyn Fn()) {
+    let (mut lines, mut out) = (BufReader::new(stream.try_clone().unwrap()).lines(), stream);
+    let mut say = |text: &str| out.write_all(format!("{text}\r\n").as_bytes());
+    say("220 slow ESMTP").unwrap();
+    while let Some(Ok(line)) = lines.next() {
+        let told = match line.split(' ').next().unwrap() {
+            "DATA" => {
+                say("354 go on").unwrap();
+                while lines.next().is_some_and(|line| line.is_ok_and(|line| line != ".")) {}
+                taken();
+                say("250 queued as 4F3A5B")
+            }
+            _ => say("250 slow"),
+        };
+        if told.is_err() {
+            return;
+        }
+    }
+}
+
+fn ses(stream: TcpStream, taken: &dyn Fn()) {
+    let (mut input, mut out) = (BufReader::new(stream.try_clone().unwrap()), stream);
+    loop {
+        let (mut line, mut length, mut is_mail) = (String::new(), 0, false);
+        while input.read_line(&mut line).is_ok_and(|n| n > 2) {
+            is_mail |= line.starts_with("POST");
+            let value = line.to_ascii_lowercase().strip_prefix("content-length:").map(|n| n.trim().parse().unwrap());
+            (length, line) = (value.unwrap_or(length), String::new());
+        }
+        if line.is_empty() || input.read_exact(&mut vec![0; length]).is_err() {
+            return;
+        }
+        let body = if is_mail {
+            taken();
+            r#"{"MessageId":"m-1"}"#
+        } else {
+            r#"{"SendQuota":{"Max24HourSend":1000,"MaxSendRate":10,"SentLast24Hours":0},"SendingEnabled":true}"#
+        };
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length";
+        if out.write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// The machine stands still for longer than a call may take, and the answer comes meanwhile: it is no doubt.
+#[test]
+fn an_answer_that_came_while_the_worker_stood_still_counts() {
+    type Serve = fn(TcpStream, &dyn Fn());
+    let by_smtp = |port| format!("kind = \"smtp\"\nhost = \"localhost\"\nport = {port}\ntls = \"none\"");
+    let by_ses = |port| format!("kind = \"ses\"\nregion = \"eu-west-1\"\nendpoint_url = \"http://127.0.0.1:{port}\"");
+    let both: [(Serve, &dyn Fn(u16) -> String); 2] = [(smtp, &by_smtp), (ses, &by_ses)];
+    for (serve, mailer) in both {
+        let (server, folder) = (Slow::start(serve), tempfile::tempdir().unwrap());
+        let source = "[[source]]\nname = \"in\"\nkind = \"file\"\npath = \"in.ndjson\"";
+        config_of(folder.path(), &mailer(server.port), source);
+        let text = fs::read_to_string(folder.path().join("owlpost.toml")).unwrap();
+        let text = text.replace("in_flight = 32", "in_flight = 32\ncall_timeout = \"2s\"\ndrain = \"2s\"");
+        fs::write(folder.path().join("owlpost.toml"), text).unwrap();
+        fs::write(folder.path().join("in.ndjson"), event(1) + "\n").unwrap();
+        let worker = run(folder.path(), &["--until-idle"]);
+        server.has.recv_timeout(process::PATIENCE).unwrap();
+        worker.signal("STOP");
+        server.answer.send(()).unwrap();
+        // As long as that: no event ends it.
+        std::thread::sleep(Duration::from_secs(3));
+        worker.signal("CONT");
+        worker.ends_with(0);
+        let store = Connection::open(folder.path().join("owlpost.db")).unwrap();
+        let outcomes: Vec<i64> = {
+            let mut all = store.prepare("SELECT outcome FROM attempt").unwrap();
+            all.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        assert_eq!(outcomes, [2], "accepted at once");
+        assert_eq!(server.taken.load(Ordering::SeqCst), 1);
+    }
 }

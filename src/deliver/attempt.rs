@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Deliver;
 use super::calls::Calls;
 use super::valve::Said;
-use crate::mailer::SendError;
+use crate::mailer::{SendError, answer_within};
 use crate::metrics::{self, MailOutcome};
 use crate::model::{AttemptId, Contents, Share, hash16};
 use crate::quota::SLOT;
@@ -73,34 +73,34 @@ impl Deliver {
         drop(waits);
         let attempt = contents.attempt;
         let began = Instant::now();
-        let call = tokio::time::timeout(self.patience.call_timeout, self.mailer.send(&email, attempt, by)).await;
-        if let (Some(quota), Some(turn), Ok(_)) = (&self.quota, turn, &call) {
+        let call = answer_within(self.patience.call_timeout, self.mailer.send(&email, attempt, by)).await;
+        if let (Some(quota), Some(turn), Some(_)) = (&self.quota, turn, &call) {
             quota.pace.answered(turn, began.elapsed());
         }
         let mut said = Said::Nothing;
         let (outcome, answer) = match call {
-            Err(_) => {
+            None => {
                 said = Said::Unclear;
                 (MailOutcome::Ambiguous, Answer::Ambiguous { detail: "no answer in time".into() })
             }
-            Ok(Ok(id)) => (MailOutcome::Delivered, Answer::Accepted { message_id: Some(id) }),
-            Ok(Err(SendError::NotCalled(detail))) => return not_called(detail),
-            Ok(Err(SendError::Retryable(detail))) => (MailOutcome::Retryable, Answer::Retryable { detail }),
-            Ok(Err(SendError::Permanent(detail))) => (MailOutcome::Permanent, Answer::Permanent { detail }),
-            Ok(Err(SendError::Ambiguous(detail))) => {
+            Some(Ok(id)) => (MailOutcome::Delivered, Answer::Accepted { message_id: Some(id) }),
+            Some(Err(SendError::NotCalled(detail))) => return not_called(detail),
+            Some(Err(SendError::Retryable(detail))) => (MailOutcome::Retryable, Answer::Retryable { detail }),
+            Some(Err(SendError::Permanent(detail))) => (MailOutcome::Permanent, Answer::Permanent { detail }),
+            Some(Err(SendError::Ambiguous(detail))) => {
                 said = Said::Unclear;
                 (MailOutcome::Ambiguous, Answer::Ambiguous { detail })
             }
-            Ok(Err(SendError::Throttled { reason, share })) => {
+            Some(Err(SendError::Throttled { reason, share })) => {
                 let retry_in = self.retry_in(share, attempt);
                 (MailOutcome::Throttled, Answer::Throttled { retry_in, share: Some(share), detail: reason })
             }
-            Ok(Err(SendError::Unreachable(detail))) => {
+            Some(Err(SendError::Unreachable(detail))) => {
                 said = Said::Away;
                 let retry_in = UNREACHED.min(self.patience.throttle_max);
                 (MailOutcome::NotCalled, Answer::Throttled { retry_in, share: None, detail })
             }
-            Ok(Err(SendError::Halted(detail))) => {
+            Some(Err(SendError::Halted(detail))) => {
                 said = Said::Halted;
                 (MailOutcome::Halted, Answer::Throttled { retry_in: self.halt(), share: None, detail })
             }

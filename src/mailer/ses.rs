@@ -11,7 +11,7 @@ use aws_sdk_sesv2::config::IdentityCache;
 use aws_sdk_sesv2::primitives::Blob;
 use aws_sdk_sesv2::types::{Body, Content, Destination, EmailContent, Message, MessageHeader, MessageTag, RawMessage};
 
-use super::{Account, Finding, Mailer, MessageId, SendError, mime};
+use super::{Account, Finding, Mailer, MessageId, SendError, answer_within, mime};
 use crate::aws::Identity;
 use crate::model::{AttemptId, Email};
 
@@ -58,11 +58,8 @@ impl SesMailer {
     /// Reaches nobody yet.
     pub async fn connect(settings: Settings) -> SesMailer {
         let shared = settings.identity.load().await;
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_WITHIN)
-            .operation_attempt_timeout(settings.call_timeout)
-            .operation_timeout(settings.call_timeout)
-            .build();
+        // Each call has a bound of its own, which looks once more before it says that there is no answer.
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_WITHIN).build();
         let credentials = IdentityCache::lazy().load_timeout(CREDENTIALS_WITHIN.min(settings.call_timeout / 2)).build();
         let mut config = aws_sdk_sesv2::config::Builder::from(&shared)
             .identity_cache(credentials)
@@ -131,7 +128,10 @@ impl Mailer for SesMailer {
             let tag = MessageTag::builder().name(name).value(value).build();
             call = call.email_tags(tag.map_err(|e| SendError::Permanent(format!("the mail is not complete: {e}")))?);
         }
-        match call.send().await {
+        let Some(answer) = answer_within(self.settings.call_timeout, call.send()).await else {
+            return Err(SendError::Ambiguous("no answer in time".into()));
+        };
+        match answer {
             // Without an id it was accepted all the same.
             Ok(sent) => Ok(sent.message_id.unwrap_or_else(|| mime::message_id(mail, tag))),
             Err(error) => Err(answer::class(&error, &self.settings.from, &mail.to)),

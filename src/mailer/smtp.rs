@@ -173,6 +173,8 @@ async fn step(
     command: impl Future<Output = Result<Response, lettre::transport::smtp::Error>>,
 ) -> Result<Response, Failure> {
     match tokio::time::timeout_at(by, command).await {
+        // Also if the answer is here, but the process stood still meanwhile: what would be sent now may be another's to send.
+        Ok(Ok(_)) | Err(_) if Instant::now() > by => Err(Failure { step, error: None }),
         Ok(answer) => answer.map_err(|error| Failure { step, error: Some(error) }),
         Err(_) => Err(Failure { step, error: None }),
     }
