@@ -20,6 +20,7 @@ mod rules;
 pub use address::is_plausible_address;
 pub use chain::ChainDirectory;
 pub use file::FileDirectory;
+pub use people::EXPANSION_MAX;
 pub use rules::{Rule, RulesDirectory};
 
 /// Whom a reference means right now.

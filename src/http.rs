@@ -34,7 +34,9 @@ pub struct Bounds {
     /// Open connections; more wait in the kernel's backlog until one ends, or has been without a request for long. Each costs about
     /// 10 KB and a file descriptor.
     pub connections: usize,
-    /// From the end of one request to the end of the next one's headers, so it also ends idle connections.
+    /// From the end of one request to the end of the next one's headers, so it also ends idle connections: later than load balancers
+    /// and proxies do, most of which keep them for a minute, and answer 502 for a request that meets a close. (Who sends nothing has
+    /// to go earlier if seats are wanted.)
     pub headers_within: Duration,
     /// From the headers to the answer; above what reading a body (30 s) and waiting for a commit (30 s) may take.
     pub request_within: Duration,
@@ -46,7 +48,7 @@ impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
             connections: 1_024,
-            headers_within: Duration::from_secs(10),
+            headers_within: Duration::from_secs(75),
             request_within: Duration::from_secs(75),
             connection_age: Duration::from_secs(300),
         }

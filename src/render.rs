@@ -157,6 +157,16 @@ impl Renderer {
                 for route in ["trial", HANDLED] {
                     let contents = samples::contents(items.to_vec(), route);
                     match self.fit(&contents, template) {
+                        Ok(rendered) if text::one_line(&rendered.subject, 400).is_empty() => {
+                            let (template, reason) =
+                                (format!("{template}/subject.hbs"), "makes an empty subject".into());
+                            problems.push(self.templates.problem(&Fault {
+                                template,
+                                place: None,
+                                reason,
+                                of_data: false,
+                            }));
+                        }
                         Ok(_) => {}
                         // A template for a type of its own may ask for data that no sample has.
                         Err(fault) if fault.of_data => {}

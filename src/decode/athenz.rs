@@ -215,7 +215,8 @@ fn rows<'m>(
         }
     }
     if rows.is_empty() {
-        let key = keys.last().copied().unwrap_or_default();
+        let mut there = keys.iter().filter(|key| text(map, &["details", key]).is_ok_and(|list| list.is_some()));
+        let key = there.next().or(keys.last()).copied().unwrap_or_default();
         return Err(Problem::new(RefusedReason::MissingAttribute, "is missing or has no row").on(&["details", key]));
     }
     budget.take_rows(rows.len(), named, bytes);

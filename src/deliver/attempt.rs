@@ -133,7 +133,7 @@ impl Deliver {
                 tracing::warn!(digest, attempt, detail, "mail not sent: the server was not reached; tried again")
             }
             Answer::Throttled { detail, .. } if said == Said::Halted => {
-                tracing::error!(digest, attempt, detail, "no mail can leave; tried again in a minute")
+                tracing::error!(digest, attempt, detail, "no mail can leave; one is tried now and then")
             }
             Answer::Throttled { detail, .. } => tracing::info!(digest, attempt, detail, "mail not sent yet; later"),
             Answer::Permanent { detail } => {

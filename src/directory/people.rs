@@ -12,7 +12,7 @@ pub const NAME_BYTES_MAX: usize = 512;
 
 /// One collection yields at most so many people; an event for that many is refused long before
 /// (`limits.recipients_per_event`).
-pub(super) const EXPANSION_MAX: usize = 10_000;
+pub const EXPANSION_MAX: usize = 10_000;
 
 /// Collections inside of collections, and the members looked at for one answer.
 pub(super) const DEPTH_MAX: usize = 32;

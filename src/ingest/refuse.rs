@@ -3,6 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::Pipeline;
+use crate::directory::EXPANSION_MAX;
 use crate::model::{Arrival, DEAD_LETTER_BYTES, Entry, Event, Position, Refused, RefusedReason, Time};
 use crate::source::{Message, TIME};
 use crate::span::Span;
@@ -27,8 +28,10 @@ pub(super) fn too_old(
 }
 
 pub(super) fn too_many(pipeline: &Pipeline, arrival: &Arrival, n: usize, position: String) -> Refused {
-    let detail =
-        format!("recipients: the audience is {n} people, limits.recipients_per_event is {}", pipeline.recipients_max);
+    // A directory counts no further.
+    let or_more = if n >= EXPANSION_MAX { " or more" } else { "" };
+    let most = pipeline.recipients_max;
+    let detail = format!("recipients: the audience is {n} people{or_more}, limits.recipients_per_event is {most}");
     let (body, headers) = as_cloudevent(&arrival.event, arrival.time);
     kept(pipeline, position, RefusedReason::TooManyRecipients, detail, &body, headers)
 }

@@ -103,6 +103,15 @@ fn a_bad_row_is_refused_alone() {
 }
 
 #[test]
+fn a_notification_without_a_row_names_the_field_that_has_none() {
+    for (details, key) in [(json!({"rolesList": ""}), "rolesList"), (json!({}), "membersList")] {
+        let decoded = decode(&sent(&notification("ROLE_MEMBER_EXPIRY", details)));
+        let [Decoded::Refused(refused)] = decoded.as_slice() else { panic!("{decoded:?}") };
+        assert!(refused.detail.starts_with(&format!("details.{key} is missing or has no row")), "{}", refused.detail);
+    }
+}
+
+#[test]
 fn unrefreshed_certificates_are_about_a_service_and_an_instance() {
     let rows = "api;athenz.k8s;i-1;2026-11-01T00:00:00.000Z;2026-12-01T00:00:00.000Z;h1|web;athenz.k8s;i-2;;;h2";
     let value = notification("CERT_FAILED_REFRESH", json!({"domain": "sports", "unrefreshedCerts": rows}));

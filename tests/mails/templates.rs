@@ -82,6 +82,16 @@ fn every_problem_of_an_override_folder_is_named_with_its_place() {
 }
 
 #[test]
+fn an_override_without_a_subject_is_found_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("reviews")).unwrap();
+    fs::write(dir.path().join("reviews/subject.hbs"), "\n").unwrap();
+    let problems = Renderer::new(Settings { overrides: Some(dir.path().into()), ..settings() }).err().unwrap();
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(matches!(&told[..], [one] if one.contains("reviews/subject.hbs: makes an empty subject")), "{told:?}");
+}
+
+#[test]
 fn a_misspelt_name_in_an_override_is_found_at_start() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("health")).unwrap();

@@ -216,7 +216,12 @@ fn why(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         "no answer in time".to_owned()
     } else if error.is_connect() {
-        "can't connect".to_owned()
+        // The innermost says what it is: nobody listens, or TLS is spoken to what has none.
+        let mut inner: &dyn std::error::Error = error;
+        while let Some(source) = inner.source() {
+            inner = source;
+        }
+        format!("can't connect: {inner}")
     } else {
         "the connection broke".to_owned()
     }
