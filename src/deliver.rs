@@ -178,7 +178,12 @@ impl Deliver {
         if let Some(until) = air.valve.shut_until() {
             self.settle(air).await?;
             self.give_back_ahead(air).await?;
-            if until > Instant::now() || !self.may_probe(air).await {
+            let is_over = until <= Instant::now();
+            if is_over && !air.sends.is_empty() {
+                // What they say is of before: the one mail that is tried next says how it is now.
+                return Ok(Turned::default());
+            }
+            if !is_over || !self.may_probe(air).await {
                 // A run that is to end does not wait for somebody to mend the account.
                 let done = phase == Phase::Flushing && air.sends.is_empty() && air.valve.is_stuck();
                 return Ok(Turned { next: Some(until.max(Instant::now() + LEAST_WAIT)), done });
@@ -354,6 +359,8 @@ impl Deliver {
                     if air.valve.took() {
                         tracing::info!("mails leave again");
                     }
+                } else if !matches!(answer, Answer::NotCalled { .. }) {
+                    air.valve.is_clear();
                 }
             }
         }

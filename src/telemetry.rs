@@ -50,7 +50,9 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 fn filter(level: &str) -> Result<EnvFilter, String> {
     let is_level = |word: &str| LEVELS.contains(&word.trim().to_ascii_lowercase().as_str());
     // A word without a level would be taken for the name of a module, and `warning` would silence everything else.
-    let is_clear = |word: &str| word.contains(['=', '[']) || is_level(word) || word.trim().starts_with("owlpost");
+    let is_clear = |word: &str| {
+        word.trim().is_empty() || word.contains(['=', '[']) || is_level(word) || word.trim().starts_with("owlpost")
+    };
     let directives = if is_level(level) { format!("owlpost={}", level.trim()) } else { level.to_owned() };
     let unclear = level.split(',').find(|word| !is_clear(word));
     EnvFilter::builder().parse(&directives).ok().filter(|_| unclear.is_none()).ok_or_else(|| {

@@ -653,6 +653,28 @@ fn a_server_that_answers_with_errors_for_an_hour_burns_little_and_is_asked_now_a
     });
 }
 
+/// The calls that hang when it is shut end one after the other, long after the server is well again.
+#[test]
+fn what_calls_say_that_began_before_an_outage_was_seen_makes_it_no_longer() {
+    virtually(async || {
+        let office = Office::open(5.0, 10_000);
+        let gauges = office
+            .work(async {
+                office.mailer.books().trouble = Some(SendError::Ambiguous("hangs".into()));
+                office.mailer.books().takes = seconds(9);
+                office.events("news", 0..100).await;
+                // The 16th has ended; the last one that began before that ends nine seconds later.
+                sleep(Duration::from_millis(12_300)).await;
+                (office.mailer.books().trouble, office.mailer.books().takes) = (None, Duration::from_millis(20));
+                sleep(Duration::from_millis(11_700)).await;
+                assert!(office.sent() > 5, "{} have left", office.sent());
+                sleep(seconds(90)).await;
+            })
+            .await;
+        assert_eq!((office.sent(), gauges.item(ItemState::Delivered)), (100, 100));
+    });
+}
+
 /// A mail that no server can take, for whatever reason, is nobody else's.
 #[test]
 fn one_mail_that_always_comes_to_a_doubt_stops_no_other() {

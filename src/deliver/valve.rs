@@ -126,6 +126,11 @@ impl Valve {
         self.shuts(self.unclear >= UNCLEAR_MAX, most)
     }
 
+    /// The server said what it did, if only with one mail.
+    pub fn is_clear(&mut self) {
+        (self.unclear, self.unclear_of) = (0, None);
+    }
+
     fn shuts(&mut self, too_many: bool, most: Duration) -> Option<Duration> {
         let is_over = self.state == State::Probing || (self.state == State::Flowing && too_many);
         if !is_over {
@@ -159,7 +164,8 @@ impl Valve {
 
     /// A mail was taken. `true`: after a halt, the first one.
     pub fn took(&mut self) -> bool {
-        (self.unreached, self.unclear, self.unclear_of) = (0, 0, None);
+        self.unreached = 0;
+        self.is_clear();
         if !matches!(self.state, State::Shut(_)) {
             self.taken += 1;
         }

@@ -426,7 +426,9 @@ fn a_word_that_is_no_level_does_not_silence_the_worker() {
     for level in ["warning", "verbose", "info,verbose", "hyper"] {
         assert_problems(&problems(&format!("[log]\nlevel = '{level}'")), &["2:9 not a log level"]);
     }
-    for level in ["warn", " info ", "info,owlpost=debug", "owlpost=trace", "owlpost", "rdkafka=debug,info", "OFF"] {
+    for level in
+        ["warn", " info ", "info,owlpost=debug", "owlpost=trace", "owlpost", "rdkafka=debug,info", "OFF", "info,", ""]
+    {
         load(&format!("[log]\nlevel = '{level}'")).unwrap();
     }
 }

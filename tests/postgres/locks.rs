@@ -7,6 +7,7 @@ use owlpost::model::{Effect, Entry, Time};
 use owlpost::store::Intake as _;
 
 use crate::postgres::{Server, Value};
+use crate::process::until;
 use crate::store::{NOW, accept, open, runtime, verified};
 use crate::turns::{about, closes, opens, people, send_all, speaks};
 
@@ -86,6 +87,9 @@ fn intakes_side_by_side_lock_in_one_order() {
     verified(&stores[0]);
     drop(stores);
     let look = database.admin();
+    // What a connection has seen counts when it is gone.
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    until("the connections to go", || matches!(look.rows(others)[0][0], Value::Int(0)).then_some(()));
     let found = look.rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()");
     assert!(matches!(found[0][0], Value::Int(0)), "{found:?}");
 }

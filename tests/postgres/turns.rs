@@ -106,6 +106,27 @@ fn decisions_ask_no_more_for_each_whom_they_concern() {
     assert_eq!((found["pending"], found["delivered"]), (notices as u64, notices as u64));
 }
 
+/// They were closed while their mails were on their way.
+#[test]
+fn answers_ask_no_more_for_each_who_hears_that_it_is_handled() {
+    const SUBJECTS: usize = 30;
+    let (database, wire) = (Server::shared().database(None), Wire::to(Server::shared().port()));
+    let store = behind(&wire, &database);
+    accept(&store, (0..SUBJECTS).map(|n| opens(n, &people(20))).collect()).unwrap();
+    let leased = runtime().block_on(store.claim(NOW, &ask())).unwrap();
+    let begun = runtime().block_on(store.begin(NOW, Arc::new(leased.iter().map(intent).collect()))).unwrap();
+    accept(&store, (0..SUBJECTS).map(closes).collect()).unwrap();
+    let answer = |begun: &Begun| match begun {
+        Begun::Send(contents) => accepted(contents.attempt),
+        other => panic!("it may leave, not {other:?}"),
+    };
+    let turns = wire.turns();
+    runtime().block_on(store.learn(NOW, Arc::new(begun.iter().map(answer).collect()))).unwrap();
+    assert!(wire.turns() - turns < FEW, "{} turns", wire.turns() - turns);
+    let found = verified(&store);
+    assert_eq!((found["delivered"], found["pending"]), ((SUBJECTS * 20) as u64, (SUBJECTS * 20) as u64));
+}
+
 /// The second twin of a topic, and all later ones.
 #[test]
 fn twins_ask_no_more_for_each_whom_they_concern() {

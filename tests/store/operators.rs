@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use owlpost::store::{Answer, Begun, Command};
+use owlpost::store::{Answer, Ask, Begun, Command};
 
-use crate::bench::Setup;
+use crate::bench::{DAY, Setup};
 use crate::events::{decision, expiring, news, request};
 use crate::oracle::{DEAD, DELIVERED, IN_DOUBT, PENDING, WITHDRAWN};
 use crate::world::{Mail, worlds};
@@ -49,6 +49,42 @@ fn what_comes_to_a_released_digest_waits_for_a_release_of_its_own() {
         );
         assert_eq!(w.act(Command::Release { digest: None, route: None }).changed, 1);
         w.finish();
+    }
+}
+
+/// The rest of what was released has its cadence; a run to the end waits for none.
+#[test]
+fn a_run_to_the_end_takes_all_of_a_released_digest() {
+    for mut w in worlds(Setup { hold: true, max_listed: 2, window: DAY, ..Setup::default() }) {
+        w.accept_all((1..=5).map(|n| news(&format!("n{n}"))).collect());
+        w.act(Command::Release { digest: None, route: None });
+        let all = Ask { everything: true, ..w.ask() };
+        for listed in [2, 2, 1] {
+            let now = w.now;
+            let mut leased = w.call(async |s| s.claim(now, &all).await).unwrap();
+            assert_eq!(leased.len(), 1, "{}", w.story());
+            let mail = w.begun(&leased.remove(0));
+            assert_eq!(mail.items.len(), listed);
+            let left = w.call(async |s| s.left(now).await).unwrap();
+            assert_eq!((left.is_due, left.retry_at), (listed == 2, None));
+        }
+        assert!(w.claim_all().is_empty());
+    }
+}
+
+/// A day is the longest that a retry waits, but not what an operator let go, which keeps its cadence.
+#[test]
+fn the_rest_of_a_released_digest_is_no_retry() {
+    for mut w in worlds(Setup { hold: true, max_listed: 2, window: 3 * DAY, ..Setup::default() }) {
+        w.accept_all((1..=3).map(|n| news(&format!("n{n}"))).collect());
+        w.act(Command::Release { digest: None, route: None });
+        let mail = w.send();
+        assert_eq!(mail.items.len(), 2);
+        w.restart();
+        w.pass(DAY + MINUTE);
+        assert!(w.claim_all().is_empty(), "{}", w.story());
+        w.pass(2 * DAY);
+        w.send();
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::store::rules::tx::params;
 
 use super::books::{Books, NewItem, lane, urgency};
-use super::notices::{Closing, Notices};
+use super::notices::Closing;
 use super::sql;
 use super::subject::Mark;
 use super::young;
@@ -86,23 +86,22 @@ pub(super) fn accept(books: &mut Books<'_>, entries: &[Entry], place: &Place) ->
             books.replace_own(&topic, &known.subject, older, recipient)?;
         }
     }
-    let mut notices = Notices::default();
+    let closing: HashMap<i64, &Fresh<'_>> =
+        fresh.iter().filter(|event| event.mark.closes()).map(|event| (event.mark.no, event)).collect();
     for topics in books.walks(stirred)? {
         fetch::before_sweeps(books, &topics)?;
         for topic in &topics {
             let Some(Known { subject, .. }) = subjects.get(topic) else { continue };
             books.sweep(topic, *subject)?;
-            if let Some((_, closer)) = subject.closer.filter(|(_, no)| books.is_new_event(*no)) {
-                notices.add(closer, books.told_before(topic, subject)?);
+            let Some(event) = subject.closer.and_then(|(_, no)| closing.get(&no)) else { continue };
+            let told = books.told_before(topic, subject)?;
+            if !told.is_empty() {
+                books.owe(event.mark.no, told);
+                books.know_closing(event.mark.no, Closing::of(event.mark.ver, event.arrival.event.data.as_str()));
             }
         }
     }
     books.forget_walks();
-    let closing: HashMap<i64, &Fresh<'_>> =
-        fresh.iter().filter(|event| event.mark.closes()).map(|event| (event.mark.no, event)).collect();
-    books.notify_all(&notices, |no| {
-        closing.get(&no).map(|event| Closing::of(event.mark.ver, event.arrival.event.data.as_str()))
-    })?;
     if !books.tx.is_postgres() {
         young::age(books)?;
     }

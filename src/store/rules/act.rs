@@ -119,6 +119,10 @@ fn release(books: &mut Books<'_>, digest: Option<&str>, route: Option<&str>, rep
         if books.digest(no)?.state != DigestState::Held {
             continue;
         }
+        // The others are released in the next turn.
+        if books.has_placed_much() {
+            break;
+        }
         // Closed to what comes from now on: that was not released.
         books.wait(no, books.now)?;
         report.changed += 1;

@@ -2,6 +2,7 @@
 
 use crate::store::rules::tx::{Tx, params};
 
+use super::notices::Owed;
 use super::{Shared, sql};
 use crate::model::{DigestId, ItemState, Time};
 use crate::quota::Day;
@@ -52,6 +53,7 @@ pub(in crate::store) struct Books<'c> {
     /// What was read ahead.
     pub(super) fetched: Fetched,
     pub(super) held: Held,
+    pub(super) owed: Owed,
 }
 
 impl<'c> Books<'c> {
@@ -72,12 +74,14 @@ impl<'c> Books<'c> {
             placed: 0,
             fetched: Fetched::default(),
             held: Held::default(),
+            owed: Owed::default(),
         })
     }
 
     /// Writes what changed, and gives what is known of the rows now. Digests that left the window come first: a mailbox has
     /// one unfrozen digest at any moment.
     pub fn close(mut self) -> Result<Kept> {
+        self.tell_owed()?;
         self.write_digests()?;
         self.write_subjects()?;
         self.write_quota()?;

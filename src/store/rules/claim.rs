@@ -96,7 +96,7 @@ fn first_begun(books: &Books<'_>, digests: &[i64]) -> Result<HashMap<i64, Time>>
 fn is_due(digest: &Digest, ask: &Ask, now: Time) -> bool {
     match digest.state {
         DigestState::Gathering => ask.everything || digest.due_at <= now,
-        DigestState::Waiting => digest.due_at <= now,
+        DigestState::Waiting => ask.everything && digest.attempts == 0 || digest.due_at <= now,
         _ => false,
     }
 }

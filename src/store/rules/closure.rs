@@ -125,7 +125,7 @@ impl Books<'_> {
             && let Some((ver, closer)) = subject.closer
             && mark.ver < ver
         {
-            self.notify(closer, &recipient)?;
+            self.owe(closer, [recipient]);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! "Already handled": who was, or may have been, told of what is closed now hears so, once (`notice_if_told`).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::books::{Books, NewItem, lane, urgency};
 use super::sql;
@@ -12,13 +12,13 @@ use crate::store::rules::tx::{Column, Row, params};
 /// The route of the notices.
 pub(super) const HANDLED: &str = "handled";
 
-/// What its notices say and depend on of a closing event.
-pub(super) struct Closing {
-    pub ver: i64,
+/// What its notices depend on of a closing event.
+pub(in crate::store) struct Closing {
+    ver: i64,
     /// Of its domain.
-    pub lane: i64,
+    lane: i64,
     /// Who decided needs no mail about it.
-    pub actor: Option<String>,
+    actor: Option<String>,
 }
 
 impl Closing {
@@ -30,17 +30,17 @@ impl Closing {
     }
 }
 
-/// Whom to tell, by the closing event.
+/// Notices that a transaction owes: they are made at its end, all together.
 #[derive(Default)]
-pub(super) struct Notices(BTreeMap<i64, BTreeSet<String>>);
-
-impl Notices {
-    pub fn add(&mut self, closer: i64, told: Vec<String>) {
-        if !told.is_empty() {
-            self.0.entry(closer).or_default().extend(told);
-        }
-    }
+pub(in crate::store) struct Owed {
+    /// Whom to tell, by the closing event.
+    to: BTreeMap<i64, BTreeSet<String>>,
+    /// What is known of those events without a question.
+    closings: HashMap<i64, Closing>,
 }
+
+/// Closing events whose data is held at once.
+const AT_ONCE: usize = 16;
 
 impl Books<'_> {
     /// Who was told of what this closer closes.
@@ -53,32 +53,37 @@ impl Books<'_> {
         self.tx.prepare_cached(sql::TOLD)?.query_map(of, |row| row.get(0))
     }
 
-    /// The notice of one who is known to have been told only now.
-    pub fn notify(&mut self, closer: i64, recipient: &str) -> Result<()> {
-        let (ver, _) = self.event_times(closer)?;
-        let data: String = self.tx.prepare_cached(sql::EVENT_DATA)?.query_row([closer], |row| row.get(0))?;
-        let mut notices = Notices::default();
-        notices.add(closer, vec![recipient.to_owned()]);
-        self.notify_all(&notices, |_| Some(Closing::of(ver, &data)))
+    pub fn owe(&mut self, closer: i64, recipients: impl IntoIterator<Item = String>) {
+        self.owed.to.entry(closer).or_default().extend(recipients);
+    }
+
+    pub fn know_closing(&mut self, closer: i64, closing: Closing) {
+        self.owed.closings.insert(closer, closing);
     }
 
     /// Each notice is there once, by its key: the closing event and the mailbox.
-    pub(super) fn notify_all(&mut self, notices: &Notices, closing: impl Fn(i64) -> Option<Closing>) -> Result<()> {
-        if notices.0.is_empty() {
+    pub fn tell_owed(&mut self) -> Result<()> {
+        let Owed { mut to, mut closings } = std::mem::take(&mut self.owed);
+        to.retain(|_, recipients| !recipients.is_empty());
+        if to.is_empty() {
             return Ok(());
         }
-        let people: BTreeSet<&str> = notices.0.values().flatten().map(String::as_str).collect();
-        let there = if self.tx.is_postgres() {
+        let mut there = None::<HashSet<(i64, i64)>>;
+        if self.tx.is_postgres() {
+            let people: BTreeSet<&str> = to.values().flatten().map(String::as_str).collect();
             self.make_mailboxes_to_tell(&people)?;
-            let of = Column::ints(notices.0.keys().copied());
             let key = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
-            Some(self.tx.prepare_cached(sql::PG_ITEMS_OF_EVENTS)?.query_map([of], key)?.into_iter().collect())
-        } else {
-            None::<HashSet<(i64, i64)>>
-        };
+            let of = Column::ints(to.keys().copied());
+            there = Some(self.tx.prepare_cached(sql::PG_ITEMS_OF_EVENTS)?.query_map([of], key)?.into_iter().collect());
+        }
+        let unknown: Vec<i64> = to.keys().copied().filter(|no| !closings.contains_key(no)).collect();
+        for some in unknown.chunks(AT_ONCE) {
+            closings.extend(self.closings(some)?);
+        }
         let mut items = Vec::new();
-        for (closer, recipients) in &notices.0 {
-            let Some(Closing { ver, lane, actor }) = closing(*closer) else { continue };
+        for (closer, recipients) in &to {
+            // A purge has taken it: there is nothing left to tell of.
+            let Some(Closing { ver, lane, actor }) = closings.get(closer) else { continue };
             for recipient in recipients {
                 let mailbox = self.mailbox_to_tell(recipient)?;
                 let is_there = match &there {
@@ -90,9 +95,22 @@ impl Books<'_> {
                 }
                 let own = actor.as_deref() == Some(recipient);
                 let born = own.then_some((ItemState::Withdrawn, Reason::Decided));
-                items.push(NewItem { event_no: *closer, mailbox, urgency: urgency(None, ver >> 1), lane, born });
+                let urgency = urgency(None, ver >> 1);
+                items.push(NewItem { event_no: *closer, mailbox, urgency, lane: *lane, born });
             }
         }
         self.add_items(items)
+    }
+
+    fn closings(&self, numbers: &[i64]) -> Result<Vec<(i64, Closing)>> {
+        let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, Closing::of(row.get(1)?, &row.get::<String>(2)?)));
+        if self.tx.is_postgres() {
+            return self.tx.prepare_cached(sql::PG_CLOSINGS)?.query_map([Column::ints(numbers.iter().copied())], read);
+        }
+        let mut all = Vec::with_capacity(numbers.len());
+        for no in numbers {
+            all.extend(self.tx.prepare_cached(sql::CLOSING)?.query_map([*no], read)?);
+        }
+        Ok(all)
     }
 }

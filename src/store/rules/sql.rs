@@ -24,6 +24,7 @@ pub const EVENT_MARK: &str = "SELECT ver, effect, topic, topic2, date FROM event
 pub const EVENT_TIE: &str = "SELECT id, source FROM event WHERE no = ?1";
 pub const EVENT_CHAIN: &str = "SELECT effect, topic, prev, prev2, ver, date FROM event WHERE no = ?1";
 pub const EVENT_DATA: &str = "SELECT data FROM event WHERE no = ?1";
+pub const CLOSING: &str = "SELECT no, ver, data FROM event WHERE no = ?1";
 pub const EVENT_TIMES: &str = "SELECT deadline, ver FROM event WHERE no = ?1";
 
 pub const SUBJECT: &str = "SELECT head, swept, latest_ver, latest_no, latest_date, before_ver, before_no, before_date, \
@@ -103,9 +104,9 @@ pub const LANES: &str = "WITH RECURSIVE walk(lane, n) AS (SELECT (SELECT min(lan
      AND d.lane <> 0 AND d.priority = ?1 AND d.lane = walk.lane) <= ?3 FROM walk WHERE lane IS NOT NULL ORDER BY n";
 pub const DUE_OF_LANE: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND lane <> 0 AND priority = ?1 AND lane = ?2 \
      AND due_at <= ?3 ORDER BY due_at LIMIT ?4";
-/// `run --until-idle`: windows whatever their time, retries when their wait is over.
+/// `run --until-idle`: windows, and what was released and never called, whatever their time; retries when their wait is over.
 pub const ANY_DUE: &str = claimable!(
-    "d.state IN (0, 4) AND d.priority = ?1 AND (d.state = 0 OR d.due_at <= ?2)",
+    "d.state IN (0, 4) AND d.priority = ?1 AND (d.state = 0 OR d.attempts = 0 OR d.due_at <= ?2)",
     " ORDER BY d.due_at LIMIT ?3"
 );
 /// While some routes are paused: what is due, and whether its route is paused. Only looked at: most of it stays. With one due
@@ -132,7 +133,7 @@ pub const LAST_DUE: &str = due_or_paused!(
     " ORDER BY d.due_at DESC, d.no DESC LIMIT ?3"
 );
 pub const ANY_DUE_UNPAUSED: &str = claimable!(
-    "d.state IN (0, 4) AND d.priority = ?1 AND (d.state = 0 OR d.due_at <= ?2) \
+    "d.state IN (0, 4) AND d.priority = ?1 AND (d.state = 0 OR d.attempts = 0 OR d.due_at <= ?2) \
      AND NOT EXISTS (SELECT 1 FROM mailbox b JOIN pause p ON p.route = b.route WHERE b.no = d.mailbox_no)",
     " ORDER BY d.due_at LIMIT ?3"
 );
@@ -149,11 +150,12 @@ macro_rules! left {
         )
     };
 }
-pub const LEFT_DUE: &str = concat!(left!("1", "(d.state = 0 OR d.due_at <= ?2)"), " LIMIT 1");
-pub const LEFT_RETRY: &str = left!("min(d.due_at)", "d.state = 4 AND d.due_at > ?2");
+pub const LEFT_DUE: &str = concat!(left!("1", "(d.state = 0 OR d.attempts = 0 OR d.due_at <= ?2)"), " LIMIT 1");
+pub const LEFT_RETRY: &str = left!("min(d.due_at)", "d.state = 4 AND d.attempts > 0 AND d.due_at > ?2");
 pub const NEXT_DUE: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at >= ?2";
-pub const NEXT_RETRY: &str = "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 4";
-pub const ANY_WINDOW: &str = "SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 0 LIMIT 1";
+pub const NEXT_RETRY: &str =
+    "SELECT min(due_at) FROM digest WHERE state IN (0, 4) AND priority = ?1 AND state = 4 AND attempts > 0";
+pub const ANY_WINDOW: &str = "SELECT 1 FROM digest WHERE state IN (0, 4) AND priority = ?1 AND attempts = 0 LIMIT 1";
 /// Only looked up: subjects are locked before mailboxes, and which they are is known by the digests.
 pub const ENDED: &str =
     "SELECT no FROM digest WHERE state IN (2, 3, 5) AND until <= ?1 AND until >= ?3 ORDER BY until LIMIT ?2";
@@ -164,8 +166,7 @@ pub const DOUBTS_AND_ROUTES: &str = "SELECT d.no, d.until, m.route FROM digest d
 pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3, 5) AND until >= ?1";
 pub const BUSY: &str = "SELECT no, state FROM digest WHERE state IN (2, 3, 5) LIMIT ?1";
 pub const HELD_BY_OTHERS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state IN (2, 3)";
-pub const SHORTEN_WAITS: &str =
-    "UPDATE digest SET due_at = ?2 WHERE state IN (0, 4) AND priority = ?1 AND due_at > ?2 AND state = 4";
+pub const SHORTEN_WAITS: &str = "UPDATE digest SET due_at = ?2 WHERE state IN (0, 4) AND priority = ?1 AND due_at > ?2 AND state = 4 AND attempts > 0";
 /// By mailbox, so that the partial index bounds the walk, however many digests are closed.
 pub const WINDOWS_AFTER: &str = "SELECT mailbox_no, no FROM digest WHERE state IN (0, 1) AND mailbox_no > ?1 \
      ORDER BY mailbox_no LIMIT ?2";

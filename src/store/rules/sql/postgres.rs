@@ -207,6 +207,8 @@ pub const PG_MAILBOXES_TO_REPLACE: &str = "SELECT i.mailbox_no FROM unnest(CAST(
 pub const PG_OPEN_OF_PEOPLE: &str = "SELECT i.event_no, i.mailbox_no, i.digest_no, i.state, i.left_before, u.recipient FROM \
      unnest(CAST(?1 AS bigint[]), CAST(?2 AS text[])) AS u(no, recipient) JOIN mailbox m ON m.recipient = u.recipient \
      JOIN item i ON i.event_no = u.no AND i.mailbox_no = m.no WHERE i.state IN (0, 1)";
+/// As [`CLOSING`], of many.
+pub const PG_CLOSINGS: &str = "SELECT no, ver, data FROM event WHERE no = ANY(CAST(?1 AS bigint[]))";
 /// The zone of each of these people by the route that mailed them last, of those that know it.
 pub const PG_ZONES: &str = "SELECT u.recipient, (SELECT m.zone FROM mailbox m WHERE m.recipient = u.recipient AND m.route <> ?2 \
      AND m.zone IS NOT NULL ORDER BY m.previous_at DESC NULLS LAST LIMIT 1) FROM unnest(CAST(?1 AS text[])) AS u(recipient)";
@@ -309,6 +311,7 @@ pub fn hot_of_many() -> Vec<&'static str> {
         PG_MAILBOXES_TO_REPLACE,
         PG_OPEN_OF_PEOPLE,
         PG_ZONES,
+        PG_CLOSINGS,
         PG_LINKS,
         PG_FIRST_URGENCIES,
         PG_UPDATE_DIGESTS,
