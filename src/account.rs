@@ -67,7 +67,8 @@ impl AccountWatch {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let pulse = vitals.pulse("account");
-        let (mut heard, mut fresh) = (Heard { since: Instant::now(), failing: false, known: false }, EVERY);
+        let (mut heard, mut fresh) =
+            (Heard { since: Instant::now(), failing: false, why: String::new(), known: false }, EVERY);
         while !stop.is_cancelled() {
             pulse.beat();
             let looked_at = Instant::now();
@@ -150,30 +151,43 @@ impl AccountWatch {
                 if heard.failing {
                     tracing::info!("the account answers again");
                 }
-                heard.failing = false;
+                (heard.failing, heard.why) = (false, String::new());
                 (self.terms_of(account.as_ref()), account.map(|a| Sent { all: a.sent_24h, ours }))
             }
-            Err(why) => {
-                if !heard.failing {
-                    tracing::warn!(error = %why, "the account does not say what it may send; what was last known holds");
-                }
-                heard.failing = true;
-                (self.terms_of(None), None)
-            }
+            Err(why) => return self.is_not_told(heard, why.to_string()).await,
         };
-        let complete = self.wanted.per_second.is_some() && self.wanted.per_day.is_some();
         let now = self.clock.now();
-        if heard.failing && !complete {
-            // Perhaps an earlier life, or another replica, has asked.
-            let known = self.store.gauges(now).await?.quota;
-            if let Some(known) = known {
-                self.knows(known.terms);
-            }
-            return Ok(());
-        }
         self.store.account(now, terms, sent).await?;
         heard.known = true;
         self.knows(terms);
+        Ok(())
+    }
+
+    /// What is configured counts, or else what was last known.
+    async fn is_not_told(&self, heard: &mut Heard, why: String) -> Result<(), StoreError> {
+        let complete = self.wanted.per_second.is_some() && self.wanted.per_day.is_some();
+        let now = self.clock.now();
+        // Perhaps an earlier life, or another replica, has asked.
+        let known = if complete { None } else { self.store.gauges(now).await?.quota };
+        if !heard.failing || heard.why != why {
+            let what = match (complete, known.is_some()) {
+                (true, _) => "the account does not say what it may send; the configured numbers count",
+                (false, true) => "the account does not say what it may send; what was last known holds",
+                (false, false) => {
+                    "the account does not say what it may send, and never did: no mail leaves until it does"
+                }
+            };
+            tracing::warn!(error = why, "{what}");
+        }
+        (heard.failing, heard.why) = (true, why);
+        if complete {
+            let terms = self.terms_of(None);
+            self.store.account(now, terms, None).await?;
+            heard.known = true;
+            self.knows(terms);
+        } else if let Some(known) = known {
+            self.knows(known.terms);
+        }
         Ok(())
     }
 
@@ -200,6 +214,8 @@ struct Heard {
     since: Instant,
     /// It did not answer when this worker asked last.
     failing: bool,
+    /// Why, as it was told last.
+    why: String,
     /// The store knows what it may send, as this worker's configuration has it.
     known: bool,
 }

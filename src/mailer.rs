@@ -101,6 +101,15 @@ pub fn without_addresses(text: &str) -> String {
     words.collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(CHARS).collect()
 }
 
+/// SES says so while it reviews an account, or somebody has switched it off: over SMTP at the end of each mail, over its API in more
+/// than one code.
+fn is_stopped(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    ["sending paused", "sending is paused", "sending suspended", "sending is suspended", "sending is disabled"]
+        .iter()
+        .any(|words| said.contains(words))
+}
+
 /// SES does not know the sender, as its identity or its domain is not verified: that concerns every mail. In the sandbox it
 /// says the same of a recipient, which concerns this one.
 fn is_unverified(said: &str, from: &str) -> bool {

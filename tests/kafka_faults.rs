@@ -286,6 +286,29 @@ fn a_broker_that_is_killed_under_load_and_comes_back_loses_nothing() {
     world.settles(produced, 0);
 }
 
+/// Its leaders' epochs are lower than those of the old one: librdkafka takes what is told of it for old news, and tells nobody.
+#[test]
+fn a_topic_that_is_made_again_after_its_leaders_changed_is_read() {
+    let broker = Broker::start();
+    let world = World::new(&broker, 2, &[]);
+    let mut worker = world.start();
+    worker.address();
+    broker.produce(&world.topic, &(0..100).map(|n| event(n).to(n % 2)).collect::<Vec<_>>());
+    broker.until_no_lag(&world.group, &world.topic);
+    broker.kill();
+    broker.restart();
+    broker.produce(&world.topic, &(100..120).map(|n| event(n).to(n % 2)).collect::<Vec<_>>());
+    broker.until_no_lag(&world.group, &world.topic);
+    broker.delete_topic(&world.topic);
+    broker.create_topic(&world.topic, 2, &[]);
+    broker.produce(&world.topic, &(120..160).map(|n| event(n).to(n % 2)).collect::<Vec<_>>());
+    until("what is new", || Some(world.stored()).filter(|n| *n == 160));
+    broker.until_no_lag(&world.group, &world.topic);
+    worker.signal("TERM");
+    worker.ends_with(0);
+    world.settles(160, 0);
+}
+
 #[test]
 fn a_store_that_is_away_under_load_costs_no_message_and_no_rebalance() {
     // A consumer that is not polled for so long is put out of its group.

@@ -5,7 +5,7 @@ use std::error::Error;
 use aws_sdk_sesv2::config::http::HttpResponse;
 use aws_sdk_sesv2::error::{ProvideErrorMetadata, SdkError};
 
-use super::super::{SendError, chain, is_tls, is_unverified, names_identity_of, without_addresses};
+use super::super::{SendError, chain, is_stopped, is_tls, is_unverified, names_identity_of, without_addresses};
 use crate::model::Share;
 
 pub const NO_REGION: &str = "no AWS region is known: set mailer.region or AWS_REGION";
@@ -39,13 +39,26 @@ const HALTED: [&str; 22] = [
     "UnknownOperationException",
 ];
 
-const THROTTLED: [&str; 6] = [
+/// Beside all that have "Throttl" in their name: those that AWS's own programs take for it.
+const THROTTLED: [&str; 7] = [
     "TooManyRequestsException",
-    "ThrottlingException",
-    "Throttling",
-    "ThrottledException",
     "RequestLimitExceeded",
+    "RequestLimitExceededException",
     "LimitExceededException",
+    "BandwidthLimitExceeded",
+    "PriorRequestNotComplete",
+    "SlowDown",
+];
+
+/// This mail will never be taken. What is refused in other words is tried again: they are not known.
+const PERMANENT: [&str; 7] = [
+    "MessageRejected",
+    "MessageRejectedException",
+    "BadRequestException",
+    "ValidationException",
+    "ValidationError",
+    "InvalidParameterValue",
+    "InvalidParameterValueException",
 ];
 
 /// `from`: the sender, whose own verification concerns every mail. `to`: whom this one is for.
@@ -60,8 +73,17 @@ where
         SdkError::TimeoutError(_) => SendError::Ambiguous("no answer in time".into()),
         SdkError::DispatchFailure(failure) => undelivered(error, failure.is_other()),
         SdkError::ResponseError(response) => {
-            // An answer that is no answer: it may well have been sent.
-            SendError::Ambiguous(format!("an answer that can't be read (HTTP {})", response.raw().status().as_u16()))
+            let (status, headers) = (response.raw().status().as_u16(), response.raw().headers());
+            let code = headers.get("x-amzn-errortype").unwrap_or_default();
+            let why = "an answer that can't be read";
+            match status {
+                // It says what it is, if not why.
+                400..500 if status != 408 => {
+                    refusal(code.split(':').next().unwrap_or_default(), why, status, (from, to))
+                }
+                // An answer that is no answer: it may well have been sent.
+                _ => SendError::Ambiguous(format!("{why} (HTTP {status})")),
+            }
         }
         SdkError::ServiceError(service) => {
             let meta = service.err().meta();
@@ -108,7 +130,7 @@ pub fn refusal(code: &str, message: &str, status: u16, (from, to): (&str, &str))
     let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
     let shown = if code.is_empty() { format!("HTTP {status}") } else { code.to_owned() };
     let reason = without_addresses(format!("{shown}: {message}").trim_end_matches([':', ' ']));
-    if THROTTLED.contains(&code) || (code.is_empty() && status == 429) {
+    if THROTTLED.contains(&code) || code.contains("Throttl") || status == 429 {
         let share = if says(&DAY_WORDS) { Share::Day } else { Share::Second };
         return SendError::Throttled { reason, share };
     }
@@ -126,10 +148,13 @@ pub fn refusal(code: &str, message: &str, status: u16, (from, to): (&str, &str))
         500.. | 408 => SendError::Ambiguous(reason),
         200..300 => SendError::Ambiguous(reason),
         // The sender's own identity concerns every mail; a recipient's, in the sandbox, only this one.
-        _ if is_unverified(message, from) => SendError::Halted(reason),
-        // SES names what it refuses: this is somebody between it and us, and it may pass.
-        _ if code.is_empty() => SendError::Retryable(reason),
-        _ => SendError::Permanent(reason),
+        _ if is_unverified(message, from) || is_stopped(message) => SendError::Halted(reason),
+        _ if code.starts_with("ConfigurationSetDoesNotExist") => SendError::Halted(reason),
+        _ if says(&["configuration set"]) && says(&["does not exist"]) => SendError::Halted(reason),
+        413 if !code.is_empty() => SendError::Permanent(reason),
+        _ if PERMANENT.contains(&code) => SendError::Permanent(reason),
+        // SES names what it refuses: without a name this is somebody between it and us, and it may pass.
+        _ => SendError::Retryable(reason),
     }
 }
 
@@ -179,7 +204,10 @@ mod tests {
         assert_eq!(share("ThrottlingException", "Maximum sending rate exceeded.", 400), Share::Second);
         assert_eq!(share("ThrottlingException", "Daily message quota exceeded.", 400), Share::Day);
         assert_eq!(share("LimitExceededException", "Daily message quota exceeded", 400), Share::Day);
-        assert_eq!(share("", "", 429), Share::Second);
+        for (code, status) in [("", 429), ("NeverHeardOf", 429), ("RequestThrottledException", 400), ("SlowDown", 503)]
+        {
+            assert_eq!(share(code, "", status), Share::Second, "{code}");
+        }
     }
 
     #[test]
@@ -188,6 +216,13 @@ mod tests {
             assert!(matches!(class_of(code, "", 400), SendError::Halted(_)), "{code}");
         }
         assert!(matches!(class_of("SomethingNew", "", 403), SendError::Halted(_)));
+        for said in ["Sending paused for this account. Please check the inbox", "Sending suspended for this account."] {
+            assert!(matches!(class_of("MessageRejected", said, 400), SendError::Halted(_)), "{said}");
+        }
+        for code in ["ConfigurationSetDoesNotExist", "BadRequestException"] {
+            let said = "Configuration set news does not exist.";
+            assert!(matches!(class_of(code, said, 400), SendError::Halted(_)), "{code}");
+        }
         assert!(matches!(class_of("", "", 404), SendError::Halted(_)), "a page of something that is not SES");
     }
 
@@ -215,6 +250,15 @@ mod tests {
         }
         let class = class_of("MessageRejected", &not_verified("bob@example.com"), 400);
         assert!(matches!(&class, SendError::Permanent(why) if !why.contains("bob")), "{class:?}");
+    }
+
+    #[test]
+    fn a_refusal_in_unknown_words_is_tried_again() {
+        for (code, status) in
+            [("ConflictException", 409), ("ConcurrentModificationException", 409), ("NeverHeardOf", 400)]
+        {
+            assert!(matches!(class_of(code, "", status), SendError::Retryable(_)), "{code}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use lettre::transport::smtp::Error;
 
-use super::super::{SendError, is_unverified, without_addresses};
+use super::super::{SendError, is_stopped, is_unverified, without_addresses};
 use crate::model::Share;
 
 /// How far a mail had come.
@@ -100,6 +100,7 @@ pub fn verdict(step: Step, code: Option<&str>, said: &str) -> SendError {
         (_, "530" | "535" | "538") => SendError::Halted(shown),
         // SES says only at the end that the user may not send. ("Access denied" alone others say of one recipient.)
         (Step::End, _) if lower.contains("not authorized to perform") => SendError::Halted(shown),
+        (Step::Rcpt | Step::Data | Step::End, _) if is_stopped(said) => SendError::Halted(shown),
         (Step::Rcpt | Step::Data | Step::End, _) => SendError::Permanent(shown),
     }
 }
@@ -162,6 +163,14 @@ mod tests {
     fn a_user_that_may_not_send_stops_everything_though_ses_says_so_only_at_the_end() {
         let denied = "Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'";
         assert!(matches!(verdict(Step::End, Some("554"), denied), SendError::Halted(_)));
+        for said in [
+            "Message rejected: Sending paused for this account. For more information, please check the inbox",
+            "Message rejected: Sending suspended for this account.",
+        ] {
+            assert!(matches!(verdict(Step::End, Some("554"), said), SendError::Halted(_)), "{said}");
+        }
+        let suspended = "5.2.1 The account of this recipient is suspended";
+        assert!(matches!(verdict(Step::Rcpt, Some("550"), suspended), SendError::Permanent(_)));
         let of_one = "5.4.1 Recipient address rejected: Access denied";
         assert!(matches!(verdict(Step::End, Some("550"), of_one), SendError::Permanent(_)));
     }

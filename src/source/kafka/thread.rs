@@ -50,6 +50,7 @@ mod commit;
 mod goals;
 mod ids;
 mod pauses;
+mod sought;
 mod troubles;
 
 type Queue<'c> = Events<'c, Quiet>;
@@ -156,6 +157,7 @@ impl Poller {
             self.look_for_topics(consumer);
         }
         self.begin_again(consumer);
+        self.look_at_sought();
         self.ask_ids(events);
         if self.join_by.is_some_and(|by| now >= by) {
             self.join_by = None;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
 
+use super::sought::Sought;
 use super::{Client, POLL, Poller, Queue, in_words};
 use crate::metrics::kafka as metrics;
 use crate::source::kafka::events::{Note, Told, TopicId, written};
@@ -58,6 +59,7 @@ pub(super) struct Ids {
     anew: BTreeSet<Key>,
     /// When a seek there is tried again.
     seek_at: Option<Instant>,
+    pub sought: Sought,
     /// What is assigned was asked for, and answered.
     is_told: bool,
     /// The first question since something was assigned.
@@ -72,6 +74,7 @@ impl Ids {
         for key in keys {
             self.noted.remove(key);
             self.anew.remove(key);
+            self.sought.forget(*key);
         }
         (self.is_told, self.since) = (false, None);
         (self.of_topics, self.of_notes) = (Turn::default(), Turn::default());
@@ -277,7 +280,10 @@ impl Poller {
             };
             // Waited for: librdkafka tells nobody of a seek that fails later. What was read before it does not come any more.
             match consumer.seek(&topic, key.1, Offset::Beginning, SEEK_WITHIN) {
-                Ok(()) => self.shared.state().start_over(key),
+                Ok(()) => {
+                    self.shared.state().start_over(key);
+                    self.ids.sought.add(key, now);
+                }
                 Err(e) => {
                     let (partition, error) = (key.1, in_words(&e));
                     tracing::warn!(

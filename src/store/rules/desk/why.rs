@@ -350,10 +350,11 @@ impl Telling<'_> {
         }
         let account = self.shared.account.as_deref();
         let quota = account.map(|account| look_at_quota(self.conn, self.shared, account, self.now)).transpose()?;
-        Ok(quota.flatten().and_then(|(quota, day)| {
-            let is_full = row.due && day.room(&quota.terms, priority) == 0;
-            is_full.then(|| "the quota of 24 hours is used up, or kept for urgent mail".into())
-        }))
+        Ok(match quota.map(|known| known.map(|(quota, day)| day.room(&quota.terms, priority))) {
+            Some(None) => Some("the account has not said yet what it may send".into()),
+            Some(Some(0)) if row.due => Some("the quota of 24 hours is used up, or kept for urgent mail".into()),
+            _ => None,
+        })
     }
 
     /// Which event ended what this one opened, by the marks of its subject.
