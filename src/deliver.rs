@@ -252,7 +252,7 @@ impl Deliver {
             return false;
         }
         air.valve.probe();
-        air.calls.shut(false);
+        air.calls.shut(None);
         true
     }
 
@@ -339,11 +339,11 @@ impl Deliver {
         match said {
             Said::Halted => {
                 air.valve.halted(Instant::now() + self.halt());
-                air.calls.shut(true);
+                air.calls.shut(Some(attempt::words(&answer)));
             }
             Said::Away => {
                 let shut = air.valve.unreached(self.halt());
-                self.tell_outage(air, shut, "the mail server can't be reached; nothing is sent");
+                self.tell_outage(air, shut, "the mail server can't be reached; nothing is sent", &answer);
             }
             Said::Unclear => {
                 let shut = air.valve.unclear(attempt.digest, self.halt());
@@ -351,6 +351,7 @@ impl Deliver {
                     air,
                     shut,
                     "mail after mail is in doubt; one is tried now and then until one is taken",
+                    &answer,
                 );
             }
             Said::Nothing => {
@@ -372,10 +373,10 @@ impl Deliver {
     }
 
     /// If the valve has just been shut.
-    fn tell_outage(&self, air: &Air, shut: Option<Duration>, what: &'static str) {
+    fn tell_outage(&self, air: &Air, shut: Option<Duration>, what: &'static str, answer: &Answer) {
         let Some(wait) = shut else { return };
         tracing::error!(mailer = self.mailer.kind(), wait_ms = wait.as_millis() as u64, "{what}");
-        air.calls.shut(true);
+        air.calls.shut(Some(attempt::words(answer)));
     }
 }
 

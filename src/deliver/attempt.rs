@@ -20,6 +20,19 @@ const DAY_FULL: Duration = Duration::from_secs(60);
 /// How long a mail waits that did not reach the server.
 const UNREACHED: Duration = Duration::from_secs(5);
 
+/// What an answer says beside what it is.
+pub(super) fn words(answer: &Answer) -> &str {
+    match answer {
+        Answer::Accepted { .. } => "",
+        Answer::Retryable { detail }
+        | Answer::Throttled { detail, .. }
+        | Answer::Permanent { detail }
+        | Answer::NotCalled { detail, .. }
+        | Answer::Ambiguous { detail }
+        | Answer::Failed { detail } => detail,
+    }
+}
+
 impl Deliver {
     /// From when and until when the call of this attempt may start.
     pub(super) fn slot(&self, contents: &Contents, asked_at: Instant) -> (Instant, Instant) {
@@ -67,8 +80,8 @@ impl Deliver {
         if !in_time {
             return not_called("the call would have started too late".into());
         }
-        if calls.are_shut() {
-            return not_called("the mailer had said that no mail can leave".into());
+        if let Some(why) = calls.are_shut() {
+            return not_called(format!("no mail can leave: {why}"));
         }
         drop(waits);
         let attempt = contents.attempt;

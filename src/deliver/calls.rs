@@ -1,7 +1,7 @@
 //! The sends that have begun: those in a call, and those whose moment has not come yet.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -16,17 +16,13 @@ pub(super) struct Calls {
     lines: Semaphore,
     in_flight: usize,
     waiting: AtomicUsize,
-    shut: AtomicBool,
+    /// Why none may be made.
+    shut: Mutex<Option<Arc<str>>>,
 }
 
 impl Calls {
     pub fn new(in_flight: usize) -> Calls {
-        Calls {
-            lines: Semaphore::new(in_flight),
-            in_flight,
-            waiting: AtomicUsize::new(0),
-            shut: AtomicBool::new(false),
-        }
+        Calls { lines: Semaphore::new(in_flight), in_flight, waiting: AtomicUsize::new(0), shut: Mutex::new(None) }
     }
 
     /// How many more of these `sends` may begin. None while all lines are taken: what waits would come too late.
@@ -42,13 +38,14 @@ impl Calls {
         Waits(self.clone())
     }
 
-    /// The mailer said that no mail can leave: those that wait are to make no call of it; or one may try again.
-    pub fn shut(&self, shut: bool) {
-        self.shut.store(shut, Ordering::Relaxed);
+    /// The mailer said, in these words, that no mail can leave: those that wait are to make no call of it; or (`None`) one may try
+    /// again.
+    pub fn shut(&self, why: Option<&str>) {
+        *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = why.map(Arc::from);
     }
 
-    pub fn are_shut(&self) -> bool {
-        self.shut.load(Ordering::Relaxed)
+    pub fn are_shut(&self) -> Option<Arc<str>> {
+        self.shut.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A line for one call; `None`: there is none before `by`.
