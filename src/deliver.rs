@@ -23,6 +23,7 @@ use crate::pace::Pace;
 pub use crate::phase::Phase;
 use crate::policy::Policies;
 use crate::render::Renderer;
+use crate::source::Health;
 use crate::store::{Answer, Begun, Evidence, Intent, Leased, Store, StoreError};
 use crate::vitals::Vitals;
 
@@ -114,6 +115,7 @@ impl Deliver {
         if self.quota.is_some() {
             vitals.set_calls_may_wait();
         }
+        vitals.set_mailer(self.mailer.kind(), Health::Ready);
         let mut air = Air::new(Valve::new(self.mailer.kind()), vitals.clone(), self.patience.in_flight);
         let mut wait = STORE_AWAY.0;
         let mut end = Ok(());
@@ -248,6 +250,7 @@ impl Deliver {
         };
         if let Some(why) = stopped {
             tracing::warn!(reason = why, "still no mail can leave");
+            air.vitals.set_mailer(self.mailer.kind(), Health::Down(why));
             air.valve.still_halted(Instant::now() + self.halt());
             return false;
         }
@@ -339,6 +342,7 @@ impl Deliver {
         match said {
             Said::Halted => {
                 air.valve.halted(Instant::now() + self.halt());
+                air.vitals.set_mailer(self.mailer.kind(), Health::Down(attempt::words(&answer).into()));
                 air.calls.shut(Some(attempt::words(&answer)));
             }
             Said::Away => {
@@ -358,6 +362,7 @@ impl Deliver {
                 if matches!(answer, Answer::Accepted { .. }) {
                     metrics::lateness(self.clock.now().since(due_at));
                     if air.valve.took() {
+                        air.vitals.set_mailer(self.mailer.kind(), Health::Ready);
                         tracing::info!("mails leave again");
                     }
                 } else if !matches!(answer, Answer::NotCalled { .. }) {
@@ -376,6 +381,7 @@ impl Deliver {
     fn tell_outage(&self, air: &Air, shut: Option<Duration>, what: &'static str, answer: &Answer) {
         let Some(wait) = shut else { return };
         tracing::error!(mailer = self.mailer.kind(), wait_ms = wait.as_millis() as u64, "{what}");
+        air.vitals.set_mailer(self.mailer.kind(), Health::Down(attempt::words(answer).into()));
         air.calls.shut(Some(attempt::words(answer)));
     }
 }

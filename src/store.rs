@@ -325,10 +325,10 @@ pub trait Upkeep: Send + Sync {
     async fn report(&self, now: Time, conditions: Arc<Vec<Condition>>) -> Result<()>;
 }
 
-/// How a part of the worker is: a source, or the forwarding of dead letters.
+/// How a part of the worker is: a source, the forwarding of dead letters, the mailer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// `source` or `forwarding`.
+    /// `source`, `forwarding` or `mailer`.
     pub part: &'static str,
     pub name: String,
     /// `ready`, `down` or `ended`.

@@ -51,6 +51,8 @@ struct State {
     clock: Option<String>,
     /// Where dead letters are forwarded to. `None`: they are not.
     forwarding: Option<(String, Part)>,
+    /// Whether mails can leave by this mailer. `None`: this process sends none.
+    mailer: Option<(String, Part)>,
 }
 
 /// A part that works or does not, whatever the others do.
@@ -81,6 +83,13 @@ impl Part {
         };
         let since = now.minus(self.since.elapsed());
         Condition { part, name: name.to_owned(), state, detail: detail.to_owned(), lag: self.lag, since }
+    }
+}
+
+fn set(part: &mut Option<(String, Part)>, name: &str, health: Health) {
+    match part {
+        Some((known, part)) if *known == *name => part.turn(health),
+        other => *other = Some((name.to_owned(), Part::new(health))),
     }
 }
 
@@ -201,10 +210,13 @@ impl Vitals {
 
     /// Whether dead letters leave for this place. It says nothing of what work can be taken.
     pub fn set_forwarding(&self, place: &str, health: Health) {
-        match &mut lock(&self.inner.state).forwarding {
-            Some((known, part)) if *known == *place => part.turn(health),
-            other => *other = Some((place.to_owned(), Part::new(health))),
-        }
+        set(&mut lock(&self.inner.state).forwarding, place, health);
+    }
+
+    /// Whether mails can leave by this mailer, and else what it, or its account, says. (Readiness does not hang on it: intake goes
+    /// on.)
+    pub fn set_mailer(&self, kind: &str, health: Health) {
+        set(&mut lock(&self.inner.state).mailer, kind, health);
     }
 
     /// Whether this process forwards dead letters.
@@ -217,7 +229,8 @@ impl Vitals {
         let state = lock(&self.inner.state);
         let sources = state.sources.iter().map(|(name, part)| part.condition("source", name, now));
         let forwarding = state.forwarding.iter().map(|(place, part)| part.condition("forwarding", place, now));
-        sources.chain(forwarding).collect()
+        let mailer = state.mailer.iter().map(|(kind, part)| part.condition("mailer", kind, now));
+        sources.chain(forwarding).chain(mailer).collect()
     }
 
     /// Mails wait for their moment of the account's rate. Counts for [`CALLS_COUNT_FOR`].

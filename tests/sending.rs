@@ -16,8 +16,9 @@ use owlpost::model::{AttemptId, DigestState, Email, ItemState, Share, Time};
 use owlpost::phase::Phase;
 use owlpost::quota::SLOT;
 use owlpost::source::Message;
+use owlpost::store::desk::PartRow;
 use owlpost::store::sqlite::{Opening, Sqlite};
-use owlpost::store::{Command, Desk as _, Gauges, Store, Upkeep as _};
+use owlpost::store::{Command, Desk as _, Gauges, Page, Query, Rows, Store, Upkeep as _};
 use owlpost::upkeep::{Rhythm, Upkeep};
 use owlpost::vitals::Vitals;
 use tokio::sync::{Notify, watch};
@@ -316,6 +317,14 @@ impl Office {
         self.store.gauges(self.clock.now()).await.unwrap()
     }
 
+    /// As `owlpost status` tells of it.
+    async fn status_of_mailer(&self) -> PartRow {
+        match self.store.read(&Query::Status { now: self.clock.now() }, Page::FIRST).await.unwrap() {
+            Rows::Status(status) => status.mailer.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn sent(&self) -> usize {
         self.mailer.books().sent.len()
     }
@@ -600,14 +609,43 @@ fn a_suspended_account_and_credentials_that_expire_burn_no_attempt_and_heal() {
                     sleep(seconds(1_800)).await;
                     let calls = office.mailer.books().calls.len();
                     assert!(calls < 200, "it is tried now and then, not all the time: {calls}");
+                    let told = office.status_of_mailer().await;
+                    let words = told.detail.clone().unwrap_or_default();
+                    assert!(
+                        told.state == "down" && (words.contains("uspended") || words.contains("Expired")),
+                        "{told:?}"
+                    );
                     (office.mailer.books().trouble, office.mailer.books().stopped) = (None, None);
                     sleep(seconds(300)).await;
                 })
                 .await;
             assert_eq!(office.sent(), 200);
+            assert_eq!(office.status_of_mailer().await.state, "ready");
             assert_eq!(gauges.item(ItemState::Dead), 0, "attempts_max is 2, and nothing was burned");
         });
     }
+}
+
+#[test]
+fn an_account_that_does_not_say_what_it_may_send_is_told_of() {
+    virtually(async || {
+        let office = Office::open(20.0, 10_000);
+        office.mailer.books().away = true;
+        office.events("news", 0..1).await;
+        office
+            .work(async {
+                sleep(seconds(60)).await;
+                let told = office.status_of_mailer().await;
+                assert!(
+                    told.state == "down" && told.detail.as_ref().is_some_and(|w| w.contains("account")),
+                    "{told:?}"
+                );
+                office.mailer.books().away = false;
+                sleep(seconds(60)).await;
+                assert_eq!((office.status_of_mailer().await.state.as_str(), office.sent()), ("ready", 1));
+            })
+            .await;
+    });
 }
 
 /// No mail is at fault, and an hour is longer than all attempts of one together.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Air, CLAIM_MAX, Deliver, Phase};
 use crate::model::Lease;
+use crate::source::Health;
 use crate::store::{Ask, Intent, Leased, StoreError};
 
 /// How far ahead digests are claimed: so long they wait for sends that go as they went lately. What comes meanwhile may be
@@ -26,6 +27,9 @@ const LATER_MAX: usize = CLAIM_MAX;
 
 /// After all that was due has been claimed, what becomes due gathers for so long, so that one transaction serves several.
 pub(super) const DUE_GATHERS: Duration = Duration::from_millis(25);
+
+/// The account answers the first question sooner, if it does at all.
+const UNKNOWN_IS_TOLD: Duration = Duration::from_secs(5);
 
 /// How soon the directory is asked again after it gave no answer.
 const DIRECTORY_AWAY: Duration = Duration::from_secs(1);
@@ -192,10 +196,15 @@ impl Deliver {
         let Some(most) = self.to_claim(air, 0) else { return Ok(None) };
         if self.quota.as_ref().is_some_and(|quota| !quota.heard.load(Ordering::Relaxed)) {
             // The account loop wakes this one with its first answer.
-            air.unknown_since.get_or_insert_with(Instant::now);
+            if air.unknown_since.get_or_insert_with(Instant::now).elapsed() >= UNKNOWN_IS_TOLD {
+                let why = "the account has not said yet what it may send; the worker's log has what it said instead";
+                air.vitals.set_mailer(self.mailer.kind(), Health::Down(why.into()));
+            }
             return Ok(None);
         }
-        air.unknown_since = None;
+        if air.unknown_since.take().is_some() && air.valve.shut_until().is_none() {
+            air.vitals.set_mailer(self.mailer.kind(), Health::Ready);
+        }
         let claimed = self.store.claim(self.clock.now(), &self.ask(most, phase)).await?;
         air.ahead.has_claimed(claimed.len(), most, phase);
         self.take_in(air, claimed).await.map(Some)
