@@ -77,9 +77,12 @@ where
             let code = headers.get("x-amzn-errortype").unwrap_or_default();
             let why = "an answer that can't be read";
             match status {
-                // It says what it is, if not why.
+                // It says what it is, if not why: whether it is of this mail alone, only the words would tell.
                 400..500 if status != 408 => {
-                    refusal(code.split(':').next().unwrap_or_default(), why, status, (from, to))
+                    match refusal(code.split(':').next().unwrap_or_default(), why, status, (from, to)) {
+                        SendError::Permanent(why) => SendError::Retryable(why),
+                        other => other,
+                    }
                 }
                 // An answer that is no answer: it may well have been sent.
                 _ => SendError::Ambiguous(format!("{why} (HTTP {status})")),
