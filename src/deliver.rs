@@ -365,7 +365,7 @@ impl Deliver {
                         air.vitals.set_mailer(self.mailer.kind(), Health::Ready);
                         tracing::info!("mails leave again");
                     }
-                } else if !matches!(answer, Answer::NotCalled { .. }) {
+                } else if matches!(answer, Answer::Permanent { .. } | Answer::Throttled { share: Some(_), .. }) {
                     air.valve.is_clear();
                 }
             }
