@@ -55,12 +55,14 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     };
     let directives = if is_level(level) { format!("owlpost={}", level.trim()) } else { level.to_owned() };
     let unclear = level.split(',').find(|word| !is_clear(word));
-    EnvFilter::builder().parse(&directives).ok().filter(|_| unclear.is_none()).ok_or_else(|| {
-        format!(
-            "log.level: {:?} is no level: expected error, warn, info, debug, trace, or e.g. \"info,owlpost=debug\"",
-            unclear.unwrap_or(level)
-        )
-    })
+    EnvFilter::builder().parse(&directives).ok().filter(|_| unclear.is_none() && !level.trim().is_empty()).ok_or_else(
+        || {
+            format!(
+                "log.level: {:?} is no level: expected error, warn, info, debug, trace, or e.g. \"info,owlpost=debug\"",
+                unclear.unwrap_or(level)
+            )
+        },
+    )
 }
 
 /// `RUST_LOG`, else `log.level`.

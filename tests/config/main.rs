@@ -423,11 +423,11 @@ fn a_cadence_that_the_worker_would_refuse_is_refused_at_its_field() {
 
 #[test]
 fn a_word_that_is_no_level_does_not_silence_the_worker() {
-    for level in ["warning", "verbose", "info,verbose", "hyper"] {
+    for level in ["warning", "verbose", "info,verbose", "hyper", "", " "] {
         assert_problems(&problems(&format!("[log]\nlevel = '{level}'")), &["2:9 not a log level"]);
     }
     for level in
-        ["warn", " info ", "info,owlpost=debug", "owlpost=trace", "owlpost", "rdkafka=debug,info", "OFF", "info,", ""]
+        ["warn", " info ", "info,owlpost=debug", "owlpost=trace", "owlpost", "rdkafka=debug,info", "OFF", "info,"]
     {
         load(&format!("[log]\nlevel = '{level}'")).unwrap();
     }
