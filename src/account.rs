@@ -44,6 +44,9 @@ pub struct Wanted {
     pub urgent_reserve: f64,
 }
 
+/// How soon another reason for its silence is told.
+const TOLD_AGAIN: Duration = Duration::from_secs(300);
+
 pub struct AccountWatch {
     pub store: Arc<dyn Store>,
     pub mailer: Arc<dyn Mailer>,
@@ -67,8 +70,10 @@ impl AccountWatch {
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let pulse = vitals.pulse("account");
-        let (mut heard, mut fresh) =
-            (Heard { since: Instant::now(), failing: false, why: String::new(), known: false }, EVERY);
+        let (mut heard, mut fresh) = (
+            Heard { since: Instant::now(), failing: false, why: String::new(), told_at: Instant::now(), known: false },
+            EVERY,
+        );
         while !stop.is_cancelled() {
             pulse.beat();
             let looked_at = Instant::now();
@@ -169,7 +174,10 @@ impl AccountWatch {
         let now = self.clock.now();
         // Perhaps an earlier life, or another replica, has asked.
         let known = if complete { None } else { self.store.gauges(now).await?.quota };
-        if !heard.failing || heard.why != why {
+        // Its words may be others each time (a request's id, a moment): another reason is told now and then.
+        let is_news = !heard.failing || (heard.why != why && heard.told_at.elapsed() >= TOLD_AGAIN);
+        if is_news {
+            heard.told_at = Instant::now();
             let what = match (complete, known.is_some()) {
                 (true, _) => "the account does not say what it may send; the configured numbers count",
                 (false, true) => "the account does not say what it may send; what was last known holds",
@@ -179,7 +187,10 @@ impl AccountWatch {
             };
             tracing::warn!(error = why, "{what}");
         }
-        (heard.failing, heard.why) = (true, why);
+        heard.failing = true;
+        if is_news {
+            heard.why = why;
+        }
         if complete {
             let terms = self.terms_of(None);
             self.store.account(now, terms, None).await?;
@@ -216,6 +227,7 @@ struct Heard {
     failing: bool,
     /// Why, as it was told last.
     why: String,
+    told_at: Instant,
     /// The store knows what it may send, as this worker's configuration has it.
     known: bool,
 }
