@@ -52,6 +52,24 @@ fn a_clock_that_was_ahead_for_a_moment_blocks_nobody() {
     }
 }
 
+/// It was given back, or hurried, and never called: it has its plan again.
+#[test]
+fn what_a_clock_that_was_ahead_gave_back_leaves_as_it_was_planned() {
+    for mut w in worlds(Setup { window: MINUTE, ..Setup::default() }) {
+        w.accept(news("n1"));
+        let right = w.now;
+        w.pass(30 * DAY);
+        let leased = w.claim();
+        w.release(&leased).unwrap();
+        w.now = right;
+        w.restart();
+        w.pass(MINUTE);
+        let mail = w.send();
+        w.accepted(&mail);
+        assert_eq!(w.state("n1", "ann"), DELIVERED);
+    }
+}
+
 /// Events that a clock dated into the future do not keep the old ones behind them for ever.
 #[test]
 fn a_clock_that_was_ahead_for_a_moment_does_not_stop_the_purge() {

@@ -16,12 +16,24 @@ const TURN: u32 = 200;
 /// quota.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
+/// So many of those are planned at a start: a transaction of some hundred milliseconds. The others at the next one.
+const HEALED_MAX: u32 = 1_000;
+
 /// If a clock was ahead for a moment, retries and doubts end as late as if they began now. (Windows are healed by `replan`.)
 pub(in crate::store) fn heal(books: &mut Books<'_>) -> Result<()> {
     let latest = books.now.plus(LONGEST_WAIT);
     for priority in Priority::ALL {
         let of = params![priority as i64, latest.0];
         books.tx.prepare_cached(sql::SHORTEN_WAITS)?.execute(of)?;
+        // What was never called has a plan instead, as a window has.
+        let of = params![priority as i64, latest.0, HEALED_MAX];
+        let far = books.tx.prepare_cached(sql::NOT_CALLED_AFTER)?.query_map(of, |row| row.get::<i64>(0))?;
+        for no in far {
+            let digest = books.digest(no)?;
+            if digest.state == DigestState::Waiting && digest.attempts == 0 && digest.due_at > latest {
+                books.recount(no)?;
+            }
+        }
     }
     let (policy, now) = (&books.shared.policy, books.now);
     let doubts = books.tx.prepare_cached(sql::DOUBTS_AND_ROUTES)?.query_map((), |row| {

@@ -167,6 +167,9 @@ pub const NEXT_UNTIL: &str = "SELECT min(until) FROM digest WHERE state IN (2, 3
 pub const BUSY: &str = "SELECT no, state FROM digest WHERE state IN (2, 3, 5) LIMIT ?1";
 pub const HELD_BY_OTHERS: &str = "SELECT no FROM digest WHERE state IN (2, 3, 5) AND state IN (2, 3)";
 pub const SHORTEN_WAITS: &str = "UPDATE digest SET due_at = ?2 WHERE state IN (0, 4) AND priority = ?1 AND due_at > ?2 AND state = 4 AND attempts > 0";
+/// Never called, and due later than ?2: given back or released by a clock that was ahead, or the rest of what was released.
+pub const NOT_CALLED_AFTER: &str = "SELECT no FROM digest WHERE state IN (0, 4) AND priority = ?1 AND due_at > ?2 AND state = 4 \
+     AND attempts = 0 LIMIT ?3";
 /// By mailbox, so that the partial index bounds the walk, however many digests are closed.
 pub const WINDOWS_AFTER: &str = "SELECT mailbox_no, no FROM digest WHERE state IN (0, 1) AND mailbox_no > ?1 \
      ORDER BY mailbox_no LIMIT ?2";
@@ -374,4 +377,5 @@ pub const HOT: &[&str] = &[
     ZONE_OF,
     WINDOWS_AFTER,
     SHORTEN_WAITS,
+    NOT_CALLED_AFTER,
 ];
