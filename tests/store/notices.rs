@@ -114,6 +114,22 @@ fn a_notice_knows_where_its_recipient_is() {
     }
 }
 
+/// What an answer settles makes room for the notices that it owes.
+#[test]
+fn notices_take_the_places_of_what_they_are_about() {
+    let limits = owlpost::store::Limits { open_items_per_recipient: 3, ..Setup::default().limits };
+    for mut w in worlds(Setup { limits, ..Setup::default() }) {
+        let topics = ["join", "leave", "rename"];
+        w.accept_all((0..3).map(|n| request(&format!("r{n}")).about([topics[n]])).collect());
+        let mail = w.send();
+        assert_eq!(mail.items.len(), 3);
+        w.accept_all((0..3).map(|n| decision(&format!("d{n}")).about([topics[n]]).at(5)).collect());
+        w.accepted(&mail);
+        let notices = (0..3).map(|n| w.state(&format!("d{n}"), "ann")).collect::<Vec<_>>();
+        assert_eq!(notices, [PENDING; 3]);
+    }
+}
+
 /// The bound on open items holds for notices as well.
 #[test]
 fn nobody_is_given_too_many_open_items_by_notices() {

@@ -68,6 +68,8 @@ impl Books<'_> {
         if to.is_empty() {
             return Ok(());
         }
+        // What was settled is not open any more for those who count.
+        self.write_digests()?;
         let mut there = None::<HashSet<(i64, i64)>>;
         if self.tx.is_postgres() {
             let people: BTreeSet<&str> = to.values().flatten().map(String::as_str).collect();
