@@ -254,6 +254,10 @@ impl Deliver {
             air.valve.still_halted(Instant::now() + self.halt());
             return false;
         }
+        if let Some(why) = air.calls.are_shut() {
+            let why = format!("one mail is tried now; the last answer: {why}");
+            air.vitals.set_mailer(self.mailer.kind(), Health::Down(why));
+        }
         air.valve.probe();
         air.calls.shut(None);
         true

@@ -229,7 +229,12 @@ impl Vitals {
         let state = lock(&self.inner.state);
         let sources = state.sources.iter().map(|(name, part)| part.condition("source", name, now));
         let forwarding = state.forwarding.iter().map(|(place, part)| part.condition("forwarding", place, now));
-        let mailer = state.mailer.iter().map(|(kind, part)| part.condition("mailer", kind, now));
+        // Each worker has its own: one may reach a server that another does not.
+        let name = |kind: &str| match std::env::var("HOSTNAME") {
+            Ok(host) if !host.is_empty() => format!("{kind} of {host}"),
+            _ => kind.to_owned(),
+        };
+        let mailer = state.mailer.iter().map(|(kind, part)| part.condition("mailer", &name(kind), now));
         sources.chain(forwarding).chain(mailer).collect()
     }
 

@@ -320,7 +320,7 @@ impl Office {
     /// As `owlpost status` tells of it.
     async fn status_of_mailer(&self) -> PartRow {
         match self.store.read(&Query::Status { now: self.clock.now() }, Page::FIRST).await.unwrap() {
-            Rows::Status(status) => status.mailer.unwrap(),
+            Rows::Status(mut status) => status.mailers.remove(0),
             other => panic!("{other:?}"),
         }
     }

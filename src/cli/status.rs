@@ -109,7 +109,7 @@ fn tell(out: &mut Out, status: &Status, now: Time) -> Written {
             out.line(&format!("  {what:<NAME$}{n:>width$}"))?;
         }
     }
-    parts(out, "Mailer", status.mailer.as_slice(), now)?;
+    parts(out, "Mailer", &status.mailers, now)?;
     quota(out, &status.quota)?;
     parts(out, "Sources", &status.sources, now)?;
     parts(out, "Dead letters to", status.forwarding.as_slice(), now)?;

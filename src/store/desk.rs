@@ -145,8 +145,8 @@ pub struct Status {
     pub sources: Vec<PartRow>,
     /// The forwarding of dead letters likewise. `None`: they are not forwarded.
     pub forwarding: Option<PartRow>,
-    /// Whether mails can leave. `None`: no worker sends.
-    pub mailer: Option<PartRow>,
+    /// Whether mails can leave, by each worker that sends some.
+    pub mailers: Vec<PartRow>,
     pub quota: Quota,
     /// Of what may leave, not of what is due behind a pause.
     pub oldest_due_at: Option<String>,

@@ -34,7 +34,7 @@ pub(super) fn status(conn: Tx<'_>, shared: &Shared, now: Time) -> Result<Status>
         unforwarded: all.unforwarded,
         sources: condition::parts(conn, "source")?,
         forwarding: condition::parts(conn, "forwarding")?.pop(),
-        mailer: condition::parts(conn, "mailer")?.pop(),
+        mailers: condition::parts(conn, "mailer")?,
         quota: all.quota.map_or(Quota { used_24h: count(used), ..Quota::default() }, |q| Quota {
             per_second: q.terms.per_second,
             per_day: q.terms.per_day,
