@@ -13,6 +13,9 @@ use crate::model::Time;
 use crate::source::Health;
 use crate::store::Condition;
 
+mod part;
+use part::{Part, set};
+
 /// A loop that did not beat for so long hangs: every wait in a loop is shorter (the longest is a store call on a slow
 /// disk, some seconds), and a restart that comes a minute late harms less than one that comes for nothing.
 pub const SILENT_AFTER: Duration = Duration::from_secs(60);
@@ -53,44 +56,6 @@ struct State {
     forwarding: Option<(String, Part)>,
     /// Whether mails can leave by this mailer. `None`: this process sends none.
     mailer: Option<(String, Part)>,
-}
-
-/// A part that works or does not, whatever the others do.
-struct Part {
-    health: Health,
-    lag: Option<u64>,
-    since: Instant,
-}
-
-impl Part {
-    fn new(health: Health) -> Part {
-        Part { health, lag: None, since: Instant::now() }
-    }
-
-    /// Another reason for being down is the same outage.
-    fn turn(&mut self, health: Health) {
-        if std::mem::discriminant(&self.health) != std::mem::discriminant(&health) {
-            self.since = Instant::now();
-        }
-        self.health = health;
-    }
-
-    fn condition(&self, part: &'static str, name: &str, now: Time) -> Condition {
-        let (state, detail) = match &self.health {
-            Health::Ready => ("ready", ""),
-            Health::Ended => ("ended", ""),
-            Health::Down(why) => ("down", why.as_str()),
-        };
-        let since = now.minus(self.since.elapsed());
-        Condition { part, name: name.to_owned(), state, detail: detail.to_owned(), lag: self.lag, since }
-    }
-}
-
-fn set(part: &mut Option<(String, Part)>, name: &str, health: Health) {
-    match part {
-        Some((known, part)) if *known == *name => part.turn(health),
-        other => *other = Some((name.to_owned(), Part::new(health))),
-    }
 }
 
 struct Beat {
