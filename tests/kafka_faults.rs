@@ -299,6 +299,7 @@ fn a_topic_that_is_made_again_after_its_leaders_changed_is_read() {
     broker.restart();
     broker.produce(&world.topic, &(100..120).map(|n| event(n).to(n % 2)).collect::<Vec<_>>());
     broker.until_no_lag(&world.group, &world.topic);
+    assert!(broker.leader_epoch(&world.topic) > 0, "as after any election");
     broker.delete_topic(&world.topic);
     broker.create_topic(&world.topic, 2, &[]);
     broker.produce(&world.topic, &(120..160).map(|n| event(n).to(n % 2)).collect::<Vec<_>>());

@@ -210,6 +210,13 @@ impl Broker {
         records::codecs(&fs::read(log).unwrap())
     }
 
+    /// Of the leader of partition 0, once something was written under it.
+    pub fn leader_epoch(&self, topic: &str) -> u32 {
+        let file = self.folder().join("data").join(format!("{topic}-0")).join("leader-epoch-checkpoint");
+        let text = fs::read_to_string(file).unwrap();
+        text.lines().last().unwrap().split(' ').next().unwrap().parse().unwrap()
+    }
+
     /// SIGKILL.
     pub fn kill(&self) {
         self.server.kill();

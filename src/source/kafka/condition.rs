@@ -208,6 +208,16 @@ impl Condition {
         self.unread.contains_key(&key)
     }
 
+    /// Whether something of this keeps a partition from being read.
+    pub fn keeps_from(&self, key: Key, topic: &str) -> bool {
+        self.connection.is_some()
+            || self.token.is_some()
+            || self.group.is_some()
+            || self.late.is_some()
+            || self.missing.contains_key(topic)
+            || self.cant_read(key)
+    }
+
     /// Partitions were assigned, perhaps none.
     pub fn joined(&mut self) {
         (self.group, self.late) = (None, None);

@@ -217,6 +217,11 @@ impl Poller {
         };
         self.join_by = None;
         self.ids.begin(&keys);
+        for key in &keys {
+            if self.ids.remade.contains(self.shared.state().name(*key)) {
+                self.ids.sought.waits(*key, Instant::now());
+            }
+        }
         if let Err(why) = events.apply(event) {
             tracing::warn!(source = self.settings.name, error = why, "partitions can't be taken");
         }

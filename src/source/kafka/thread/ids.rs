@@ -60,6 +60,9 @@ pub(super) struct Ids {
     /// When a seek there is tried again.
     seek_at: Option<Instant>,
     pub sought: Sought,
+    /// Topics that this consumer knew before they were made again: what it gets of them later is to be looked at, too. No more than
+    /// are made again while it lives.
+    pub remade: BTreeSet<String>,
     /// What is assigned was asked for, and answered.
     is_told: bool,
     /// The first question since something was assigned.
@@ -251,6 +254,7 @@ impl Poller {
         );
         metrics::reset(&self.settings.name);
         self.ids.anew.extend(keys);
+        self.ids.remade.insert(topic.to_owned());
     }
 
     /// Reads from its beginning what is another one by now. Until that is so nothing of it is committed: with the new id a
@@ -273,6 +277,7 @@ impl Poller {
                     None => continue,
                     Some(progress) if !progress.has_begun() => {
                         self.ids.anew.insert(key);
+                        self.ids.sought.waits(key, now);
                         continue;
                     }
                     Some(_) => state.name(key).to_owned(),
